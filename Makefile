@@ -1,0 +1,35 @@
+# Each target sets up .venv by itself. PYTHON chooses the interpreter (3.11 or 3.12), pip's own settings the index.
+PYTHON ?= python3
+BIN := .venv/bin
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: report test check gpu-check clean
+
+report: .venv/.report
+	$(BIN)/snakemake --cores 1 report/writeup.md all
+
+test: check
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/workflow/test_lint.py
+
+gpu-check: .venv/.test
+	$(BIN)/python -m pytest -m gpu
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .snakemake .stepbench
+
+.venv/.report: $(INPUTS)
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "make: PYTHON must be 3.11 or 3.12, got " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.test: .venv/.report
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

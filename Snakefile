@@ -1,0 +1,30 @@
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/ceilings.smk"
+include: "rules/end_to_end.smk"
+include: "rules/warmup.smk"
+include: "rules/numerics.smk"
+include: "rules/writeup.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "report/writeup.md",
+        "report/writeup.html",
+        "report/all_measured",
+
+
+onstart:
+    start_run(BENCH)

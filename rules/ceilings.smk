@@ -1,0 +1,56 @@
+rule measure_ceilings:
+    input:
+        needs("ceilings"),
+    output:
+        update(
+            "results/{machine}/ceilings/operation~{operation},dtype~{dtype},replicate~{replicate}.json"
+        ),
+    log:
+        "results/{machine}/logs/ceilings/operation~{operation},dtype~{dtype},replicate~{replicate}.log",
+    priority: priority_of_round
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/measure.py"
+
+
+rule tabulate_ceilings:
+    input:
+        records("ceilings"),
+        records("end_to_end"),
+        rendered("tables", "ceilings"),
+    output:
+        multiext("results/{machine}/tables/ceilings/peaks", ".csv", ".md"),
+        multiext("results/{machine}/tables/ceilings/rates", ".csv", ".md"),
+    log:
+        "results/{machine}/logs/tables/ceilings.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/tabulate.py"
+
+
+rule plot_ceilings:
+    input:
+        records("ceilings"),
+        records("end_to_end"),
+        rendered("figures", "ceilings"),
+    output:
+        report(
+            "results/{machine}/figures/ceilings/roofline.svg",
+            caption="../report/captions/ceilings.rst",
+            category="ceilings",
+        ),
+        "results/{machine}/figures/ceilings/roofline.png",
+    log:
+        "results/{machine}/logs/figures/ceilings.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/plot.py"
+
+
+rule ceilings:
+    input:
+        expand(rules.tabulate_ceilings.output, machine=MACHINE),
+        expand(rules.plot_ceilings.output, machine=MACHINE),

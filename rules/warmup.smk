@@ -1,0 +1,53 @@
+rule measure_warmup:
+    input:
+        needs("warmup"),
+    output:
+        update(
+            "results/{machine}/warmup/size~{size},warmup~{warmup},replicate~{replicate}.json"
+        ),
+    log:
+        "results/{machine}/logs/warmup/size~{size},warmup~{warmup},replicate~{replicate}.log",
+    priority: priority_of_round
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/measure.py"
+
+
+rule tabulate_warmup:
+    input:
+        records("warmup"),
+        rendered("tables", "warmup"),
+    output:
+        multiext("results/{machine}/tables/warmup/warmup", ".csv", ".md"),
+    log:
+        "results/{machine}/logs/tables/warmup.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/tabulate.py"
+
+
+rule plot_warmup:
+    input:
+        records("warmup"),
+        rendered("figures", "warmup"),
+    output:
+        report(
+            "results/{machine}/figures/warmup/warmup.svg",
+            caption="../report/captions/warmup.rst",
+            category="warmup",
+        ),
+        "results/{machine}/figures/warmup/warmup.png",
+    log:
+        "results/{machine}/logs/figures/warmup.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/plot.py"
+
+
+rule warmup:
+    input:
+        expand(rules.tabulate_warmup.output, machine=MACHINE),
+        expand(rules.plot_warmup.output, machine=MACHINE),

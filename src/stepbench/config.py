@@ -1,0 +1,169 @@
+"""config.yaml: read strictly, checked against config.schema.yaml, all mistakes told at once.
+
+YAML reads `1e-3` as text, `no` as false, `010` as eight, and keeps the last of two equal keys, all without a word. Each
+of these is refused by name here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from stepbench import grids
+from stepbench.experiments import experiment as experiments
+from stepbench.models.sizes import ModelSize
+
+SCHEMA = "config.schema.yaml"
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; one line for each thing that is wrong."""
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the content of one YAML file.
+
+    Raises:
+        ConfigError: it is missing, not YAML, or holds what YAML silently takes for something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: a configuration file must be readable, got {error.strerror}") from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: must be YAML, got {' '.join(str(error).split())}") from None
+    mistakes = list(_mistakes(root, path)) if root is not None else []
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold keys and values, got {type(content).__name__}")
+    return content
+
+
+def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()) -> None:
+    """Check a merged configuration.
+
+    Args:
+        config: what is to be used, after `--configfile` and `--config`.
+        schema: the JSON Schema.
+        files: the files it was read from, to be read strictly and to find line numbers in.
+
+    Raises:
+        ConfigError: one line for each mistake, with the key's path, file and line where known, and what is valid.
+    """
+    errors: list[str] = []
+    lines: dict[tuple[str, ...], str] = {}
+    for file in files:
+        try:
+            load(file)
+            lines.update(_lines(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), file))
+        except ConfigError as error:
+            errors.extend(str(error).splitlines())
+    validator = jsonschema.Draft202012Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    for mistake in sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path]):
+        where = _place(lines, [str(part) for part in mistake.absolute_path])
+        errors.extend(f"{where}{sentence}" for sentence in _sentences(mistake))
+    if not errors:
+        errors = [f"{_place(lines, path)}{sentence}" for path, sentence in _meaning(config)]
+    if errors:
+        raise ConfigError("\n".join(errors))
+
+
+def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
+    """Yield the path and the sentence of each mistake that the schema cannot see."""
+    for name, size in config["sizes"].items():
+        try:
+            ModelSize.from_config(name, size)
+        except ValueError as error:
+            yield ["sizes", name], str(error)
+    for name, scales in config["experiments"].items():
+        if name not in experiments.names():
+            valid = experiments.names()
+            yield ["experiments", name], f"`experiments.{name}` is not an experiment{_hint(name, valid)}"
+            continue
+        for scale, products in scales.items():
+            where = f"experiments.{name}.{scale}"
+            try:
+                cells = grids.expand(experiments.load(name).cell, products, where=where)
+            except ValueError as error:
+                for line in str(error).splitlines():
+                    yield line.split("`")[1].replace("[", ".").replace("]", "").split("."), line
+                continue
+            for size in sorted({cell.size for cell in cells if hasattr(cell, "size")} - config["sizes"].keys()):
+                yield ["experiments", name, scale], f"`{where}` names the size {size!r}{_hint(size, config['sizes'])}"
+
+
+def _sentences(mistake: jsonschema.ValidationError) -> Iterable[str]:
+    path = ".".join(str(part) for part in mistake.absolute_path)
+    schema: Any = mistake.schema
+    instance: Any = mistake.instance
+    if mistake.validator == "additionalProperties":
+        valid = schema["properties"]
+        for key in sorted(set(map(str, instance)) - set(valid)):
+            yield f"`{path + '.' if path else ''}{key}` is not a key of the configuration{_hint(key, valid)}"
+    elif mistake.validator == "required":
+        for key in schema["required"]:
+            if key not in instance:
+                yield f"`{path + '.' if path else ''}{key}` must be given, and it is missing"
+    else:
+        yield f"`{path}` must be {schema.get('description', mistake.message)}, got {instance!r}"
+
+
+def _hint(found: str, valid: Iterable[str]) -> str:
+    valid = list(valid)
+    close = difflib.get_close_matches(found, valid, n=1)
+    return (f" (did you mean {close[0]}?)" if close else "") + f"; valid are {', '.join(valid)}"
+
+
+def _mistakes(node: yaml.Node, path: Path) -> Iterable[str]:
+    where = f"{path}:{node.start_mark.line + 1}: "
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                yield f"{path}:{key.start_mark.line + 1}: the key `{key.value}` must stand once, and it stands twice"
+            seen.add(str(key.value))
+            yield from _mistakes(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mistakes(value, path)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None:
+        kind = node.tag.rpartition(":")[2]
+        if kind == "bool" and node.value not in ("true", "false"):
+            yield f"{where}a truth value must be written true or false, got {node.value} (quote it if it is a text)"
+        elif kind == "int" and not re.fullmatch(r"-?(0|[1-9][0-9]*)", node.value):
+            yield f"{where}a whole number must be written in plain decimal digits, got {node.value}"
+        elif kind == "str" and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", node.value):
+            yield f"{where}a number with an exponent must be written like 1.0e-3, got {node.value}, a text to YAML"
+
+
+def _lines(node: yaml.Node | None, file: Path, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    found: dict[tuple[str, ...], str] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, *str(key.value).split("."))
+            found[inner] = f"{file}:{key.start_mark.line + 1}: "
+            found.update(_lines(value, file, inner))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            found[(*path, str(index))] = f"{file}:{value.start_mark.line + 1}: "
+            found.update(_lines(value, file, (*path, str(index))))
+    return found
+
+
+def _place(lines: Mapping[tuple[str, ...], str], path: list[str]) -> str:
+    """Return `file:line: ` of the innermost key of `path` that stands in a file, or nothing."""
+    keys = tuple(part for name in path for part in name.split("."))
+    for end in range(len(keys), 0, -1):
+        if keys[:end] in lines:
+            return lines[keys[:end]]
+    return ""

@@ -1,0 +1,118 @@
+"""Processes that end with whoever started them.
+
+A measurement whose run was killed must not go on: it would disturb the next one, and write a record that nobody asked
+for. Linux tells a process of its parent's death (`PR_SET_PDEATHSIG`) and lets one wait for any process (`pidfd_open`);
+elsewhere the wait below looks every fifth of a second instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+ORPHANED_EXIT_CODE = 113
+_PR_SET_PDEATHSIG = 1
+_LOOK_EVERY_S = 0.2
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends.
+
+    Args:
+        parent: the process id of the parent as the parent knows it; if that one is gone already, the kernel's promise
+            came too late, and this process ends at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(ORPHANED_EXIT_CODE)
+
+
+def ancestors_up_to(process: int | None) -> tuple[int, ...]:
+    """Return the process ids from this process' parent up to `process`, or the parent alone if that is no ancestor.
+
+    A shell between Snakemake and its job survives Snakemake, so the parent alone does not tell. Whoever stands above
+    (a terminal, a login) may leave.
+    """
+    found = [os.getppid()]
+    while sys.platform == "linux" and found[-1] not in (0, 1, process):
+        found.append(_parent_of(found[-1]))
+    return tuple(found) if found[-1] == process else (os.getppid(),)
+
+
+def wait(child: subprocess.Popen[bytes], *, deadline_s: float, watched: tuple[int, ...]) -> str:
+    """Wait until `child` ends, `deadline_s` seconds have passed, or one of the processes `watched` is gone.
+
+    Returns:
+        `ended`, `deadline` or `orphaned`.
+    """
+    end = time.monotonic() + deadline_s
+    with contextlib.ExitStack() as stack:
+        poll = select.poll()
+        descriptors: dict[int, int] = {}
+        for process in (child.pid, *watched):
+            try:
+                descriptor = os.pidfd_open(process)
+            except (AttributeError, ProcessLookupError, OSError):
+                descriptors.clear()
+                break
+            stack.callback(os.close, descriptor)
+            poll.register(descriptor, select.POLLIN)
+            descriptors[descriptor] = process
+        while True:
+            if child.poll() is not None:
+                return "ended"
+            if not all(_alive(process) for process in watched):
+                return "orphaned"
+            left = end - time.monotonic()
+            if left <= 0:
+                return "deadline"
+            if descriptors:
+                poll.poll(min(left, 3600) * 1000)
+            else:
+                time.sleep(min(left, _LOOK_EVERY_S))
+
+
+def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
+    """End `child` and all that it started (its process group): ask, wait `grace_s`, then insist."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=grace_s)
+    child.wait()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _state_of(process) != "Z"
+
+
+def _stat(process: int) -> list[str]:
+    """Return the fields of /proc/<process>/stat after the command's name, which may itself hold spaces."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _state_of(process: int) -> str:
+    fields = _stat(process)
+    return fields[0] if fields else "?"
+
+
+def _parent_of(process: int) -> int:
+    fields = _stat(process)
+    return int(fields[1]) if fields else 0

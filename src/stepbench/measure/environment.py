@@ -1,0 +1,218 @@
+"""The machine and its software, asked without importing torch; what is unknown is None, never a guess."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from stepbench import fingerprint
+
+DEVICES = ("cuda", "mps", "cpu")
+
+
+@functools.cache
+def gpus() -> tuple[dict[str, Any], ...]:
+    """Return name, memory in bytes and UUID of each NVIDIA GPU that this process may use; none without a driver."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        found = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            found.append(
+                {
+                    "index": index,
+                    "name": nvml.nvmlDeviceGetName(handle),
+                    "memory_bytes": int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                    "uuid": nvml.nvmlDeviceGetUUID(handle),
+                }
+            )
+    return tuple(_visible(found, os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def find_device(wanted: str = "auto") -> str:
+    """Return the device to measure on: `wanted`, or for `auto` CUDA before MPS before the CPU.
+
+    Raises:
+        ValueError: `wanted` is unknown, or this machine does not have it.
+    """
+    present = {"cuda": bool(gpus()), "mps": sys.platform == "darwin" and platform.machine() == "arm64", "cpu": True}
+    if wanted == "auto":
+        return next(device for device in DEVICES if present[device])
+    if wanted not in present:
+        raise ValueError(f"`device` must be one of auto, {', '.join(DEVICES)}, got {wanted!r}")
+    if not present[wanted]:
+        here = ", ".join(device for device in DEVICES if present[device])
+        raise ValueError(f"`device` must be one that this machine has ({here}), got {wanted}")
+    return wanted
+
+
+def device_name(device: str) -> str:
+    """Return the hardware's own name of the device, such as `NVIDIA H200` or `AMD EPYC`."""
+    return str(gpus()[0]["name"]) if device == "cuda" else _cpu_model()
+
+
+def device_count(device: str) -> int:
+    """Return how many there are: GPUs for `cuda`, physical cores that this process may use for `cpu`."""
+    if device == "cuda":
+        return len(gpus())
+    return cores() if device == "cpu" else 1
+
+
+def machine_name(device: str) -> str:
+    """Return the name of the folder that holds this machine's records, such as `nvidia-h200-1x` or `amd-epyc-2c`."""
+    words = re.sub(r"\(r\)|\(tm\)|@.*|\bcpu\b|\bprocessor\b|\d+-core", " ", device_name(device).lower())
+    slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-")[:60] or "unknown"
+    return f"{slug}-{device_count(device)}" + {"cuda": "x", "cpu": "c", "mps": "x-mps"}[device]
+
+
+def cores() -> int:
+    """Return the number of physical cores that this process may use."""
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    return max(1, min(physical, allowed))
+
+
+def driver() -> str | None:
+    """Return the version of the NVIDIA driver."""
+    with _nvml() as nvml:
+        return None if nvml is None else str(nvml.nvmlSystemGetDriverVersion())
+
+
+def describe(device: str, root: Path) -> dict[str, Any]:
+    """Return what stays the same during a measurement: hardware, software, and the commit of `root`."""
+    return {
+        "device": device,
+        "device_name": device_name(device),
+        "device_count": device_count(device),
+        "device_memory_bytes": gpus()[0]["memory_bytes"] if device == "cuda" else None,
+        "host_memory_bytes": psutil.virtual_memory().total,
+        "cpu": _cpu_model(),
+        "cpu_cores": cores(),
+        "os": platform.platform(),
+        "driver": driver(),
+        **fingerprint.software(),
+        "python": platform.python_version(),
+        **_commit(root),
+    }
+
+
+def state(device: str) -> dict[str, Any]:
+    """Return what can change during a measurement: load, clocks, temperature, throttling, others on the device."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    reading: dict[str, Any] = {
+        "load_average_1min": load,
+        "host_memory_available_bytes": psutil.virtual_memory().available,
+        "cpu_frequency_hz": _cpu_frequency(),
+    }
+    if device == "cuda":
+        reading["gpus"] = [_gpu_state(gpu["index"]) for gpu in gpus()]
+    return reading
+
+
+def oom_kills() -> int | None:
+    """Return how many processes the Linux kernel has killed for want of memory since it started."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
+def _gpu_state(index: int) -> dict[str, Any]:
+    with _nvml() as nvml:
+        if nvml is None:
+            return {}
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        questions = {
+            "sm_clock_hz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 10**6,
+            "memory_clock_hz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 10**6,
+            "max_sm_clock_hz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM) * 10**6,
+            "throttle_reasons_bitmask": lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
+            "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            "power_watts": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            "memory_used_bytes": lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
+            "processes": lambda: sorted(p.pid for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle)),
+        }
+        answers: dict[str, Any] = {}
+        for key, ask in questions.items():
+            try:
+                answers[key] = ask()
+            except nvml.NVMLError:  # a question that this device does not answer
+                answers[key] = None
+        return answers
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[Any]:
+    """Yield pynvml, initialised, or None where there is no NVIDIA driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _visible(found: list[dict[str, Any]], setting: str | None) -> list[dict[str, Any]]:
+    if setting is None:
+        return found
+    chosen = []
+    for word in (part.strip() for part in setting.split(",")):
+        match = [gpu for gpu in found if word == str(gpu["index"]) or (word and gpu["uuid"].startswith(word))]
+        if not match:
+            break  # CUDA, too, ignores what follows the first entry that it does not know
+        chosen += match
+    return chosen
+
+
+@functools.cache
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    sysctl = shutil.which("sysctl")
+    if sysctl:
+        done = subprocess.run([sysctl, "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
+        if done.returncode == 0 and done.stdout.strip():
+            return done.stdout.strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _cpu_frequency() -> float | None:
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError):
+        return None
+    return frequency.current * 1e6 if frequency and frequency.current else None
+
+
+def _commit(root: Path) -> dict[str, Any]:
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if status is None else bool(status)}

@@ -1,0 +1,71 @@
+"""The timing protocol: warm up, synchronise, start, work, synchronise, stop.
+
+Both synchronisations matter. Without the first the work before the region is counted in it; without the second only the
+launch is timed, and a GPU looks a hundred times faster than it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from stepbench.measure.clock import Clock
+
+MIN_REGION_S = 1e-4  # a region this long is told apart from the host clock's own cost (under 1e-7 s) to a thousandth
+
+
+def time_whole(work: Callable[[], object], *, clock: Clock, repeats: int) -> list[float]:
+    """Return the seconds of each of `repeats` calls of `work`, synchronised before and after each.
+
+    The caller warms up. `work` includes all that belongs to one repeat.
+    """
+    samples = []
+    for _ in range(repeats):
+        clock.synchronize()
+        start = clock.now()
+        work()
+        clock.synchronize()
+        samples.append(clock.now() - start)
+    return samples
+
+
+def time_phases(phases: Mapping[str, Callable[[], object]], *, clock: Clock, repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each phase in each of `repeats` rounds over all phases, in their order.
+
+    The device is synchronised between phases, so their sum is a little more than the whole (`time_whole`) on a device
+    that would have run the end of one phase beside the start of the next.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in phases}
+    for _ in range(repeats):
+        for name, work in phases.items():
+            samples[name].extend(time_whole(work, clock=clock, repeats=1))
+    return samples
+
+
+def loops_for(work: Callable[[], object], *, clock: Clock, min_region_s: float = MIN_REGION_S) -> int:
+    """Return how many calls of `work` make a region of at least `min_region_s`; a power of two.
+
+    Raises:
+        RuntimeError: a million calls take less than that, so the clock does not see the work at all.
+    """
+    loops = 1
+    while loops <= 2**20:
+        if time_whole(_repeated(work, loops), clock=clock, repeats=1)[0] >= min_region_s:
+            return loops
+        loops *= 2
+    raise RuntimeError(f"the timed work must take measurable time, but {loops // 2} calls took under {min_region_s} s")
+
+
+def time_loops(work: Callable[[], object], *, clock: Clock, repeats: int, loops: int) -> list[float]:
+    """Return the seconds of one call of `work`, each the mean of `loops` calls in one region, `repeats` times.
+
+    For work that is too short for the clock.
+    """
+    return [sample / loops for sample in time_whole(_repeated(work, loops), clock=clock, repeats=repeats)]
+
+
+def _repeated(work: Callable[[], object], loops: int) -> Callable[[], None]:
+    def region() -> None:
+        for _ in range(loops):
+            work()
+
+    return region

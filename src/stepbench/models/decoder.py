@@ -1,0 +1,116 @@
+"""The decoder language model that every training experiment measures.
+
+Token embedding, blocks of RMSNorm, causal attention with rotary positions, RMSNorm and SwiGLU, each pair added to the
+residual stream, a final RMSNorm and an untied head; no biases, no dropout. It is LLaMA's architecture, so that
+transformers' LlamaForCausalLM with the same weights gives the same logits. Shape suffixes are those of `layers.py`.
+
+Source: Touvron et al. 2023, LLaMA (arXiv:2302.13971), section 2.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stepbench.models.layers import Attention, CausalSelfAttention, Projection, SwiGLU, TokenEmbedding, rotary_angles
+from stepbench.models.sizes import ModelSize
+
+
+class Block(nn.Module):
+    """One pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x)).
+
+    Source: Zhang and Sennrich 2019, RMSNorm (arXiv:1910.07467), equation 4.
+    """
+
+    def __init__(
+        self,
+        size: ModelSize,
+        *,
+        attention: Attention,
+        eps: float,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
+        self.attention = CausalSelfAttention(size.d_model, size.heads, attention=attention, dtype=dtype, device=device)
+        self.feed_forward_norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
+        self.feed_forward = SwiGLU(size.d_model, size.d_ff, dtype=dtype, device=device)
+
+    def forward(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+        """Return `[B, T, C]` from `[B, T, C]` and the angles `[T, E]`.
+
+        The angles are arguments and not state, so that a block can be checkpointed or wrapped on its own.
+        """
+        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), cos_TE, sin_TE)
+        return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC))
+
+
+class Decoder(nn.Module):
+    """A decoder language model: int64 tokens `[B, T]` to logits `[B, T, V]`.
+
+    Weights are normal with standard deviation 0.02, norms are one; seed torch before the call for equal weights. There
+    are no buffers.
+
+    Args:
+        size: Widths, depth and heads.
+        vocabulary: V, the number of token ids.
+        attention: `attention(q, k, v, *, is_causal)` over `[B, H, T, D]`, from `stepbench.kernels`.
+        rope_theta: The base of the rotary frequencies.
+        eps: Added to the mean square in every RMSNorm.
+        dtype: Of all parameters, which are created in it; torch's default dtype if not given.
+        device: Of all parameters, which are created on it; `meta` gives shapes alone.
+    """
+
+    def __init__(
+        self,
+        size: ModelSize,
+        *,
+        vocabulary: int,
+        attention: Attention,
+        rope_theta: float = 10000.0,
+        eps: float = 1e-5,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.rope_theta = rope_theta
+        self.embedding = TokenEmbedding(vocabulary, size.d_model, dtype=dtype, device=device)
+        self.blocks = nn.ModuleList(
+            Block(size, attention=attention, eps=eps, dtype=dtype, device=device) for _ in range(size.layers)
+        )
+        self.norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
+        self.head = Projection(size.d_model, vocabulary, dtype=dtype, device=device)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Return the logits `[B, T, V]` of the token after each position.
+
+        They have the parameters' dtype, under autocast the autocast dtype; `next_token_loss` takes either.
+        """
+        x_BTC = self.embedding(tokens_BT)
+        cos_TE, sin_TE = rotary_angles(
+            tokens_BT.shape[1],
+            self.size.head_dim,
+            theta=self.rope_theta,
+            dtype=torch.promote_types(x_BTC.dtype, torch.float32),
+            device=x_BTC.device,
+        )
+        for block in self.blocks:
+            x_BTC = block(x_BTC, cos_TE, sin_TE)
+        return self.head(self.norm(x_BTC))
+
+
+def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """Return the mean cross-entropy in nats, a scalar in float32, or in float64 for float64 logits.
+
+    The cast is explicit because bfloat16 near ln 10 000 = 9.2, where training starts, knows only steps of 1/16, and
+    because what autocast promotes by itself differs between devices.
+
+    Args:
+        logits_BTV: Any float dtype, `[B, T, V]`.
+        targets_BT: int64 `[B, T]`, the token that follows each position.
+    """
+    logits_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
+    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())

@@ -1,0 +1,160 @@
+"""The parts of a decoder block, as plain torch modules.
+
+A tensor's name ends in its shape:
+
+    B  batch        C  d_model      H  heads        E  head_dim / 2, the pairs that rotary positions turn
+    T  context      F  d_ff         D  head_dim     V  vocabulary
+
+Every module is created in its dtype on its device and is initialised there by `normal_` alone. That lets the same code
+run on the meta device and under FakeTensorMode, where no value can be read.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+INITIAL_STD = 0.02
+
+
+class Attention(Protocol):
+    """An attention operation over heads, as `stepbench.kernels` provides them."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
+        """Attend; q, k, v and the result are `[B, H, T, D]` of one dtype, scores scaled by 1/√D."""
+        ...
+
+
+class Projection(nn.Linear):
+    """Multiply by a matrix: `[..., inputs]` to `[..., outputs]`, no bias.
+
+    nn.Linear's own initialisation would be drawn and then overwritten, which costs as long as the real one: tens of
+    seconds for the 2.7B size on a CPU.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(inputs, outputs, bias=False, dtype=dtype, device=device)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights from a normal distribution; mutates them in place."""
+        nn.init.normal_(self.weight, std=INITIAL_STD)
+
+
+class TokenEmbedding(nn.Embedding):
+    """Look up one row for each token: int64 `[B, T]` to `[B, T, C]`."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights from a normal distribution; mutates them in place."""
+        nn.init.normal_(self.weight, std=INITIAL_STD)
+
+
+def rotary_angles(
+    context: int,
+    head_dim: int,
+    *,
+    theta: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of position · theta^(-2i / head_dim), each `[T, E]`, pair i in column i.
+
+    They are computed in each forward pass, once for all blocks. As buffers they would be rounded by a later
+    `.to(bfloat16)`, which moves position 1000 by up to two radians, and DistributedDataParallel would broadcast them
+    at every step.
+
+    Args:
+        context: T, the number of positions.
+        head_dim: D, even.
+        theta: The base of the frequencies.
+        dtype: float32 or float64; lower precision cannot tell neighbouring positions apart.
+        device: Where to compute them.
+
+    Source: Su et al. 2021, RoFormer (arXiv:2104.09864), section 3.2.2, equation 15.
+    """
+    positions_T = torch.arange(context, dtype=dtype, device=device)
+    exponents_E = torch.arange(0, head_dim, 2, dtype=dtype, device=device) / head_dim
+    angles_TE = positions_T[:, None] * theta**-exponents_E
+    return angles_TE.cos(), angles_TE.sin()
+
+
+def rotate(x_BHTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    """Turn each pair of a query or key by its position's angle; `[B, H, T, D]` in and out, same dtype.
+
+    Pair i is (x[i], x[i + D/2]), the half-split convention of LLaMA's released weights in transformers; RoFormer pairs
+    neighbours, which is the same up to a fixed permutation of the columns of the query and key matrices.
+    The turn itself is computed in the angles' precision.
+    """
+    first_BHTE, second_BHTE = x_BHTD.chunk(2, dim=-1)
+    turned_BHTD = torch.cat(
+        (first_BHTE * cos_TE - second_BHTE * sin_TE, second_BHTE * cos_TE + first_BHTE * sin_TE), dim=-1
+    )
+    return turned_BHTD.to(x_BHTD.dtype)
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions; no token sees a later one.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.2; positions as in `rotate`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        heads: int,
+        *,
+        attention: Attention,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention = attention
+        self.query = Projection(d_model, d_model, dtype=dtype, device=device)
+        self.key = Projection(d_model, d_model, dtype=dtype, device=device)
+        self.value = Projection(d_model, d_model, dtype=dtype, device=device)
+        self.output = Projection(d_model, d_model, dtype=dtype, device=device)
+
+    def forward(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+        """Return `[B, T, C]` from `[B, T, C]` and the angles `[T, E]` of `rotary_angles`."""
+        q_BHTD = rotate(self._split_heads(self.query(x_BTC)), cos_TE, sin_TE)
+        k_BHTD = rotate(self._split_heads(self.key(x_BTC)), cos_TE, sin_TE)
+        v_BHTD = self._split_heads(self.value(x_BTC))
+        o_BHTD = self.attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
+        return self.output(o_BHTD.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x_BTC: Tensor) -> Tensor:
+        return x_BTC.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward block of three matrices: down(silu(gate(x)) · up(x)).
+
+    Source: Shazeer 2020, GLU Variants Improve Transformer (arXiv:2002.05202), equation 6.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.gate = Projection(d_model, d_ff, dtype=dtype, device=device)
+        self.up = Projection(d_model, d_ff, dtype=dtype, device=device)
+        self.down = Projection(d_ff, d_model, dtype=dtype, device=device)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Return `[B, T, C]` from `[B, T, C]`; two tensors `[B, T, F]` live in between."""
+        return self.down(F.silu(self.gate(x_BTC)) * self.up(x_BTC))

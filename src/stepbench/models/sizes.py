@@ -1,0 +1,91 @@
+"""What a model's size is, and which sizes can be built.
+
+The sizes themselves are configuration (`sizes:` in config.yaml), so that a user adds one with one line. The standard
+library alone is imported here: parsing the Snakefile reads this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import cast
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The four numbers that fix a decoder's shape.
+
+    Attributes:
+        d_model: Width of the residual stream.
+        d_ff: Width inside the feed-forward block.
+        layers: Number of blocks.
+        heads: Number of attention heads; divides `d_model` into an even `head_dim`.
+
+    Raises:
+        ValueError: One sentence for each field that cannot be built from, one line each.
+    """
+
+    d_model: int
+    d_ff: int
+    layers: int
+    heads: int
+
+    def __post_init__(self) -> None:
+        if problems := _value_problems(asdict(self), prefix=""):
+            raise ValueError("\n".join(problems))
+
+    @property
+    def head_dim(self) -> int:
+        """Return the width of one attention head, `d_model / heads`."""
+        return self.d_model // self.heads
+
+    @classmethod
+    def from_config(cls, name: str, section: object) -> ModelSize:
+        """Build the size that `sizes.<name>` of config.yaml describes.
+
+        Args:
+            name: The size's name, for the error's path.
+            section: What YAML gave for it; must be a mapping of exactly the four fields.
+
+        Raises:
+            ValueError: One sentence for each problem, one line each.
+        """
+        if problems := size_problems(name, section):
+            raise ValueError("\n".join(problems))
+        return cls(**cast(Mapping[str, int], section))
+
+
+def size_problems(name: str, section: object) -> list[str]:
+    """Return one sentence for everything that is wrong with `sizes.<name>`; an empty list means it can be built."""
+    valid = [field.name for field in fields(ModelSize)]
+    if not isinstance(section, Mapping):
+        return [f"`sizes.{name}` must be a mapping of {', '.join(valid)}, got {section!r}"]
+    problems = [
+        f"`sizes.{name}` must hold only the fields {', '.join(valid)}, got {key!r}"
+        for key in section
+        if key not in valid
+    ]
+    problems += [f"`sizes.{name}.{key}` must be given, got no {key}" for key in valid if key not in section]
+    known = {key: section[key] for key in valid if key in section}
+    return problems + _value_problems(known, prefix=f"sizes.{name}.")
+
+
+def _value_problems(values: Mapping[str, object], *, prefix: str) -> list[str]:
+    # bool is an int in Python, and YAML reads `yes` as True: `layers: yes` must not become one layer.
+    whole = {key: value for key, value in values.items() if type(value) is int and value > 0}
+    problems = [
+        f"`{prefix}{key}` must be a positive integer, got {value!r}"
+        for key, value in values.items()
+        if key not in whole
+    ]
+    if "d_model" not in whole or "heads" not in whole:
+        return problems
+    d_model, heads = whole["d_model"], whole["heads"]
+    if d_model % heads:
+        problems.append(f"`{prefix}heads` must divide d_model ({d_model}), got {heads}")
+    elif d_model // heads % 2:
+        problems.append(
+            f"`{prefix}heads` must leave an even head_dim, because rotary positions turn pairs, "
+            f"got d_model {d_model} / heads {heads} = {d_model // heads}"
+        )
+    return problems

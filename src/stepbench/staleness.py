@@ -1,0 +1,116 @@
+"""How Snakemake learns what is stale.
+
+Snakemake decides by file times, and file times say nothing about what a number depends on. So the input function of a
+measuring rule answers with nothing when a record is fresh; when it is stale, the answer is a marker file that was
+written just now, is newer than the record, and holds the reasons. Snakemake then re-runs exactly those cells and names
+the marker. Tables, figures and the writeup are held up to date the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from stepbench import cells, fingerprint, records
+from stepbench.bench import STATE_FOLDER, Bench
+from stepbench.experiments import experiment as experiments
+
+InputFunction = Callable[[Any], list[str]]
+
+# What of an experiment's own module, and which module of reporting, makes each kind of output.
+RENDERED_BY = {
+    "tables": ("tabulate", "stepbench.reporting.tables"),
+    "figures": ("plot", "stepbench.reporting.figures"),
+    "writeup": ("find", "stepbench.reporting.writeup"),
+}
+
+
+def needs(bench: Bench, name: str) -> InputFunction:
+    """Return the input function of an experiment's measuring rule.
+
+    It answers with nothing for a fresh record, with the token file for a missing one (where the experiment reads
+    tokens), and with a marker as well for one that is stale or has to be tried again.
+    """
+
+    def function(wildcards: Any) -> list[str]:
+        cell_type = experiments.load(name).cell
+        text = ",".join(f"{axis.name}~{wildcards[axis.name]}" for axis in cells.axes(cell_type))
+        cell = cells.parse(cell_type, text)
+        bench.check_cell(cell)
+        state = bench.state(name, cell)
+        if state.kind == "fresh":
+            return []
+        marker = [] if state.kind == "missing" else [_mark(bench, bench.path(name, cell), state.reasons)]
+        return marker + ([str(bench.token_path)] if bench.reads_tokens(name) else [])
+
+    return function
+
+
+def rendered(bench: Bench, kind: str, name: str | None = None) -> InputFunction:
+    """Return the input function that has a rendering rule run again when what it shows has changed.
+
+    File times of the records are left to Snakemake; this adds what they cannot tell: that the grid has grown or shrunk,
+    and that the code which renders has changed.
+
+    Args:
+        bench: the configuration.
+        kind: `tables`, `figures` or `writeup`.
+        name: the experiment, or None for all.
+    """
+
+    def function(_wildcards: Any) -> list[str]:
+        stamp = _stamp(bench, kind, name)
+        try:
+            found = json.loads((bench.root / stamp).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            found = None
+        changes = fingerprint.difference(found, _shown(bench, kind, name))
+        return [_mark(bench, stamp, changes)] if changes else []
+
+    return function
+
+
+def mark_rendered(bench: Bench, kind: str, name: str | None = None) -> None:
+    """Note that a rendering rule has run with today's code and grid."""
+    text = json.dumps(_shown(bench, kind, name), indent=1)
+    records.write_atomically(bench.root / _stamp(bench, kind, name), text)
+
+
+def priority(wildcards: Any, **_more: Any) -> int:
+    """Return the priority of a measuring job: replicate 0 of all cells runs before replicate 1 of any."""
+    return 1_000_000 - int(getattr(wildcards, "replicate", 0))
+
+
+def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
+    """Return the fingerprint of what is rendered: the list of records, the code that renders, the settings shown."""
+    names = bench.names if name is None else (name,)
+    function, module = RENDERED_BY[kind]
+    source = fingerprint.source(module)
+    for each in names:
+        source |= fingerprint.source(experiments.load(each).module, (function, "EXPERIMENT"))
+    return {
+        "records": {path: True for each in names for path in bench.paths(each)},
+        "source": source,
+        "settings": {key: bench.settings[key] for key in ("sizes", "vocabulary", "data")},
+        "protocol": bench.protocol,
+    }
+
+
+def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:
+    marker = Path(STATE_FOLDER, "stale", *path.parts[1:]).with_suffix(".txt")
+    full = bench.root / marker
+    full.parent.mkdir(parents=True, exist_ok=True)
+    full.write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
+    target = bench.root / path
+    # A file from the future (another clock, `touch -d`) must still be older than its marker.
+    newest = max(time.time(), target.stat().st_mtime + 1 if target.exists() else 0)
+    os.utime(full, (newest, newest))
+    return str(marker)
+
+
+def _stamp(bench: Bench, kind: str, name: str | None) -> Path:
+    return Path(STATE_FOLDER, "rendered", bench.machine, kind, f"{name or 'all'}.json")

@@ -1,0 +1,171 @@
+"""What the Snakefile and its scripts ask of stepbench; Snakemake's objects come in, and are not imported."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+
+from stepbench import cells, progress, records, run, staleness
+from stepbench.bench import STATE_FOLDER, Bench
+from stepbench.config import SCHEMA, ConfigError
+from stepbench.experiments import experiment as experiments
+from stepbench.lock import BusyError
+
+RUN_NOTE = "run.json"
+USAGE_EXIT_CODE = 2
+TERMINATED_EXIT_CODE = 143
+
+
+def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
+    """Return the bench of a Snakefile that is being read, or end with one line for each mistake in what was asked."""
+    try:
+        bench = Bench(
+            settings,
+            root=Path.cwd(),
+            schema=Path(workflow.basedir, SCHEMA),
+            files=[Path(file) for file in workflow.configfiles],
+        )
+        # Snakemake tells its workflow the targets only after the Snakefile has been read.
+        bench.check_targets(sys.argv[1:])
+    except ConfigError as error:
+        _end(str(error), USAGE_EXIT_CODE)
+    return bench
+
+
+def wildcards_of(bench: Bench) -> dict[str, str]:
+    """Return the pattern of each wildcard: this machine's own name, and the axes of all experiments by their types.
+
+    Raises:
+        TypeError: two experiments have an axis of one name with two types.
+    """
+    found = {"machine": re.escape(bench.machine)}
+    for name in experiments.names():
+        for axis in cells.axes(experiments.load(name).cell):
+            if found.setdefault(axis.name, axis.pattern) != axis.pattern:
+                raise TypeError(f"axis `{axis.name}` of {name} must have the type that it has in other experiments")
+    return found
+
+
+def start_run(bench: Bench) -> None:
+    """Hold the folder, look at the data, and note when the run began; end with one line where that cannot be."""
+    try:
+        bench.hold()
+        bench.check_data()
+    except (BusyError, ConfigError) as error:
+        _end(str(error), 1)
+    records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
+
+
+def bench_of(snakemake: Any) -> Bench:
+    """Return the bench of a rule's script."""
+    home = Path(snakemake.scriptdir).parent
+    return Bench(snakemake.config, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"])
+
+
+def measure(snakemake: Any) -> None:
+    """Measure the cell of a measuring rule's job."""
+    # Without this Python ends at once and the measuring process has to learn of it from the kernel.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
+    bench = bench_of(snakemake)
+    experiment, cell = bench.locate(snakemake.output[0])
+    report = progress.Progress(bench, experiment.name, cell)
+    report.begin()
+    record = run.measure_cell(bench, experiment.name, cell, log=Path(snakemake.log[0]))
+    report.end(record)
+
+
+def prepare_tokens(snakemake: Any) -> None:
+    """Tokenise the text that config.yaml names, and refuse it if it is too short for the configured contexts."""
+    try:
+        bench_of(snakemake).prepare_tokens()
+    except (ValueError, OSError) as error:
+        _end(str(error), 1)
+
+
+def tabulate(snakemake: Any) -> None:
+    """Write the tables of the experiment that the outputs' folder names."""
+    from stepbench.reporting import frames, tables
+
+    bench = bench_of(snakemake)
+    folder = Path(snakemake.output[0]).parent
+    experiment = experiments.load(folder.name)
+    tables.write(experiment.tabulate(frames.load(bench, experiment)), folder)
+    staleness.mark_rendered(bench, "tables", experiment.name)
+
+
+def plot(snakemake: Any) -> None:
+    """Draw the figures of the experiment that the outputs' folder names."""
+    from stepbench.reporting import figures, frames
+
+    bench = bench_of(snakemake)
+    folder = Path(snakemake.output[0]).parent
+    experiment = experiments.load(folder.name)
+    figures.write(experiment.plot(frames.load(bench, experiment)), folder)
+    staleness.mark_rendered(bench, "figures", experiment.name)
+
+
+def write_up(snakemake: Any) -> None:
+    """Write the report, and the list of cells that have failed."""
+    from stepbench.reporting import writeup
+
+    bench = bench_of(snakemake)
+    told = [experiments.load(name) for name in bench.names]
+    writeup.write_up(
+        bench,
+        told,
+        Path(snakemake.output.markdown),
+        Path(snakemake.output.html),
+        _run_facts(bench),
+    )
+    failures = [
+        f"{bench.path(name, cell)}: {reason}\n"
+        for name in bench.names
+        for cell in bench.grid(name)
+        if (state := bench.state(name, cell)).kind != "fresh"
+        for reason in state.reasons or ("there is no record",)
+    ]
+    records.write_atomically(Path(snakemake.output.failures), "".join(failures))
+    staleness.mark_rendered(bench, "writeup")
+
+
+def _run_facts(bench: Bench) -> dict[str, Any] | None:
+    """Return what the last run that measured anything cost, and keep it for the runs that only render."""
+    kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
+    try:
+        started = json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
+    except FileNotFoundError:
+        started = None
+    found = [bench.state(name, cell).record for name in bench.names for cell in bench.grid(name)]
+    measured = [record for record in found if record is not None and started and record.started >= started]
+    if measured:
+        wall_s = time.time() - datetime.datetime.fromisoformat(started).timestamp()
+        inside_s = sum(record.duration_s for record in measured)
+        facts = {
+            "started": started,
+            "cells": len(measured),
+            "wall_s": wall_s,
+            "inside_s": inside_s,
+            "overhead_per_cell_s": (wall_s - inside_s) / len(measured),
+        }
+        records.write_atomically(kept, json.dumps(facts))
+        return facts
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
+
+
+def _process_start() -> str:
+    start = datetime.datetime.fromtimestamp(psutil.Process().create_time(), datetime.UTC)
+    return start.isoformat(timespec="milliseconds")
+
+
+def _end(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        print(f"stepbench: {line}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

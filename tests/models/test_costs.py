@@ -1,0 +1,106 @@
+"""The formulas are held against the module itself: its parameters, and the FLOPs that torch counts in it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stepbench.models.costs import (
+    adamw_state_bytes,
+    backward_flops,
+    forward_flops,
+    gradient_bytes,
+    parameter_bytes,
+    parameters,
+    step_flops,
+)
+from stepbench.models.decoder import Decoder, next_token_loss
+from stepbench.models.sizes import ModelSize
+
+# The seven sizes of the default config.yaml, and their parameters in millions at a vocabulary of 10 000.
+TABLE = {
+    "nano": (ModelSize(128, 512, 4, 4), 3.6),
+    "micro": (ModelSize(256, 1024, 6, 8), 11.4),
+    "small": (ModelSize(768, 3072, 12, 12), 128.6),
+    "medium": (ModelSize(1024, 4096, 24, 16), 423.2),
+    "large": (ModelSize(1280, 5120, 36, 20), 969.4),
+    "xl": (ModelSize(1600, 6400, 48, 25), 1998.2),
+    "2.7B": (ModelSize(2560, 10240, 32, 32), 3406.8),
+}
+SIZES = {name: size for name, (size, _) in TABLE.items()}
+VOCABULARY = 10_000
+
+
+def two_products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, is_causal: bool) -> torch.Tensor:
+    """Stand for attention where FLOPs are counted: scores and values, the full T×T."""
+    return (q @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
+def on_meta(size: ModelSize, vocabulary: int = VOCABULARY) -> Decoder:
+    return Decoder(size, vocabulary=vocabulary, attention=two_products, device="meta")
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_parameters_are_those_of_the_table_and_of_the_module(name: str) -> None:
+    size, millions = TABLE[name]
+    count = parameters(size, VOCABULARY)
+    assert round(count / 1e6, 1) == millions
+    assert sum(parameter.numel() for parameter in on_meta(size).parameters()) == count
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_flops_are_what_torch_counts_forward_and_backward(name: str) -> None:
+    # Deeper models repeat the block: torch's counter takes 3 s for the 48 of xl and says nothing new.
+    size, batch, context = replace(SIZES[name], layers=min(SIZES[name].layers, 6)), 2, 96
+    shape = {"vocabulary": VOCABULARY, "batch": batch, "context": context}
+    model = on_meta(size)
+    tokens = torch.zeros(batch, context, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False) as forward:
+        logits = model(tokens)
+    assert forward.get_total_flops() == forward_flops(size, **shape)
+    with FlopCounterMode(display=False) as backward:
+        next_token_loss(logits, tokens).backward()
+    assert backward.get_total_flops() == backward_flops(size, **shape)
+
+
+@pytest.mark.parametrize(("batch", "context", "vocabulary"), [(1, 1, 2), (3, 7, 11), (4, 128, 50), (1, 513, 333)])
+def test_step_flops_are_what_torch_counts_at_any_shape(batch: int, context: int, vocabulary: int) -> None:
+    size = ModelSize(d_model=24, d_ff=40, layers=3, heads=6)
+    model = on_meta(size, vocabulary)
+    tokens = torch.zeros(batch, context, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False) as step:
+        next_token_loss(model(tokens), tokens).backward()
+    assert step.get_total_flops() == step_flops(size, vocabulary=vocabulary, batch=batch, context=context)
+
+
+def test_step_flops_are_megatrons_with_its_feed_forward_block() -> None:
+    # SwiGLU's three matrices of 8/3·C hold as many entries as Megatron-LM's two of 4·C.
+    c, layers, b, t, v = 768, 12, 4, 512, 10_000
+    size = ModelSize(d_model=c, d_ff=8 * c // 3, layers=layers, heads=12)
+    published = 72 * b * layers * t * c**2 * (1 + t / (6 * c) + v / (12 * layers * c))
+    assert step_flops(size, vocabulary=v, batch=b, context=t) == pytest.approx(published, rel=1e-12)
+
+
+def test_the_step_tends_to_six_flops_per_parameter_and_token() -> None:
+    # PaLM's appendix B: 6N + 12·L·H·Q·T per token, N without the embedding, which is looked up and not multiplied.
+    size, context = SIZES["2.7B"], 512
+    multiplied = parameters(size, VOCABULARY) - VOCABULARY * size.d_model - (2 * size.layers + 1) * size.d_model
+    per_token = 6 * multiplied + 12 * size.layers * size.heads * size.head_dim * context
+    assert step_flops(size, vocabulary=VOCABULARY, batch=4, context=context) == 4 * context * per_token
+
+
+@pytest.mark.parametrize(("dtype", "dtype_bytes"), [(torch.float32, 4), (torch.bfloat16, 2), (torch.float64, 8)])
+def test_bytes_are_those_of_a_model_and_its_optimizer_after_a_step(dtype: torch.dtype, dtype_bytes: int) -> None:
+    size, vocabulary = ModelSize(d_model=16, d_ff=24, layers=2, heads=2), 50
+    model = Decoder(size, vocabulary=vocabulary, attention=two_products, dtype=dtype)
+    optimizer = torch.optim.AdamW(model.parameters())
+    tokens = torch.zeros(1, 8, dtype=torch.int64)
+    next_token_loss(model(tokens), tokens).backward()
+    optimizer.step()
+
+    assert sum(p.nbytes for p in model.parameters()) == parameter_bytes(size, vocabulary, dtype_bytes=dtype_bytes)
+    gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    assert gradients == gradient_bytes(size, vocabulary, dtype_bytes=dtype_bytes)
+    moments = sum(state[key].nbytes for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq"))
+    assert moments == adamw_state_bytes(size, vocabulary, dtype_bytes=dtype_bytes)

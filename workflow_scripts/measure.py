@@ -1,0 +1,5 @@
+"""Measure one cell; the output's path says which."""
+
+from stepbench import workflow
+
+workflow.measure(snakemake)

@@ -1,0 +1,5 @@
+"""Draw the figures of an experiment from its records."""
+
+from stepbench import workflow
+
+workflow.plot(snakemake)

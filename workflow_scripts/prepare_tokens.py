@@ -1,0 +1,5 @@
+"""Tokenise the text that the models read."""
+
+from stepbench import workflow
+
+workflow.prepare_tokens(snakemake)

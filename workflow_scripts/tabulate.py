@@ -1,0 +1,5 @@
+"""Make the tables of an experiment from its records."""
+
+from stepbench import workflow
+
+workflow.tabulate(snakemake)
