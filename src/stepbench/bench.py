@@ -78,7 +78,7 @@ class Bench:
             stepbench.config.ConfigError: see above.
         """
         file = root / "config.yaml"
-        return cls(config.load(file), root=root, schema=root / config.SCHEMA, files=[file])
+        return cls(config.read(file), root=root, schema=root / config.SCHEMA, files=[file])
 
     # -- cells and files -----------------------------------------------------------------------------------------------
 
@@ -248,6 +248,16 @@ class Bench:
         source = self.settings["data"]["source"]
         return [source] if tokens.source_kind(source) == "text" else []
 
+    def check_data_exists(self) -> None:
+        """Refuse a source of tokens that is no file; unlike `check_data` this costs nothing.
+
+        Raises:
+            stepbench.config.ConfigError: it is none, and a configured experiment reads it.
+        """
+        source = self._source_file()
+        if source is not None and any(map(self.reads_tokens, self.names)) and not (self.root / source).is_file():
+            raise config.ConfigError(f"`data.source` must be a file that exists, got {str(source)!r}")
+
     def prepare_tokens(self) -> None:
         """Tokenise the text that the models read.
 
@@ -255,12 +265,14 @@ class Bench:
             ValueError: the text is too short for the configured contexts.
         """
         data, vocabulary, output = self.settings["data"], self.settings["vocabulary"], self.root / self.token_path
-        if tokens.source_kind(data["source"]) != "npy":
+        made = tokens.source_kind(data["source"]) != "npy"
+        if made:
             tokens.prepare(data["source"], vocabulary=vocabulary, corpus_bytes=data["corpus_bytes"], output=output)
         try:
             tokens.open_tokens(output, vocabulary=vocabulary, context=max(self._contexts(), default=1))
         except ValueError:
-            output.unlink()  # or the next run would take the file's existence for its fitness
+            if made:  # or the next run would take the file's existence for its fitness
+                output.unlink()
             raise
 
     def _contexts(self) -> list[int]:

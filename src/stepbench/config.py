@@ -32,18 +32,19 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is missing, not YAML, or holds what YAML silently takes for something else.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: a configuration file must be readable, got {error.strerror}") from None
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: must be YAML, got {' '.join(str(error).split())}") from None
-    mistakes = list(_mistakes(root, path)) if root is not None else []
+    content, (_, mistakes, _) = read(path), _parse(path)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
+    return content
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of one YAML file as Snakemake takes it; `check` says what is wrong with it.
+
+    Raises:
+        ConfigError: it is missing, or does not hold keys and values in YAML.
+    """
+    content, _, _ = _parse(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold keys and values, got {type(content).__name__}")
     return content
@@ -63,19 +64,36 @@ def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()
     errors: list[str] = []
     lines: dict[tuple[str, ...], str] = {}
     for file in files:
-        try:
-            load(file)
-            lines.update(_lines(yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), file))
-        except ConfigError as error:
-            errors.extend(str(error).splitlines())
-    validator = jsonschema.Draft202012Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+        _, mistakes, places = _parse(file)
+        errors.extend(mistakes)
+        lines.update(places)
+    validator = _Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
     for mistake in sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path]):
-        where = _place(lines, [str(part) for part in mistake.absolute_path])
-        errors.extend(f"{where}{sentence}" for sentence in _sentences(mistake))
+        errors.extend(f"{_place(lines, path)}{sentence}" for path, sentence in _sentences(mistake))
     if not errors:
         errors = [f"{_place(lines, path)}{sentence}" for path, sentence in _meaning(config)]
     if errors:
         raise ConfigError("\n".join(errors))
+
+
+def _parse(path: Path) -> tuple[Any, list[str], dict[tuple[str, ...], str]]:
+    """Return a file's content, what YAML silently takes for something else in it, and the place of each key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.safe_load(text), list(_mistakes(root, path)), _lines(root, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: a configuration file must be readable, got {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Not YAML's own: bytes that are not UTF-8, a date that does not exist, an alias inside of what it stands for.
+        raise ConfigError(f"{path}: must be YAML, got {' '.join(str(error).split())}") from None
+
+
+# JSON Schema takes 7.0 for a whole number, and Python's range() does not.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
+)
 
 
 def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
@@ -84,7 +102,8 @@ def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
         try:
             ModelSize.from_config(name, size)
         except ValueError as error:
-            yield ["sizes", name], str(error)
+            for line in str(error).splitlines():
+                yield line.split("`")[1].split("."), line
     for name, scales in config["experiments"].items():
         if name not in experiments.names():
             valid = experiments.names()
@@ -102,20 +121,24 @@ def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
                 yield ["experiments", name, scale], f"`{where}` names the size {size!r}{_hint(size, config['sizes'])}"
 
 
-def _sentences(mistake: jsonschema.ValidationError) -> Iterable[str]:
-    path = ".".join(str(part) for part in mistake.absolute_path)
+def _sentences(mistake: jsonschema.ValidationError) -> Iterable[tuple[list[str], str]]:
+    keys = [str(part) for part in mistake.absolute_path]
+    path = ".".join(keys)
     schema: Any = mistake.schema
     instance: Any = mistake.instance
     if mistake.validator == "additionalProperties":
         valid = schema["properties"]
         for key in sorted(set(map(str, instance)) - set(valid)):
-            yield f"`{path + '.' if path else ''}{key}` is not a key of the configuration{_hint(key, valid)}"
+            yield (
+                [*keys, key],
+                f"`{path + '.' if path else ''}{key}` is not a key of the configuration{_hint(key, valid)}",
+            )
     elif mistake.validator == "required":
         for key in schema["required"]:
             if key not in instance:
-                yield f"`{path + '.' if path else ''}{key}` must be given, and it is missing"
+                yield keys, f"`{path + '.' if path else ''}{key}` must be given, and it is missing"
     else:
-        yield f"`{path}` must be {schema.get('description', mistake.message)}, got {instance!r}"
+        yield keys, f"`{path}` must be {schema.get('description', mistake.message)}, got {instance!r}"
 
 
 def _hint(found: str, valid: Iterable[str]) -> str:
@@ -124,7 +147,9 @@ def _hint(found: str, valid: Iterable[str]) -> str:
     return (f" (did you mean {close[0]}?)" if close else "") + f"; valid are {', '.join(valid)}"
 
 
-def _mistakes(node: yaml.Node, path: Path) -> Iterable[str]:
+def _mistakes(node: yaml.Node | None, path: Path) -> Iterable[str]:
+    if node is None:
+        return
     where = f"{path}:{node.start_mark.line + 1}: "
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -142,6 +167,8 @@ def _mistakes(node: yaml.Node, path: Path) -> Iterable[str]:
             yield f"{where}a truth value must be written true or false, got {node.value} (quote it if it is a text)"
         elif kind == "int" and not re.fullmatch(r"-?(0|[1-9][0-9]*)", node.value):
             yield f"{where}a whole number must be written in plain decimal digits, got {node.value}"
+        elif kind == "float" and not re.fullmatch(r"-?[0-9]+\.[0-9]*([eE][-+][0-9]+)?", node.value):
+            yield f"{where}a number must be written in decimal digits like 0.5, got {node.value}"
         elif kind == "str" and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", node.value):
             yield f"{where}a number with an exponent must be written like 1.0e-3, got {node.value}, a text to YAML"
 

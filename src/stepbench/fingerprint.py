@@ -20,6 +20,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
 import symtable
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "stepbench"
+_NAMED = re.compile(rf"{PACKAGE}(\.\w+)+(:\w+)?")
 ROOT = Path(__file__).parent
 
 
@@ -40,7 +42,7 @@ def source(module: str, roots: Iterable[str] | None = None) -> dict[str, str]:
             module counts where this is None.
 
     Returns:
-        Dotted module name -> 16 hexadecimal digits.
+        Dotted module name -> 16 hexadecimal digits; likewise for the data files (.json) that lie beside these modules.
 
     Raises:
         ModuleNotFoundError: there is no such module in the package.
@@ -54,6 +56,8 @@ def source(module: str, roots: Iterable[str] | None = None) -> dict[str, str]:
         if name not in hashes:
             hashes[name], imported = _read(_path(name), _text(name))
             waiting |= imported
+    for folder in {_path(name).parent for name in hashes}:
+        hashes |= {f"{PACKAGE}/{file.relative_to(ROOT)}": digest(file.read_bytes()) for file in folder.glob("*.json")}
     return dict(sorted(hashes.items()))
 
 
@@ -86,7 +90,6 @@ def difference(old: Any, new: Mapping[str, Any]) -> list[str]:
     return phrases
 
 
-@functools.cache
 def content(path: Path, memo: Path) -> str:
     """Return a digest of a file's bytes, or `missing`.
 
@@ -101,7 +104,9 @@ def content(path: Path, memo: Path) -> str:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(found, encoding="ascii")
+    whole = kept.with_suffix(f".{os.getpid()}")
+    whole.write_text(found, encoding="ascii")
+    whole.replace(kept)
     return found
 
 
@@ -162,6 +167,9 @@ def _imports(body: Iterable[ast.stmt]) -> set[str]:
         for node in ast.walk(statement):
             if isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names if _ours(alias.name))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAMED.fullmatch(node.value):
+                named = node.value.partition(":")[0]  # a registry names what it imports later
+                found.update([named] if _is_module(named) else [])
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module and _ours(node.module):
                 found.add(node.module)
                 found.update(f"{node.module}.{a.name}" for a in node.names if _is_module(f"{node.module}.{a.name}"))

@@ -40,7 +40,7 @@ def hold(path: Path, what: str, *, wait: bool = False) -> int:
 def holder(path: Path) -> int | None:
     """Return the process that holds the lock at `path`, or has held it last; None where there is no lock."""
     try:
-        found = re.match(r"process (\d+)", path.read_text(encoding="utf-8"))
+        found = re.match(r"process (\d+)", path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return None
     return int(found.group(1)) if found else None

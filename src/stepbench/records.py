@@ -80,7 +80,10 @@ def write(path: Path, record: Record) -> None:
     """
     content = dataclasses.asdict(record)
     _validate(content, path)
-    content["checksum"] = checksum(content)
+    try:
+        content["checksum"] = checksum(content)
+    except (ValueError, TypeError) as error:
+        raise RecordError(f"{path}: a record must hold what JSON can, got {_one_line(error)}") from None
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

@@ -8,7 +8,9 @@ does nothing but measure. So a cell that raises, runs out of memory, hangs or is
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
+import errno
 import json
 import os
 import resource
@@ -78,7 +80,13 @@ def measure_cell(bench: Bench, name: str, cell: Any, *, log: Path | None = None)
             "protocol": {**bench.definition(name, cell), "threads": bench.threads, **outcome.get("protocol", {})},
         },
     )
-    records.write(path, record)
+    try:
+        records.write(path, record)
+    except records.RecordError as error:  # not a number, a negative time: the cell's fault, and its own record's reason
+        lost: dict[str, Any] = {"samples": {}, "scalars": {}, "details": {}, "protocol": {}}
+        reason = f"what was measured cannot be recorded: {str(error).removeprefix(f'{path}: ')}"
+        record = dataclasses.replace(record, status="error", reason=reason, **lost)
+        records.write(path, record)
     return record
 
 
@@ -240,7 +248,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
     # The CPU allocator raises a plain RuntimeError; its text is all there is to tell it by.
     text = str(error)
     on_cpu = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "Cannot allocate memory" in text)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or on_cpu
+    mapping = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or on_cpu or mapping
 
 
 def _first_line(error: BaseException) -> str:

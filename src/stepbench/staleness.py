@@ -101,14 +101,17 @@ def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
 
 
 def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:
-    marker = Path(STATE_FOLDER, "stale", *path.parts[1:]).with_suffix(".txt")
+    # In a folder of its own: Snakemake lists a folder once, and would not see a second marker that appears in it later.
+    marker = Path(STATE_FOLDER, "stale", *path.parts[1:], "reasons.txt")
     full = bench.root / marker
     full.parent.mkdir(parents=True, exist_ok=True)
     full.write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
-    target = bench.root / path
-    # A file from the future (another clock, `touch -d`) must still be older than its marker.
-    newest = max(time.time(), target.stat().st_mtime + 1 if target.exists() else 0)
-    os.utime(full, (newest, newest))
+    target, now = bench.root / path, time.time()
+    if target.exists() and target.stat().st_mtime >= now:
+        # From the future (another clock, `touch -d`). Its marker must be newer, and cannot come from there too:
+        # Snakemake removes a new record that is older than what it was made from.
+        os.utime(target, (now - 1, now - 1))
+    os.utime(full, (now, now))
     return str(marker)
 
 

@@ -35,6 +35,7 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
         )
         # Snakemake tells its workflow the targets only after the Snakefile has been read.
         bench.check_targets(sys.argv[1:])
+        bench.check_data_exists()
     except ConfigError as error:
         _end(str(error), USAGE_EXIT_CODE)
     return bench

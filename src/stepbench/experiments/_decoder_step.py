@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, cast
 
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
@@ -32,8 +31,7 @@ def measure(
     import torch
     from torch import nn
 
-    from stepbench.kernels.api import attention as attend
-    from stepbench.kernels.api import unsupported_reason
+    from stepbench.kernels.api import bind, unsupported_reason
     from stepbench.measure import clock, memory, training_step
     from stepbench.models import costs
     from stepbench.models.decoder import Decoder
@@ -52,11 +50,10 @@ def measure(
     measured_steps = setting.protocol["measured_steps"]
     torch.manual_seed(setting.protocol["seed"])
     set_precision(precision)
-    model = Decoder(
-        size, vocabulary=vocabulary, attention=functools.partial(attend, impl=attention), device=setting.device
-    )
+    model = Decoder(size, vocabulary=vocabulary, attention=bind(attention), device=setting.device)
     step = TrainingStep(
-        cast(nn.Module, torch.compile(model)) if implementation == "compiled" else model,
+        # A model that torch.compile had to cut into pieces would be slower, and the number would not say so.
+        cast(nn.Module, torch.compile(model, fullgraph=True)) if implementation == "compiled" else model,
         _batches(setting, context=context, batch=batch),
         device=setting.device,
         precision=precision,

@@ -73,16 +73,36 @@ def measure(cell: Ceilings, setting: Setting) -> Measurement:
     )
 
 
+# -- what is told of it; nothing above uses what is below, so that no number goes stale with a table's layout ----------
+
+
 def tabulate(results: Results) -> list[Table]:
-    raise NotImplementedError
+    """Return the peak of each operation and dtype, and the rate at each size."""
+    from stepbench.reporting import rate_tables
+
+    return [rate_tables.peaks(results), rate_tables.rates(results)]
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    raise NotImplementedError
+    """Return the roofline, with the products that were measured and the training steps of `end_to_end` in it."""
+    from stepbench.reporting import peaks, roofline
+
+    groups = results.groups()
+    steps = results.others["end_to_end"].groups() if "end_to_end" in results.others else []
+    rates = peaks.rates([record for group in groups for record in group.records])
+    described = (
+        "Solid: measured; dashed: the vendor's figure where it is known. A training step is placed where it would be "
+        "if weights, gradients and optimizer state were all that it moves; activations move it to the left."
+    )
+    return {"roofline": roofline.draw(results.peaks, [*roofline.products(rates), *roofline.steps(steps)], described)}
 
 
 def find(results: Results) -> list[str]:
-    raise NotImplementedError
+    """Return the peaks, what they are of the vendor's, and whether larger sizes might go higher."""
+    from stepbench.reporting import peaks, rate_tables
+
+    groups = results.groups()
+    return rate_tables.findings(peaks.rates([record for group in groups for record in group.records]), results.peaks)
 
 
 EXPERIMENT = Experiment(

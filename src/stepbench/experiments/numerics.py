@@ -11,7 +11,7 @@ from stepbench.measure.measurement import Measurement, Setting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from stepbench.reporting.frames import Results
+    from stepbench.reporting.frames import Group, Results
     from stepbench.reporting.tables import Table
 
 TERM = 0.01
@@ -97,16 +97,107 @@ def _autocast(setting: Setting, precision: str) -> Measurement:
     return Measurement(scalars={f"{name}_dtype": str(dtype).removeprefix("torch.") for name, dtype in seen.items()})
 
 
+# -- what is told of it; nothing above uses what is below, so that no number goes stale with a table's layout ----------
+
+WAYS = {
+    "fp32": "fp32 terms, fp32 sum",
+    "fp16": "fp16 terms, fp16 sum",
+    "fp32_sum_of_fp16_terms": "fp16 terms, fp32 sum",
+    "fp32_sum_of_upcast_fp16_terms": "fp16 terms, upcast first, fp32 sum",
+}
+TENSORS = ("parameters", "first_layer", "layer_norm", "rms_norm", "logits", "loss", "gradients")
+CASES = ("autocast_fp16", "autocast_bf16")
+
+
 def tabulate(results: Results) -> list[Table]:
-    raise NotImplementedError
+    """Return the four sums with their errors, and the dtypes under autocast."""
+    return [_accumulation_table(results), _autocast_table(results)]
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    raise NotImplementedError
+    """Return the sums' relative errors over the number of terms."""
+    from stepbench.reporting import figures, rounding
+
+    group = _case(results, "accumulation")
+    if group is None or not group.records:
+        return {"accumulation": figures.nothing("The accumulation has not been measured.")}
+    details = group.records[0].details
+    described = f"Sums of the term {TERM}; the exact sum is taken in float64."
+    return {"accumulation": rounding.errors(details, WAYS, described)}
 
 
 def find(results: Results) -> list[str]:
-    raise NotImplementedError
+    """Return which sum is off by how much and why, and which tensors autocast leaves in float32."""
+    from stepbench.reporting import rounding
+
+    found = []
+    group = _case(results, "accumulation")
+    if group is not None and group.records:
+        found += rounding.sums(group.records[0].scalars, WAYS, TERM, TERMS)
+    for case in CASES:
+        group = _case(results, case)
+        if group is not None and group.records:
+            found += rounding.dtypes(group.records[0].scalars, TENSORS, case.removeprefix("autocast_"))
+    return found
+
+
+def _case(results: Results, case: str) -> Group | None:
+    return next((group for group in results.groups() if group.point["case"] == case), None)
+
+
+def _accumulation_table(results: Results) -> Table:
+    from stepbench.reporting import tables, units
+    from stepbench.reporting.tables import Column
+
+    group = _case(results, "accumulation")
+    rows = []
+    for way, words in WAYS.items():
+        if group is None:
+            break
+        total, exact = group.scalar(f"sum_{way}"), group.scalar("sum_fp64")
+        error = None if total is None or exact is None else total - exact
+        relative = None if error is None else error / exact
+        values = {"way": words, "sum": total, "exact": exact, "error": error, "relative_error_ratio": relative}
+        rows.append(values | tables.facts(group))
+    columns = [
+        Column("terms and sum", lambda row: row["way"], numeric=False),
+        Column("sum", lambda row: units.exactly(row["sum"])),
+        Column("error", lambda row: units.scientific(row["error"])),
+        Column("relative error", lambda row: units.scientific(row["relative_error_ratio"])),
+        tables.STATUS,
+    ]
+    return tables.Table(
+        "accumulation",
+        f"The sum of {TERMS} times {TERM}, in four ways",
+        "The error is against the same sum in float64.",
+        tables.frame(rows),
+        columns,
+        "The grid has no accumulation.",
+    )
+
+
+def _autocast_table(results: Results) -> Table:
+    from stepbench.reporting import tables
+    from stepbench.reporting.tables import Column
+
+    cases = {case: group for case in CASES if (group := _case(results, case)) is not None}
+    rows: list[dict[str, Any]] = []
+    for tensor in TENSORS if cases else ():
+        dtypes = {case: group.scalar(f"{tensor}_dtype") or group.status for case, group in cases.items()}
+        records = {case.removeprefix("autocast_"): group.paths for case, group in cases.items()}
+        rows.append({"tensor": tensor, **dtypes, tables.RECORDS: records})
+    columns = [
+        Column("tensor", lambda row: tables.axis_text(row["tensor"]), numeric=False),
+        *(tables.value(case, tables.axis_text(case), tables.axis_text, numeric=False) for case in cases),
+    ]
+    return tables.Table(
+        "autocast",
+        "The dtype of each tensor under autocast",
+        "One step of two linear layers with a LayerNorm and an RMSNorm between them; the parameters are float32.",
+        tables.frame(rows),
+        columns,
+        "The grid has no autocast case.",
+    )
 
 
 EXPERIMENT = Experiment(

@@ -43,16 +43,39 @@ def measure(cell: Warmup, setting: Setting) -> Measurement:
     )
 
 
+# -- what is told of it; nothing above uses what is below, so that no number goes stale with a table's layout ----------
+
+SETTLED_WITHIN = 0.05  # of the mean after the most steps of warm-up
+
+
 def tabulate(results: Results) -> list[Table]:
-    raise NotImplementedError
+    """Return mean ± standard deviation of each phase for each count of warm-up steps."""
+    from stepbench.reporting import steps
+
+    return [
+        steps.warmup_table(
+            results.groups(),
+            name="warmup",
+            title="Phases after so many steps of warm-up",
+            caption=f"Each row is a process of its own. Context {CONTEXT}, batch {BATCH}, float32, AdamW.",
+            empty="The grid has no warm-up cell.",
+        )
+    ]
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    raise NotImplementedError
+    """Return the samples over the step index, those of the warm-up included."""
+    from stepbench.reporting import step_figures
+
+    described = f"Held constant: context {CONTEXT}, batch {BATCH}, float32, eager, naive attention."
+    return {"warmup": step_figures.warmup(results.groups(), described)}
 
 
 def find(results: Results) -> list[str]:
-    raise NotImplementedError
+    """Return how much the first steps cost, and from how many steps of warm-up on the mean has settled."""
+    from stepbench.reporting import step_findings
+
+    return step_findings.warmup(results.groups(), SETTLED_WITHIN)
 
 
 EXPERIMENT = Experiment(

@@ -28,6 +28,32 @@ def time_whole(work: Callable[[], object], *, clock: Clock, repeats: int) -> lis
     return samples
 
 
+def time_on_device(work: Callable[[], object], *, before: Callable[[], object], repeats: int) -> list[float]:
+    """Return the seconds that a CUDA device spends on `work`, between two events on its stream, `repeats` times.
+
+    For kernels of some ten microseconds, of which the host clock would see the launch rather than the work. There is no
+    synchronisation between `before` and the first event: both are in the order of the stream, and while the device is
+    busy with `before` the host launches `work`, so that the time of the launch does not count.
+
+    Args:
+        work: what is timed.
+        before: launched before each repeat and outside the region, such as one that empties the L2 cache.
+        repeats: how often.
+    """
+    import torch
+
+    samples = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        before()
+        start.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        samples.append(start.elapsed_time(end) / 1000)
+    return samples
+
+
 def time_phases(phases: Mapping[str, Callable[[], object]], *, clock: Clock, repeats: int) -> dict[str, list[float]]:
     """Return the seconds of each phase in each of `repeats` rounds over all phases, in their order.
 

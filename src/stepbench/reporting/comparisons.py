@@ -1,0 +1,167 @@
+"""What one axis changes while all others stay: ratios with intervals and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stepbench.reporting import markup, statistics, units
+from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.statistics import Comparison
+from stepbench.reporting.tables import (
+    MARKS,
+    RECORDS,
+    Column,
+    Row,
+    Table,
+    axis_columns,
+    axis_text,
+    axis_words,
+    frame,
+    held_constant,
+)
+
+READING = (
+    f"The ratio is the baseline's time over the other's, above 1 is faster; in brackets its "
+    f"{100 * statistics.RATIO_LEVEL:.0f} % interval over process medians. The visible effect is the smallest "
+    f"that about {100 * statistics.POWER:.0f} % of such runs would have found."
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two points of a grid that differ along one axis.
+
+    Attributes:
+        axis: the axis.
+        baseline: the point that is compared against.
+        other: the point that is compared.
+        comparison: of the two, or None where one has no numbers.
+    """
+
+    axis: str
+    baseline: Group
+    other: Group
+    comparison: Comparison | None
+
+    @property
+    def value(self) -> Any:
+        """The other's value along the axis."""
+        return self.other.point[self.axis]
+
+    @property
+    def processes(self) -> int:
+        """How many processes the side with fewer of them has."""
+        return min(self.comparison.processes) if self.comparison else 0
+
+
+def pairs(results: Results, axis: str, baseline: Any, key: str = "step_s") -> list[Pair]:
+    """Return each point off the baseline beside the point that differs along `axis` alone, where both are configured.
+
+    Args:
+        results: the experiment's results.
+        axis: the axis to compare along.
+        baseline: its value that the others are compared with.
+        key: the samples to compare.
+    """
+    groups = results.groups()
+    by_point = {tuple(group.point.items()): group for group in groups}
+    found = []
+    for group in groups:
+        base = by_point.get(tuple((group.point | {axis: baseline}).items()))
+        if base is None or group.point[axis] == baseline:
+            continue
+        sides = [statistics.medians(side.processes(key)) for side in (base, group)]
+        comparison = statistics.compare(*sides) if all(sides) else None
+        found.append(Pair(axis, base, group, comparison))
+    return found
+
+
+def table(found: Sequence[Pair], *, name: str, title: str, caption: str, empty: str, key: str = "step_s") -> Table:
+    """Return the table of comparisons along one axis.
+
+    Args:
+        found: the comparisons.
+        name: the table's name.
+        title: its heading.
+        caption: what is compared, a sentence.
+        empty: what to say where the grid compares nothing.
+        key: the samples that were compared.
+    """
+    rows = [_row(pair, key) for pair in found]
+    if not found:
+        return Table(name, title, caption, frame([]), empty=empty)
+    axis = found[0].axis
+    others = [each for each in found[0].other.point if each != axis]
+    unit = units.pick(units.SECONDS, [row[f"{side}_median_s"] for row in rows for side in ("baseline", "other")])
+    baseline = axis_text(found[0].baseline.point[axis])
+    columns = [
+        *axis_columns(rows, others),
+        Column(axis, lambda row: axis_text(row[axis]), numeric=False),
+        Column(f"{baseline} ({unit.name})", lambda row: _time(row, "baseline", unit.size)),
+        Column(f"the other ({unit.name})", lambda row: _time(row, "other", unit.size)),
+        Column("ratio", lambda row: units.ratio(row["speedup_ratio"], row["low_ratio"], row["high_ratio"])),
+        Column("verdict", lambda row: row["verdict"] or units.NOTHING, numeric=False),
+        Column("visible effect", _visible),
+        Column("processes", lambda row: f"{row['baseline_processes']} / {row['other_processes']}"),
+        MARKS,
+        Column("status", _status, numeric=False),
+    ]
+    told = " ".join(part for part in (caption, held_constant(rows, others), READING) if part)
+    return Table(name, title, told, frame(rows), columns, empty)
+
+
+def name_of(pair: Pair, pairs_shown: Sequence[Pair]) -> str:
+    """Return what tells a pair from the others shown beside it, such as `nano, context 64`."""
+    axes = [axis for axis in pair.other.point if axis != pair.axis]
+    differing = [axis for axis in axes if len({each.other.point[axis] for each in pairs_shown}) > 1]
+    return ", ".join(_words(axis, pair.other.point[axis]) for axis in differing)
+
+
+def _words(axis: str, value: Any) -> str:
+    return str(value).replace("_", " ") if isinstance(value, str) else f"{axis} {value}"
+
+
+def _row(pair: Pair, key: str) -> dict[str, Any]:
+    sides = {"baseline": pair.baseline, "other": pair.other}
+    summaries = {side: group.summary(key) for side, group in sides.items()}
+    marks = [f"{side} {mark}" for side, summary in summaries.items() if summary for mark in summary.marks]
+    comparison = pair.comparison
+    row: dict[str, Any] = dict(pair.other.point)
+    for side, summary in summaries.items():
+        row |= {f"{side}_{part}_s": getattr(summary, part) if summary else None for part in ("median", "low", "high")}
+        row[f"{side}_processes"] = summary.processes if summary else 0
+        row[f"{side}_status"], row[f"{side}_reason"] = sides[side].status, sides[side].reason
+    return {
+        **row,
+        "speedup_ratio": comparison.ratio if comparison else None,
+        "low_ratio": comparison.low if comparison else None,
+        "high_ratio": comparison.high if comparison else None,
+        "p_value": comparison.p_value if comparison else None,
+        "visible_ratio": comparison.visible_ratio if comparison else None,
+        "verdict": comparison.verdict.value if comparison else None,
+        "why": comparison.why if comparison else None,
+        "marks": "; ".join(dict.fromkeys(marks)),
+        RECORDS: {axis_words(side.point[pair.axis]): side.paths for side in (pair.baseline, pair.other)},
+    }
+
+
+def _time(row: Row, side: str, per: float) -> str:
+    return units.middle(*(row[f"{side}_{part}_s"] for part in ("median", "low", "high")), per=per)
+
+
+def _visible(row: Row) -> str:
+    ratio = row["visible_ratio"]
+    if ratio is None:
+        return units.NOTHING
+    return units.percent(ratio - 1) if ratio < 2 else units.ratio(ratio) if ratio < units.WIDE else "none"
+
+
+def _status(row: Row) -> str:
+    parts = []
+    for side in ("baseline", "other"):
+        status, reason = row[f"{side}_status"], row[f"{side}_reason"]
+        if status != "ok":
+            parts.append(f"{side} {markup.escape(status)}" + (f": {markup.escape(reason)}" if reason else ""))
+    return markup.BREAK.join(parts) or "ok"

@@ -1,0 +1,201 @@
+"""The house style of figures, what they are made of, and how they are written.
+
+Colours are Okabe and Ito's, which people with any of the common colour deficiencies can tell apart; a marker or a place
+tells the same once more. A figure's label is its description: what it holds constant and how to read it. The files
+carry it, and the writeup finds it there.
+
+Source: Okabe and Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/color/.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from stepbench.records import write_atomically
+from stepbench.reporting import units
+from stepbench.reporting.frames import Group
+from stepbench.reporting.statistics import Summary, Verdict
+from stepbench.reporting.steps import PHASES, WHOLE
+
+P = ParamSpec("P")
+
+INK = "#222222"
+MUTED = "#6b6b6b"
+GRID = "#e3e3e3"
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+PHASE_COLORS = dict(zip((*PHASES, WHOLE), ("#0072B2", "#E69F00", "#009E73", INK), strict=True))
+PHASE_MARKERS = dict(zip((*PHASES, WHOLE), ("o", "s", "^", "D"), strict=True))
+VERDICT_COLORS = {
+    Verdict.FASTER: "#0072B2",
+    Verdict.SLOWER: "#D55E00",
+    Verdict.SAME: MUTED,
+    Verdict.UNCLEAR: "#a8a8a8",
+}
+WIDTH_INCHES = 7.6
+PNG_DPI = 200  # twice the 100 at which a page shows it
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#9a9a9a",
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": "#9a9a9a",
+    "ytick.color": "#9a9a9a",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "stepbench",
+}
+
+
+# How many decades an axis spans -> where its ticks stand in each.
+_Ticks = tuple[tuple[float, tuple[float, ...]], ...]
+_CLOSE = (0.5, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0))
+_TICKS_UP: _Ticks = (_CLOSE, (1.0, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)), (3.0, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))
+_TICKS_ALONG: _Ticks = (_CLOSE, (1.3, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))  # texts side by side need more room
+
+
+def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Have a function that returns a figure draw in the house style."""
+
+    @functools.wraps(function)
+    def draw(*arguments: P.args, **keywords: P.kwargs) -> Figure:
+        with mpl.rc_context(_STYLE):
+            return function(*arguments, **keywords)
+
+    return draw
+
+
+def new(height_inches: float, description: str, *, width_inches: float = WIDTH_INCHES) -> Figure:
+    """Return an empty figure whose parts are laid out so that none covers another."""
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.04)
+    figure = Figure(figsize=(width_inches, height_inches), layout=layout)
+    figure.set_label(" ".join(description.split()))
+    return figure
+
+
+def write(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Write `<name>.svg` and `<name>.png` of each figure into `folder`; the same figure gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        description = str(figure.get_label())
+        with mpl.rc_context(_STYLE):
+            svg = io.StringIO()
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Description": description})
+            write_atomically(folder / f"{name}.svg", svg.getvalue())
+            png = {"Software": None, "Description": description}
+            figure.savefig(folder / f"{name}.png", dpi=PNG_DPI, metadata=png)
+
+
+def description(svg: str) -> str:
+    """Return the description that `write` put into an SVG file."""
+    match = re.search(r"<dc:description>(.*?)</dc:description>", svg, re.DOTALL)
+    return html.unescape(match[1]) if match else ""
+
+
+@styled
+def nothing(sentence: str) -> Figure:
+    """Return the figure that says why there is none."""
+    figure = new(1.1, sentence)
+    figure.text(0.5, 0.5, sentence, ha="center", va="center", color=MUTED, wrap=True)
+    return figure
+
+
+# -- parts of figures --------------------------------------------------------------------------------------------------
+
+
+def point(axes: Axes, x: float, y: float, summary: Summary, *, along: str, **style: Any) -> None:
+    """Draw a median with its interval along `x` or `y`; the other coordinate is given.
+
+    Args:
+        axes: where to draw.
+        x: the position, ignored along `x`.
+        y: the position, ignored along `y`.
+        summary: the median and its interval.
+        along: `x` or `y`, the axis that the values lie on.
+        style: `color`, `marker`, `label` and others of matplotlib's errorbar.
+    """
+    value = summary.median
+    low, high = (value if bound is None else bound for bound in (summary.low, summary.high))
+    errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
+    drawn: Any = {"capsize": 2.5, "elinewidth": 1.3, "linestyle": "none", "zorder": 3} | style
+    if along == "x":
+        axes.errorbar([value], [y], xerr=errors, **drawn)
+    else:
+        axes.errorbar([x], [value], yerr=errors, **drawn)
+
+
+def log_axis(axes: Axes, which: str, text: Callable[[float], str] | None = None) -> None:
+    """Make an axis logarithmic with plain numbers on it, closer ones where it spans little."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    decades = _decades(low, high)
+    subs = next(subs for limit, subs in (_TICKS_ALONG if which == "x" else _TICKS_UP) if decades < limit)
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=30))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: (text or _plain_number)(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(figure: Figure, columns: int) -> None:
+    """Put one legend of all axes above them, where it covers nothing; what has the same label stands in it once."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(text, handle)
+    # Bare lines come last: they stand for what is missing where the rest has intervals.
+    entries = dict(sorted(entries.items(), key=lambda entry: isinstance(entry[1], Line2D)))
+    if entries:
+        # A frame's padding is not reckoned in when room is made for the legend, and it would reach into the axes.
+        figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns, borderpad=0)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for an axis, such as `20 ms`."""
+    unit = units.pick(units.SECONDS, [seconds])
+    return f"{seconds / unit.size:g} {unit.name}"
+
+
+def order(groups: Sequence[Group], axis: str) -> list[Any]:
+    """Return the values of an axis in the order in which they come up."""
+    return list(dict.fromkeys(group.point[axis] for group in groups))
+
+
+def _decades(low: float, high: float) -> float:
+    return math.log10(high / low) if low > 0 and high > low else 0.0
+
+
+def _plain_number(value: float) -> str:
+    return f"{value:g}" if 1e-4 <= abs(value) < 1e6 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")

@@ -1,0 +1,72 @@
+"""Marks: what a reader should know about a number. A mark never removes a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+NOISY_CV = 0.10
+OUTLIER_DEVIATIONS = 5.0  # robust standard deviations from the median …
+OUTLIER_RATIO = 0.10  # … and at least this far from it, or a very quiet cell would have an outlier in each dozen
+DRIFT_P = 0.01  # of Kendall's test against the order of the run
+DRIFT_RATIO = 0.05  # from the first sample to the last, by the Theil-Sen slope
+
+RULE = (
+    f"No sample is dropped. Marks: noisy is a coefficient of variation (CV) above {100 * NOISY_CV:.0f} %; an outlier "
+    f"lies {OUTLIER_DEVIATIONS:.0f} robust standard deviations and {100 * OUTLIER_RATIO:.0f} % from the median; "
+    f"drifting is a trend over the run of more than {100 * DRIFT_RATIO:.0f} % (Kendall's test, p below {DRIFT_P})."
+)
+
+_MAD_TO_STD = 1.4826
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that a reader should know about a number: `kind` is a word, `detail` says how much."""
+
+    kind: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.detail})" if self.detail else self.kind
+
+
+def find(groups: Sequence[Array]) -> tuple[Mark, ...]:
+    """Return the marks of samples, one array for each process: outliers, drift, noise. Nothing is ever dropped."""
+    found = []
+    outliers = sum(int(_outliers(samples).sum()) for samples in groups)
+    if outliers:
+        found.append(Mark("outliers", f"{outliers} of {sum(samples.size for samples in groups)}"))
+    drifts = [drift for samples in groups if (drift := _drift(samples)) is not None]
+    if drifts:
+        where = f" in {len(drifts)} of {len(groups)} processes" if len(groups) > 1 else ""
+        found.append(Mark("drifting", f"{max(drifts, key=abs):+.0%}{where}".replace("%", " %")))
+    pooled = np.concatenate(list(groups))
+    if pooled.size > 1 and pooled.mean() > 0 and (cv := pooled.std(ddof=1) / pooled.mean()) > NOISY_CV:
+        found.append(Mark("noisy", f"CV {100 * cv:.0f} %"))
+    return tuple(found)
+
+
+def _outliers(samples: Array) -> NDArray[np.bool_]:
+    distance = np.abs(samples - np.median(samples))
+    robust_std = _MAD_TO_STD * float(np.median(distance))
+    return (distance > OUTLIER_DEVIATIONS * robust_std) & (distance > OUTLIER_RATIO * float(np.median(samples)))
+
+
+def _drift(samples: Array) -> float | None:
+    """Return the change from the first sample to the last, relative to the median, if it is a trend and not chance."""
+    if (
+        samples.size < 5 or np.ptp(samples) == 0 or np.median(samples) <= 0
+    ):  # four cannot reach 1 %, whatever their order
+        return None
+    order = np.arange(samples.size)
+    if float(scipy.stats.kendalltau(order, samples).pvalue) > DRIFT_P:
+        return None
+    change = float(scipy.stats.theilslopes(samples, order).slope) * (samples.size - 1) / float(np.median(samples))
+    return change if abs(change) > DRIFT_RATIO else None

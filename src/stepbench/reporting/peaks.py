@@ -1,0 +1,117 @@
+"""How fast this machine can be: measured by the experiment `ceilings`, and as its vendor says."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from stepbench.bench import Bench
+from stepbench.measure import environment
+from stepbench.records import Record
+from stepbench.reporting import statistics
+
+EXPERIMENT = "ceilings"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast one operation ran at one size.
+
+    Attributes:
+        operation: `matmul` or `copy`.
+        dtype: of its operands.
+        extent: the matrix' dim, or the copied MiB.
+        work: FLOPs of one call, or bytes read and written.
+        seconds: the summary of one call's duration.
+    """
+
+    operation: str
+    dtype: str
+    extent: int
+    work: float
+    seconds: statistics.Summary
+
+    @property
+    def per_s(self) -> float:
+        """FLOP/s or bytes/s at the median."""
+        return self.work / self.seconds.median
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the interval of `per_s`."""
+        return self.work / self.seconds.high if self.seconds.high else None
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the interval of `per_s`."""
+        return self.work / self.seconds.low if self.seconds.low else None
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a machine can reach.
+
+    Attributes:
+        measured: dtype -> the fastest matrix product.
+        copy: the largest copy from device memory to device memory, which no cache holds; None where none was measured.
+        vendor_flops_per_s: dtype -> the vendor's dense figure; empty where unknown.
+        vendor_bytes_per_s: the vendor's memory bandwidth, or None.
+        vendor_source: the document that the vendor's figures stand in, or None.
+    """
+
+    measured: Mapping[str, Rate] = field(default_factory=dict)
+    copy: Rate | None = None
+    vendor_flops_per_s: Mapping[str, float] = field(default_factory=dict)
+    vendor_bytes_per_s: float | None = None
+    vendor_source: str | None = None
+
+    @classmethod
+    def of(cls, bench: Bench) -> Peaks:
+        """Return the peaks of the bench's machine, from records that are fresh and good."""
+        states = (bench.state(EXPERIMENT, cell) for cell in bench.grid(EXPERIMENT))
+        found = rates([state.record for state in states if state.kind == "fresh" and state.record and state.record.ok])
+        vendor = vendor_figures(environment.device_name(bench.device)) or {}
+        products = sorted((rate for rate in found if rate.operation == "matmul"), key=lambda rate: rate.per_s)
+        copies = sorted((rate for rate in found if rate.operation == "copy"), key=lambda rate: rate.extent)
+        return cls(
+            measured={rate.dtype: rate for rate in products},  # the last of a dtype, the fastest, stays
+            copy=copies[-1] if copies else None,
+            vendor_flops_per_s=vendor.get("flops_per_s", {}),
+            vendor_bytes_per_s=vendor.get("bytes_per_s"),
+            vendor_source=vendor.get("source"),
+        )
+
+    def flops_per_s(self, dtype: str) -> float | None:
+        """Return the measured peak of a dtype."""
+        return self.measured[dtype].per_s if dtype in self.measured else None
+
+
+def rates(records: Iterable[Record]) -> list[Rate]:
+    """Return the rate of each operation, dtype and size in records of `ceilings`; replicates are taken together."""
+    samples: dict[tuple[str, str, int], list[list[float]]] = {}
+    works: dict[tuple[str, str, int], float] = {}
+    for record in records:
+        for name, values in record.samples.items():
+            if match := re.fullmatch(r"((matmul|copy)_(\d+)(?:_mib)?)_s", name):
+                key = (match[2], str(record.cell["dtype"]), int(match[3]))
+                unit = "flops" if match[2] == "matmul" else "moved_bytes"
+                samples.setdefault(key, []).append(values)
+                works[key] = float(record.scalars[f"{match[1]}_{unit}"])
+    summaries = {key: statistics.summarize(values) for key, values in samples.items()}
+    return [Rate(*key, works[key], summary) for key, summary in sorted(summaries.items()) if summary.median > 0]
+
+
+def vendor_figures(device_name: str) -> dict[str, Any] | None:
+    """Return `flops_per_s`, `bytes_per_s` and `source` of a device by its vendor's name for it, or None if unknown."""
+    return next((device for device in _devices() if re.fullmatch(device["pattern"], device_name.strip())), None)
+
+
+@functools.cache
+def _devices() -> tuple[dict[str, Any], ...]:
+    text = resources.files("stepbench.reporting").joinpath("vendor_peaks.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)["devices"])

@@ -1,0 +1,297 @@
+"""What samples say, and what they do not: summaries, comparisons, marks.
+
+Samples of one process are not independent of each other: one process may have got a slower piece of memory than the
+next, and all its samples share that. Two rules follow; `tests/reporting/test_statistics.py` holds their numbers.
+
+- An interval over several processes looks at one number for each of them, its median. It is Student's t on the
+  logarithms: over three processes it covers 95 % where the percentile bootstrap of the median covers 75 %, and over
+  five 95 % where the bootstrap covers 94 %.
+- An interval within the only process there is comes from the order of its samples (Hettmansperger and Sheather): with
+  the seven samples of the default protocol it covers 95 % where the percentile bootstrap covers 88 %. It tells nothing
+  about another process, so its `basis` is part of the answer.
+
+A comparison is decided by a 99 % interval, because a report makes many of them, and never with fewer than five
+processes a side. For a difference two tests must agree: Welch's t on the logarithms, which gives that interval, and the
+exact permutation test, which assumes no distribution.
+
+Source: Hettmansperger and Sheather 1986, Confidence intervals based on interpolated order statistics, Statistics &
+Probability Letters 4, equation 2.1. Welch 1947, Biometrika 34.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.special
+import scipy.stats
+from numpy.typing import NDArray
+
+from stepbench.reporting import marks
+from stepbench.reporting.marks import Mark
+
+Array = NDArray[np.float64]
+
+INTERVAL_LEVEL = 0.95  # of the median
+RATIO_LEVEL = 0.99  # of a ratio, and of the verdict that rests on it
+PERMUTATION_LEVEL = 0.02  # five and five split in 252 ways: this allows the sides to overlap by one neighbour, not two
+POWER = 0.80  # with which the smallest visible effect is found; 0.82 in simulation at five processes a side, because
+POWER_QUANTILE = 0.90  # … its scatter is itself an estimate, and this quantile of Student's t makes up for that
+MIN_PROCESSES = 5  # a side
+SAME_WITHIN = 0.10  # SAME is said only if the interval leaves no room for an effect as large as this
+NEGLIGIBLE = 0.01  # a difference below this is SAME even if it is no chance: where code lies in memory does as much
+
+_MAX_PERMUTATIONS = 20_000  # up to eight a side all splits are counted, beyond that so many are drawn
+
+
+class Verdict(enum.StrEnum):
+    """How another variant compares with the baseline."""
+
+    FASTER = "FASTER"
+    SLOWER = "SLOWER"
+    SAME = "SAME"
+    UNCLEAR = "UNCLEAR"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the samples of one cell and its replicates say.
+
+    Attributes:
+        samples: how many there are, of all processes.
+        processes: how many processes they come from.
+        mean: of all samples.
+        std: of all samples, with n - 1 in the denominator; None for one sample.
+        cv_ratio: `std` over `mean`.
+        median: of one process, or the geometric mean of the processes' medians, which is what a ratio compares.
+        iqr: from the first to the third quartile of all samples.
+        low, high: the 95 % interval of `median`; None where there are too few samples (below six in one process).
+        basis: what the interval is about, in words.
+        marks: what a reader should know.
+    """
+
+    samples: int
+    processes: int
+    mean: float
+    std: float | None
+    cv_ratio: float | None
+    median: float
+    iqr: float
+    low: float | None
+    high: float | None
+    basis: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much faster another variant is than the baseline.
+
+    Attributes:
+        ratio: the baseline's time over the other's: above 1 the other is faster.
+        low, high: the 99 % interval of `ratio`; None with fewer than two processes a side.
+        p_value: of the exact permutation test; None with fewer than two processes a side.
+        visible_ratio: the smallest effect that 4 of 5 runs like this would have found; None likewise.
+        processes: of the baseline and of the other.
+        verdict: of the other against the baseline.
+        why: what the verdict rests on, in words.
+    """
+
+    ratio: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    visible_ratio: float | None
+    processes: tuple[int, int]
+    verdict: Verdict
+    why: str
+
+
+def summarize(processes: Sequence[Sequence[float]]) -> Summary:
+    """Return the summary of the samples of one or more processes, one list each, in run order.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    groups = tuple(tuple(samples) for samples in processes if len(samples))
+    if not groups:
+        raise ValueError("`processes` must hold at least one sample, got none")
+    return _summarize(groups)
+
+
+@functools.lru_cache(maxsize=16_384)  # a report asks for the same samples in many tables, figures and findings
+def _summarize(processes: tuple[tuple[float, ...], ...]) -> Summary:
+    groups = [np.array(samples, dtype=np.float64) for samples in processes]
+    pooled = np.concatenate(groups)
+    mean = float(pooled.mean())
+    std = float(pooled.std(ddof=1)) if pooled.size > 1 else None
+    first, third = np.quantile(pooled, [0.25, 0.75])
+    if len(groups) == 1:
+        median, basis = float(np.median(pooled)), "within one process"
+        low, high = _order_interval(pooled)
+    else:
+        basis = f"over {len(groups)} processes"
+        median, low, high = _process_interval(np.array([float(np.median(samples)) for samples in groups]))
+    return Summary(
+        samples=pooled.size,
+        processes=len(groups),
+        mean=mean,
+        std=std,
+        cv_ratio=std / mean if std is not None and mean > 0 else None,
+        median=median,
+        iqr=float(third - first),
+        low=low,
+        high=high,
+        basis=basis,
+        marks=marks.find(groups),
+    )
+
+
+def medians(processes: Sequence[Sequence[float]]) -> list[float]:
+    """Return the median of each process, which is what `compare` takes."""
+    return [float(np.median(samples)) for samples in processes if len(samples)]
+
+
+def compare(baseline: Sequence[float], other: Sequence[float]) -> Comparison:
+    """Compare the process medians of two variants.
+
+    Args:
+        baseline: the median of each process of the baseline, in seconds.
+        other: the same of the other variant.
+
+    Raises:
+        ValueError: a side is empty.
+    """
+    counts = (len(baseline), len(other))
+    if min(counts) == 0:
+        raise ValueError(f"each side must have at least one process, got {counts[0]} and {counts[1]}")
+    sides = [np.asarray(side, dtype=np.float64) for side in (baseline, other)]
+    if any((side <= 0).any() for side in sides):
+        why = "a median is zero: the clock is too coarse for it"
+        return Comparison(math.nan, None, None, None, None, counts, Verdict.UNCLEAR, why)
+    base, rest = (np.log(side) for side in sides)
+    difference = float(base.mean() - rest.mean())
+    if min(counts) < 2:
+        return Comparison(math.exp(difference), None, None, None, None, counts, Verdict.UNCLEAR, _too_few(counts))
+    half, visible = (float(value) for value in _welch(base, rest))
+    p_value = float(_permutation_p(base, rest))
+    verdict = Verdict.UNCLEAR
+    if min(counts) >= MIN_PROCESSES:
+        verdict = Verdict(str(verdicts(base, rest)))
+    return Comparison(
+        ratio=math.exp(difference),
+        low=_exp(difference - half),
+        high=_exp(difference + half),
+        p_value=p_value,
+        visible_ratio=_exp(visible),
+        processes=counts,
+        verdict=verdict,
+        why=_too_few(counts) if min(counts) < MIN_PROCESSES else _WHY[verdict],
+    )
+
+
+def verdicts(baseline: Array, other: Array) -> NDArray[np.str_]:
+    """Return a verdict for each row of logarithms of process medians, all rows at once.
+
+    Args:
+        baseline: `[..., processes]`, natural logarithms.
+        other: `[..., processes]`.
+    """
+    difference = baseline.mean(axis=-1) - other.mean(axis=-1)
+    half, _ = _welch(baseline, other)
+    excludes_one = np.abs(difference) > half
+    separated = _permutation_p(baseline, other) <= PERMUTATION_LEVEL
+    real = excludes_one & separated & (np.abs(difference) > math.log1p(NEGLIGIBLE))
+    tight = np.abs(difference) + half < math.log1p(SAME_WITHIN)
+    doubtful = excludes_one & ~separated
+    return np.select(
+        [real & (difference > 0), real, tight & ~doubtful],
+        [Verdict.FASTER.value, Verdict.SLOWER.value, Verdict.SAME.value],
+        Verdict.UNCLEAR.value,
+    )
+
+
+def _order_interval(samples: Array) -> tuple[float | None, float | None]:
+    """Return an interval of the median between two order statistics, interpolated so that it covers 95 %."""
+    n, ordered = samples.size, np.sort(samples)
+    k, weight = _order_weight(n)
+    if k == 0:
+        return None, None
+    low = (1 - weight) * ordered[k - 1] + weight * ordered[k]
+    high = (1 - weight) * ordered[n - k] + weight * ordered[n - k - 1]
+    return float(low), float(high)
+
+
+@functools.cache
+def _order_weight(n: int) -> tuple[int, float]:
+    """Return at which order statistic (from 1) the interval begins, and how far it goes to the next inner one."""
+    coverage = [1 - 2 * float(scipy.stats.binom.cdf(k - 1, n, 0.5)) for k in range(1, n // 2 + 1)]
+    k = sum(
+        each >= INTERVAL_LEVEL for each in coverage
+    )  # the innermost pair (k-th from below and above) that is enough
+    if k == 0:
+        return 0, 0.0
+    inner = coverage[k] if k < len(coverage) else 0.0
+    share = (coverage[k - 1] - INTERVAL_LEVEL) / (coverage[k - 1] - inner)
+    return k, (n - k) * share / (k + (n - 2 * k) * share)
+
+
+def _process_interval(process_medians: Array) -> tuple[float, float | None, float | None]:
+    if (process_medians <= 0).any():
+        return float(np.median(process_medians)), None, None
+    logs, n = np.log(process_medians), process_medians.size
+    half = float(_student(n - 1, (1 + INTERVAL_LEVEL) / 2)) * float(logs.std(ddof=1)) / math.sqrt(n)
+    center = float(logs.mean())
+    return math.exp(center), _exp(center - half), _exp(center + half)
+
+
+def _welch(baseline: Array, other: Array) -> tuple[Array, Array]:
+    """Return half the width of the ratio's interval, and the effect that is visible with `POWER`, as logarithms."""
+    parts = [side.var(axis=-1, ddof=1) / side.shape[-1] for side in (baseline, other)]
+    freedoms = [side.shape[-1] - 1 for side in (baseline, other)]
+    variance = parts[0] + parts[1]
+    denominator = parts[0] ** 2 / freedoms[0] + parts[1] ** 2 / freedoms[1]
+    # All medians equal on both sides (a fake clock): no variance, and any freedom will do.
+    freedom = np.where(denominator > 0, variance**2 / np.where(denominator > 0, denominator, 1), sum(freedoms))
+    half = _student(freedom, (1 + RATIO_LEVEL) / 2) * np.sqrt(variance)
+    return half, half + _student(freedom, POWER_QUANTILE) * np.sqrt(variance)
+
+
+def _permutation_p(baseline: Array, other: Array) -> Array:
+    def difference(a: Array, b: Array, axis: int) -> Array:
+        return a.mean(axis=axis) - b.mean(axis=axis)
+
+    result = scipy.stats.permutation_test(
+        (baseline, other),
+        difference,
+        vectorized=True,
+        axis=-1,
+        n_resamples=_MAX_PERMUTATIONS,
+        batch=64,
+        rng=np.random.default_rng(0),
+    )
+    return np.asarray(result.pvalue, dtype=np.float64)
+
+
+def _student(freedom: float | Array, quantile: float) -> Array:
+    return np.asarray(scipy.special.stdtrit(freedom, quantile), dtype=np.float64)  # a hundred times as fast as t.ppf
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, 700.0))  # two processes a side may leave room for more than a float holds
+
+
+def _too_few(counts: tuple[int, int]) -> str:
+    return f"{counts[0]} against {counts[1]} processes; a verdict needs {MIN_PROCESSES} a side"
+
+
+_WHY = {
+    Verdict.FASTER: "the interval lies above 1, and so says the permutation test",
+    Verdict.SLOWER: "the interval lies below 1, and so says the permutation test",
+    Verdict.SAME: f"no effect of {SAME_WITHIN:.0%} or more is left in the interval".replace("%", " %"),
+    Verdict.UNCLEAR: "the interval is too wide, or the two tests disagree",
+}

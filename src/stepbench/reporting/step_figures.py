@@ -1,0 +1,184 @@
+"""Pictures of a timed training step: its phases by size, its time over context, its samples while it warms up."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from stepbench.reporting import figures, units
+from stepbench.reporting.frames import Group
+from stepbench.reporting.statistics import Summary
+from stepbench.reporting.steps import PHASES, WHOLE
+
+ROW_INCHES = 0.46
+NO_NUMBERS = "None of the cells that this figure shows has numbers today; the tables say why."
+
+
+@figures.styled
+def phases(groups: Sequence[Group], description: str) -> Figure:
+    """Draw one row for each point: at the left the phases' and the step's times, at the right the phases' shares."""
+    if not any(group.records for group in groups):
+        return figures.nothing(NO_NUMBERS)
+    summaries = [{name: group.summary(f"{name}_s") for name in (*PHASES, WHOLE)} for group in groups]
+    figure = figures.new(1.35 + ROW_INCHES * len(groups), description)
+    times, shares = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1])
+    positions = range(len(groups))
+    for position, group, found in zip(positions, groups, summaries, strict=True):
+        _draw_times(times, position, found)
+        _draw_shares(shares, position, found)
+        if not any(found.values()):
+            text = f"no numbers: {group.status}"
+            times.text(0.02, position, text, transform=times.get_yaxis_transform(), va="center", color=figures.MUTED)
+    times.set_yticks(list(positions), [_row_label(group, groups) for group in groups])
+    times.set_ylim(len(groups) - 0.45, -0.55)
+    times.grid(visible=False, axis="y")
+    times.set_xlabel("median time and its interval")
+    figures.log_axis(times, "x", figures.duration)
+    shares.set_xlim(0, 100)
+    shares.set_xlabel("share of the phases' sum (%)")
+    shares.grid(visible=False)
+    shares.spines["left"].set_visible(False)
+    shares.tick_params(left=False)
+    figures.legend_above(figure, 4)
+    return figure
+
+
+def _draw_times(axes: Axes, position: int, found: Mapping[str, Summary | None]) -> None:
+    for name, summary in found.items():
+        if summary is not None:
+            style = {"color": figures.PHASE_COLORS[name], "marker": figures.PHASE_MARKERS[name]}
+            label = "whole step" if name == WHOLE else name
+            figures.point(axes, 0, position, summary, along="x", label=label, **style)
+
+
+def _draw_shares(axes: Axes, position: int, found: Mapping[str, Summary | None]) -> None:
+    parts = {name: summary.median for name in PHASES if (summary := found[name]) is not None}
+    total, left = sum(parts.values()), 0.0
+    if not total:
+        return
+    for name, part in parts.items():
+        share = 100 * part / total
+        axes.barh(position, share, left=left, height=0.62, color=figures.PHASE_COLORS[name], edgecolor="white")
+        if share >= 8:
+            color = figures.INK if name == "backward" else "white"  # white on this orange is too faint
+            axes.text(left + share / 2, position, f"{share:.0f}", ha="center", va="center", color=color, fontsize=9)
+        left += share
+
+
+def _row_label(group: Group, groups: Sequence[Group]) -> str:
+    parameters = group.scalar("parameters")
+    lines = [f"{group.point['size']}" + (f"  {units.count(parameters)}" if parameters else "")]
+    axes = [axis for axis in group.point if axis != "size" and len({each.point[axis] for each in groups}) > 1]
+    if axes:
+        lines.append(", ".join(f"{axis} {group.point[axis]}" for axis in axes))
+    return "\n".join(lines)
+
+
+@figures.styled
+def scaling(groups: Sequence[Group], axis: str, label: str, description: str) -> Figure:
+    """Draw the whole step's time and the tokens per second over a numeric axis, one line for each size."""
+    if not any(group.records for group in groups):
+        return figures.nothing(NO_NUMBERS)
+    figure = figures.new(3.9, description)
+    times, rates = figure.subplots(1, 2)
+    sizes = figures.order(groups, "size")
+    failed = 0
+    for size, color, marker in zip(sizes, itertools.cycle(figures.PALETTE), itertools.cycle(figures.MARKERS)):
+        found = [(group, group.summary(f"{WHOLE}_s")) for group in groups if group.point["size"] == size]
+        known = sorted(((g.point[axis], s, g) for g, s in found if s is not None), key=lambda each: each[0])
+        xs = [x for x, _, _ in known]
+        times.plot(xs, [s.median for _, s, _ in known], color=color, linewidth=1.2)
+        tokens = [(g.scalar("tokens_per_step") or math.nan) / s.median for _, s, g in known]
+        rates.plot(xs, tokens, color=color, marker=marker, linewidth=1.2)
+        for x, summary, _ in known:
+            figures.point(times, x, 0, summary, along="y", color=color, marker=marker, label=size)
+        missing = [group.point[axis] for group, summary in found if summary is None]
+        if missing:
+            # Above the axes, a line for each size, so that no cross hides another or a point.
+            style = {"color": color, "transform": times.get_xaxis_transform(), "clip_on": False}
+            times.plot(missing, [1.03 + 0.045 * failed] * len(missing), "x", **style)
+            failed += 1
+    if failed:
+        times.plot([], [], "x", color=figures.MUTED, label="no numbers")
+    values = sorted({group.point[axis] for group in groups})
+    for axes, text in ((times, figures.duration), (rates, None)):
+        figures.log_axis(axes, "x")
+        figures.log_axis(axes, "y", text)
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel(label)
+    times.set_ylabel("median time of a step")
+    rates.set_ylabel("tokens per second")
+    figures.legend_above(figure, 5)
+    return figure
+
+
+@figures.styled
+def warmup(groups: Sequence[Group], description: str) -> Figure:
+    """Draw each sample over its step, a row of panels for each size and a panel for each count of warm-up steps."""
+    if not any(group.records for group in groups):
+        return figures.nothing(NO_NUMBERS)
+    sizes, counts = figures.order(groups, "size"), figures.order(groups, "warmup")
+    figure = figures.new(1.0 + 1.75 * len(sizes), description)
+    grid = figure.subplots(len(sizes), len(counts), sharex=True, sharey="row", squeeze=False)
+    for panels, size in zip(grid, sizes, strict=True):
+        for axes, count in zip(panels, counts, strict=True):
+            found = [group for group in groups if (group.point["size"], group.point["warmup"]) == (size, count)]
+            axes.set_axisbelow(True)
+            for group in found:
+                _draw_samples(axes, group)
+            if not any(group.records for group in found):
+                status = found[0].status if found else "not in the grid"
+                axes.text(0.5, 0.5, status, transform=axes.transAxes, ha="center", color=figures.MUTED)
+            if axes in grid[0]:
+                axes.set_title(f"warm-up {count}", fontsize=9)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        if any(group.records for group in groups if group.point["size"] == size):
+            figures.log_axis(panels[0], "y", figures.duration)
+        panels[0].set_ylabel(f"{size}\ntime of a step")
+    figure.supxlabel("step since the process began", fontsize=9.5)
+    figures.legend_above(figure, 3)
+    return figure
+
+
+def _draw_samples(axes: Axes, group: Group) -> None:
+    """Draw the sums of the phases of each step: hollow while it warms up, filled when it counts, mean ± std behind."""
+    import numpy as np
+
+    for record in group.records:
+        present = [phase for phase in PHASES if record.samples.get(f"{phase}_s")]
+        if not present:
+            continue
+        counted = np.sum([record.samples[f"{phase}_s"] for phase in present], axis=0)
+        warming = [record.samples.get(f"warmup_{phase}_s") or [] for phase in present]
+        before = np.sum(warming, axis=0) if all(warming) else np.array([])
+        steps = np.arange(1, before.size + counted.size + 1)
+        mean, std = counted.mean(), counted.std(ddof=1) if counted.size > 1 else 0.0
+        span = (before.size + 0.5, steps[-1] + 0.5)
+        axes.fill_between(
+            span,
+            max(mean - std, 0.8 * counted.min()),
+            mean + std,
+            color="#0072B2",
+            alpha=0.16,
+            linewidth=0,
+            label="mean ± standard deviation of what counts",
+        )
+        axes.plot(span, [mean, mean], color="#0072B2", linewidth=1)
+        axes.plot(steps[before.size :], counted, "o", color="#0072B2", markersize=4, label="counts", zorder=3)
+        if before.size:
+            axes.plot(
+                steps[: before.size],
+                before,
+                "o",
+                color="#D55E00",
+                markerfacecolor="white",
+                markersize=4.5,
+                label="warm-up, kept apart",
+                zorder=3,
+            )

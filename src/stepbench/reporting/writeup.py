@@ -1,0 +1,235 @@
+"""The writeup: report/writeup.md and report/writeup.html from templates, tables, figures and what was found."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from stepbench.bench import Bench
+from stepbench.experiments.experiment import Experiment
+from stepbench.records import Record, write_atomically
+from stepbench.reporting import figures, findings, frames, markup, page, protocol, tables, units
+from stepbench.reporting.frames import Results
+
+LABELS = ("ok", "oom", "timeout", "unsupported", "error", "stale", "unreadable", "not measured")
+
+# What of a record's environment names the machine: key -> what people call it.
+_FACTS = {
+    "device_name": "device",
+    "device_count": "how many",
+    "device_memory_bytes": "its memory",
+    "cpu": "CPU",
+    "cpu_cores": "cores that a measurement may use",
+    "host_memory_bytes": "the host's memory",
+    "os": "operating system",
+    "torch": "torch",
+    "triton": "triton",
+    "cuda": "CUDA",
+    "driver": "driver",
+    "python": "Python",
+    "git_commit": "commit",
+    "git_dirty": "files changed since that commit",
+}
+
+
+def write_up(
+    bench: Bench,
+    experiments: Sequence[Experiment],
+    out_md: Path,
+    out_html: Path,
+    run_facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the report about this machine.
+
+    Args:
+        bench: the configuration; its schema's folder holds report/templates and report/captions.
+        experiments: what to tell about, in this order.
+        out_md: where the Markdown goes; links in it are relative to its folder.
+        out_html: where the page goes, which needs no other file.
+        run_facts: `cells`, `wall_s`, `inside_s` and `overhead_per_cell_s` of the last run that measured anything.
+
+    Raises:
+        FileNotFoundError: a table or a figure has not been written, or a figure has no caption.
+        jinja2.UndefinedError: a template asks for what there is not.
+    """
+    results = {experiment.name: frames.load(bench, experiment) for experiment in experiments}
+    folder = bench.schema.parent / "report"
+    environment = _environment(folder / "templates")
+    context = _context(bench, experiments, results, run_facts)
+    for target, for_page in ((out_md, False), (out_html, True)):
+        sections = [
+            _section(environment, bench, experiment, results[experiment.name], folder / "captions", target, for_page)
+            for experiment in experiments
+        ]
+        text = environment.get_template("writeup.md.j2").render(**context, sections=sections)
+        text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+        if for_page:
+            body, contents = page.render(text, target.parent)
+            template = environment.get_template("writeup.html.j2")
+            # Safe: markdown-it escapes all HTML of the Markdown that it is made from.
+            text = template.render(title=context["title"], contents=contents, body=Markup(body))  # noqa: S704
+        write_atomically(target, text)
+
+
+def captions(path: Path) -> dict[str, str]:
+    """Return the captions in a file of ours: an RST definition list of figure names and plain text.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+    """
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line[0].isspace():
+            name = line.strip()
+        elif line.strip():
+            found.setdefault(name, []).append(line.strip())
+    return {name: " ".join(lines) for name, lines in found.items()}
+
+
+def _environment(folder: Path) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,  # a missing number is an error, never an empty string
+        # In Markdown each value goes through the filter `md`; HTML's escaping would spoil it.
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = markup.escape
+    return environment
+
+
+def _context(
+    bench: Bench, experiments: Sequence[Experiment], results: Mapping[str, Results], run: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    used = [row["record"] for each in results.values() for row in each.rows if frames.label(row) == "ok"]
+    counts = {
+        experiment.name: [[frames.label(row) for row in results[experiment.name].rows].count(label) for label in LABELS]
+        for experiment in experiments
+    }
+    shown = [index for index, label in enumerate(LABELS) if label == "ok" or any(row[index] for row in counts.values())]
+    all_cells, with_numbers = sum(map(sum, counts.values())), sum(row[0] for row in counts.values())
+    device = next((str(record.environment["device_name"]) for record in used), bench.machine)
+    return {
+        "title": f"What a Transformer training step costs on {device}",
+        "lead": _lead(bench, used),
+        "machine": _machine(bench, used),
+        "protocol": protocol.sentences(bench, used),
+        "ran": f"{with_numbers} of {findings.plural(all_cells, 'cell')} gave numbers.",
+        "labels": [LABELS[index] for index in shown],
+        "totals": [
+            (experiment.title, [counts[experiment.name][index] for index in shown], sum(counts[experiment.name]))
+            for experiment in experiments
+        ],
+        "results": f"results/{bench.machine}",
+        "run": None if run is None else _run(run),
+    }
+
+
+def _lead(bench: Bench, used: Sequence[Record]) -> str:
+    if not used:
+        return f"Machine {bench.machine}. Nothing has been measured on it yet."
+    days = sorted({record.started[:10] for record in used})
+    return (
+        f"Measured by stepbench on {findings.between(days)}, on the machine {bench.machine}, with the {bench.scale} "
+        "grids of config.yaml. Every number below was rendered from a record; none was typed."
+    )
+
+
+def _machine(bench: Bench, used: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return the machine's facts; where records disagree, all that they say."""
+    found = [("name", bench.machine)]
+    for key, name in _FACTS.items():
+        values = [record.environment.get(key) for record in used]
+        texts = dict.fromkeys(_fact(key, value) for value in values)
+        if texts:
+            found.append((name, findings.listing(list(texts))))
+    return found
+
+
+def _fact(key: str, value: Any) -> str:
+    if value is None:
+        return "unknown or none"
+    if key.endswith("_bytes"):
+        return units.byte_count(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "wall": units.seconds(run["wall_s"]),
+        "inside": units.seconds(run["inside_s"]),
+        "overhead": units.seconds(run["overhead_per_cell_s"]),
+        "cells": findings.plural(run["cells"], "cell"),
+    }
+
+
+def _section(
+    environment: jinja2.Environment,
+    bench: Bench,
+    experiment: Experiment,
+    results: Results,
+    caption_folder: Path,
+    target: Path,
+    for_page: bool,
+) -> str:
+    machine = bench.root / "results" / bench.machine
+    beside = Path(os.path.relpath(machine, target.parent)).as_posix()
+    texts = [
+        _table_text(machine / "tables" / experiment.name / f"{name}.md", beside) for name in experiment.table_names
+    ]
+    captions_found = captions(caption_folder / f"{experiment.name}.rst") if experiment.figure_names else {}
+    return environment.get_template("section.md.j2").render(
+        title=experiment.title,
+        question=experiment.question,
+        findings=[*experiment.find(results), *findings.gaps(results)],
+        figures=[
+            _figure(machine / "figures" / experiment.name / f"{name}.svg", name, captions_found, beside)
+            for name in experiment.figure_names
+        ],
+        tables=texts,
+        # The page folds long tables by itself; GitHub needs to be told.
+        fold=None if for_page else page.FOLD_ROWS,
+        gaps=_gaps(results, beside),
+    )
+
+
+def _table_text(path: Path, beside: str) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8").replace(f"]({tables.TO_MACHINE}/", f"]({beside}/")
+    title = text.splitlines()[0].removeprefix("### ")
+    return {"text": text, "title": title, "rows": sum(line.startswith("| ") for line in text.splitlines()) - 2}
+
+
+def _figure(path: Path, name: str, captions_found: Mapping[str, str], beside: str) -> dict[str, str]:
+    if name not in captions_found:
+        raise FileNotFoundError(
+            f"report/captions must have a caption of the figure {name}, got {sorted(captions_found)}"
+        )
+    held = figures.description(path.read_text(encoding="utf-8"))
+    return {
+        "title": name,
+        "path": f"{beside}/figures/{path.parent.name}/{path.name}",
+        "caption": " ".join(part for part in (captions_found[name], held) if part),
+    }
+
+
+def _gaps(results: Results, beside: str) -> list[dict[str, str]]:
+    found = []
+    for row in results.rows:
+        label = frames.label(row)
+        if label not in ("ok", "not measured"):  # of these the findings give the number, and there is no reason
+            found.append(
+                {
+                    "cell": Path(row["path"]).stem,
+                    "status": label,
+                    "reason": "; ".join(frames.why(row)) or units.NOTHING,
+                    "link": markup.records({"": [row["path"]]}, beside=beside),
+                }
+            )
+    return found

@@ -1,0 +1,14 @@
+"""One process with interpreted kernels for all tests of this folder."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.testing.interpreter import Call, interpreter
+
+
+@pytest.fixture(scope="session")
+def interpreted() -> Iterator[Call]:
+    """Return a function that calls another one where Triton's kernels are interpreted."""
+    with interpreter() as call:
+        yield call

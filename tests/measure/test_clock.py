@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from stepbench.measure import clock
+
+
+def test_the_host_clock_goes_forward_and_waits_for_its_device() -> None:
+    calls: list[str] = []
+    host = clock.HostClock(lambda: calls.append("wait"), "host")
+    first = host.now()
+    host.synchronize()
+    assert host.now() >= first
+    assert calls == ["wait"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_each_device_has_its_own_wait(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("cuda"))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: calls.append("mps"))
+    found = clock.for_device(device)
+    found.synchronize()
+    assert calls == ([] if device == "cpu" else [device])
+    assert ("synchronised" in found.name) == (device != "cpu")
+
+
+def test_another_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="`device` must be one of cuda, mps, cpu, got 'tpu'"):
+        clock.for_device("tpu")
+
+
+def test_a_fake_clock_tells_its_ticks_and_keeps_the_order_of_calls() -> None:
+    fake = clock.FakeClock([1.0, 3.0])
+    found = [fake.now()]
+    fake.synchronize()
+    found.append(fake.now())
+    assert found == [1.0, 3.0]
+    assert fake.calls == ["now", "synchronize", "now"]

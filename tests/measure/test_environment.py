@@ -1,0 +1,307 @@
+"""The machine as it is described, with the machine's own voices replaced: NVML, /proc, git."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pynvml
+import pytest
+
+from stepbench.measure import environment
+
+
+class FakeNvml:
+    """An NVIDIA driver with as many devices as there are names."""
+
+    NVMLError = pynvml.NVMLError
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = "sm", "memory", "celsius"
+
+    def __init__(self, *names: str, silent: tuple[str, ...] = ()) -> None:
+        self._names, self._silent = names, silent
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("nvml") and name in self._silent:
+            return lambda *_: (_ for _ in ()).throw(pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED))
+        return super().__getattribute__(name)
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self._names)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return self._names[handle]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(total=80 * 2**30, used=3 * 2**30)
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return f"GPU-{handle}{handle}aa"
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "570.12"
+
+    def nvmlDeviceGetClockInfo(self, handle: int, clock: str) -> int:
+        return {"sm": 1980, "memory": 2619}[clock]
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: int, clock: str) -> int:
+        return 1980
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: int) -> int:
+        return 4
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: str) -> int:
+        return 61
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        return 345_678
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(pid=22), SimpleNamespace(pid=11)]
+
+
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Have this machine be another one: `machine("NVIDIA H200", cpu="AMD EPYC", cores=8)`."""
+
+    def become(*gpus: str, cpu: str = "AMD EPYC 7B13", cores: int = 2, platform: str = "linux", **nvml: Any) -> None:
+        @contextlib.contextmanager
+        def driver() -> Iterator[FakeNvml | None]:
+            yield FakeNvml(*gpus, **nvml) if gpus else None
+
+        monkeypatch.setattr(environment, "_nvml", driver)
+        monkeypatch.setattr(environment, "_cpu_model", lambda: cpu)
+        monkeypatch.setattr(environment, "cores", lambda: cores)
+        monkeypatch.setattr(sys, "platform", platform)
+        environment.gpus.cache_clear()
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    yield become
+    environment.gpus.cache_clear()
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cpu", "cores", "name"),
+    [
+        ("AMD EPYC", 2, "amd-epyc-2c"),
+        ("AMD EPYC 7B13 64-Core Processor", 64, "amd-epyc-7b13-64c"),
+        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", 4, "intel-xeon-platinum-8481c-4c"),
+        ("Intel(R) Core(TM) i7-1185G7 @ 3.00GHz", 4, "intel-core-i7-1185g7-4c"),
+        ("Apple M3 Max", 16, "apple-m3-max-16c"),
+        ("", 1, "unknown-1c"),
+        ("(R) (TM) @ 3 GHz", 1, "unknown-1c"),
+        ("x; touch PWNED", 1, "x-touch-pwned-1c"),
+        ("../../etc", 1, "etc-1c"),
+        ("{machine}\n\u202e$(id)", 1, "machine-id-1c"),
+        ("Zürich 数", 1, "z-rich-1c"),
+        ("long " * 100, 1, ("long-" * 12) + "-1c"),
+    ],
+)
+def test_a_machine_without_gpu_is_named_after_its_cpu(machine: Machine, cpu: str, cores: int, name: str) -> None:
+    machine(cpu=cpu, cores=cores)
+    assert environment.machine_name("cpu") == name
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name"),
+    [
+        (("NVIDIA H200",), "nvidia-h200-1x"),
+        (("NVIDIA A100-SXM4-80GB",) * 8, "nvidia-a100-sxm4-80gb-8x"),
+        (("NVIDIA GeForce RTX 4060 Laptop GPU",), "nvidia-geforce-rtx-4060-laptop-gpu-1x"),
+        (("<script>alert(1)</script>",), "script-alert-1-script-1x"),
+    ],
+)
+def test_a_machine_with_gpus_is_named_after_them(machine: Machine, gpus: tuple[str, ...], name: str) -> None:
+    machine(*gpus)
+    assert environment.machine_name("cuda") == name
+
+
+def test_an_apple_machine_says_so(machine: Machine) -> None:
+    machine(cpu="Apple M3 Max", platform="darwin")
+    assert environment.machine_name("mps") == "apple-m3-max-1x-mps"
+
+
+def test_every_machines_name_is_a_valid_setting(machine: Machine) -> None:
+    from stepbench import config
+
+    root = Path(__file__).parents[2]
+    settings = config.load(root / "config.yaml")
+    for cpu in ("AMD EPYC", "", "long " * 100, "9 of diamonds", "Zürich"):
+        machine(cpu=cpu)
+        settings["machine"] = environment.machine_name("cpu")
+        config.check(settings, schema=root / config.SCHEMA)
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        (None, ["A", "B", "C"]),
+        ("0", ["A"]),
+        ("2,0", ["C", "A"]),
+        (" 1 , 2 ", ["B", "C"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1,9,0", ["B"]),
+        ("GPU-11", ["B"]),
+        ("GPU-22aa,0", ["C", "A"]),
+        ("01", []),
+    ],
+)
+def test_only_visible_gpus_count(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, setting: str | None, found: list[str]
+) -> None:
+    machine("A", "B", "C")
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert [gpu["name"] for gpu in environment.gpus()] == found
+    assert environment.find_device("auto") == ("cuda" if found else "cpu")
+
+
+def test_auto_takes_cuda_before_mps_before_the_cpu(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine("NVIDIA H200")
+    assert environment.find_device() == "cuda"
+    assert environment.device_count("cuda") == 1
+    machine()
+    assert environment.find_device() == "cpu"
+    machine(platform="darwin")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "arm64")
+    assert environment.find_device() == "mps"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("cuda", r"`device` must be one that this machine has \(cpu\), got cuda"),
+        ("mps", r"`device` must be one that this machine has \(cpu\), got mps"),
+        ("tpu", r"`device` must be one of auto, cuda, mps, cpu, got 'tpu'"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused(machine: Machine, wanted: str, message: str) -> None:
+    machine()
+    with pytest.raises(ValueError, match=message):
+        environment.find_device(wanted)
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 64 if logical else 32)
+    assert environment.cores() == 2
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 2 if logical else None)
+    assert environment.cores() == 2
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: None)
+    assert environment.cores() == 1
+
+
+# -- what a record says ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_unknown_is_null(machine: Machine, tmp_path: Path) -> None:
+    machine()
+    facts = environment.describe("cpu", tmp_path)
+    assert facts["driver"] is None
+    assert facts["device_memory_bytes"] is None
+    assert facts["git_commit"] is None
+    assert facts["git_dirty"] is None
+    assert facts["device_name"] == "AMD EPYC 7B13"
+    assert facts["cpu_cores"] == facts["device_count"] == 2
+    json.dumps(facts, allow_nan=False)
+
+
+def test_the_commit_is_told_with_whether_it_was_changed(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *words],
+            check=True,
+            capture_output=True,
+        )
+
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "first")
+    facts = environment.describe("cpu", tmp_path)
+    assert len(facts["git_commit"]) == 40
+    assert facts["git_dirty"] is False
+    (tmp_path / "untracked").write_text("1")
+    assert environment.describe("cpu", tmp_path)["git_dirty"] is False
+    (tmp_path / "file").write_text("2")
+    assert environment.describe("cpu", tmp_path)["git_dirty"] is True
+
+
+def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.describe("cpu", tmp_path)["git_commit"] is None
+
+
+def test_a_gpus_readings_are_recorded(machine: Machine) -> None:
+    machine("NVIDIA H200", "NVIDIA H200")
+    reading = environment.state("cuda")
+    assert reading["gpus"][1] == {
+        "sm_clock_hz": 1980 * 10**6,
+        "memory_clock_hz": 2619 * 10**6,
+        "max_sm_clock_hz": 1980 * 10**6,
+        "throttle_reasons_bitmask": 4,
+        "temperature_celsius": 61,
+        "power_watts": 345.678,
+        "memory_used_bytes": 3 * 2**30,
+        "processes": [11, 22],
+    }
+    assert environment.driver() == "570.12"
+    json.dumps(reading, allow_nan=False)
+
+
+def test_a_question_that_a_gpu_does_not_answer_is_null(machine: Machine) -> None:
+    machine("NVIDIA H200", silent=("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTemperature"))
+    (reading,) = environment.state("cuda")["gpus"]
+    assert reading["power_watts"] is None
+    assert reading["temperature_celsius"] is None
+    assert reading["sm_clock_hz"] == 1980 * 10**6
+
+
+def test_a_cpus_readings_are_recorded(machine: Machine) -> None:
+    machine()
+    reading = environment.state("cpu")
+    assert reading["host_memory_available_bytes"] > 0
+    assert "gpus" not in reading
+    json.dumps(reading, allow_nan=False)
+
+
+@pytest.mark.parametrize("failure", [OSError, NotImplementedError])
+def test_a_machine_that_hides_its_frequency_is_described(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
+    def hidden() -> None:
+        raise failure
+
+    machine()
+    monkeypatch.setattr(psutil, "cpu_freq", hidden)
+    assert environment.state("cpu")["cpu_frequency_hz"] is None
+
+
+def test_a_machine_without_nvidia_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", missing)
+    environment.gpus.cache_clear()
+    assert environment.gpus() == ()
+    assert environment.driver() is None
+    environment.gpus.cache_clear()

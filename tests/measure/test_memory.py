@@ -1,0 +1,32 @@
+import resource
+import sys
+
+import pytest
+import torch
+
+from stepbench.measure import memory
+
+
+def test_the_host_counts_the_process_at_its_largest() -> None:
+    before = memory.peak_bytes("cpu")
+    assert before["peak_memory_bytes"] is None
+    assert before["peak_host_bytes"] is not None
+    block = bytearray(64 * 2**20)
+    block[::4096] = b"x" * len(block[::4096])
+    after = memory.peak_bytes("cpu")["peak_host_bytes"]
+    del block
+    assert after is not None
+    assert after >= before["peak_host_bytes"]
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert after <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def test_the_device_counts_since_it_was_told_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = [7_000]
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.__setitem__(0, 0))
+    assert memory.peak_bytes("cuda")["peak_memory_bytes"] == 7_000
+    memory.reset_peak("cpu")
+    assert memory.peak_bytes("cuda")["peak_memory_bytes"] == 7_000
+    memory.reset_peak("cuda")
+    assert memory.peak_bytes("cuda")["peak_memory_bytes"] == 0

@@ -1,0 +1,144 @@
+"""Records that nobody measured: a bench in a folder of its own, and plausible numbers for its cells."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepbench import cells, config, records
+from stepbench.bench import Bench
+from stepbench.models import costs
+from stepbench.models.sizes import ModelSize
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTS = {
+    "device": "cpu",
+    "device_name": "Imaginary CPU",
+    "device_count": 2,
+    "device_memory_bytes": None,
+    "host_memory_bytes": 2**34,
+    "cpu": "Imaginary CPU",
+    "cpu_cores": 2,
+    "os": "Linux-6.1-x86_64",
+    "driver": None,
+    "torch": "2.13.0+cpu",
+    "triton": "3.7.1",
+    "cuda": None,
+    "python": "3.11.7",
+    "git_commit": "0123456789abcdef0123456789abcdef01234567",
+    "git_dirty": False,
+    "before": {"load_average_1min": 0.5},
+    "after": {"load_average_1min": 0.6},
+}
+PEAK_FLOPS_PER_S = {"fp32": 1.2e11, "tf32": 1.2e11, "bf16": 3e11, "fp16": 3e11}
+COPY_BYTES_PER_S = 2e10
+
+
+def settings(**grids: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return config.yaml with these grids, on the scale `cpu`, in place of its own; all of its own if none is given."""
+    found = copy.deepcopy(dict(config.load(ROOT / "config.yaml")))
+    found |= {"device": "cpu", "scale": "cpu", "machine": "imaginary-2c"}
+    if grids:
+        found["experiments"] = {name: {"cpu": products} for name, products in grids.items()}
+    return found
+
+
+def bench(root: Path, **grids: list[dict[str, Any]]) -> Bench:
+    """Return a bench in `root` with these grids."""
+    return Bench(settings(**grids), root=root, schema=ROOT / config.SCHEMA)
+
+
+def write(bench: Bench, name: str, cell: Any, **fields: Any) -> records.Record:
+    """Write a fresh record of the cell with these fields and return it."""
+    content: dict[str, Any] = {
+        "status": "ok",
+        "fingerprint": bench.fingerprint(name, cell),
+        "started": "2026-01-01T00:00:00.000+00:00",
+        "duration_s": 1.0,
+        "environment": FACTS,
+        "protocol": {**bench.definition(name, cell), "threads": bench.threads, "clock": "host clock"},
+        **fields,
+    }
+    record = records.Record(experiment=name, cell=cells.as_dict(cell), **content)
+    records.write(bench.root / bench.path(name, cell), record)
+    return record
+
+
+def fill(bench: Bench, *names: str, seed: int = 0, spread: float = 0.01) -> None:
+    """Write a plausible record for every configured cell of these experiments, or of all."""
+    rng = np.random.default_rng(seed)
+    for name in names or bench.names:
+        for cell in bench.grid(name):
+            write(bench, name, cell, **MEASURED[name](bench, cell, rng, spread))
+
+
+def decoder_step(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> dict[str, Any]:
+    """Return samples and scalars of a decoder's step: FLOPs over half the peak, and a constant."""
+    size = ModelSize(**bench.settings["sizes"][cell.size])
+    passes, precision = getattr(cell, "passes", "train_step"), getattr(cell, "precision", "fp32")
+    shape = {"vocabulary": 10_000, "batch": getattr(cell, "batch", 4), "context": getattr(cell, "context", 128)}
+    forward, backward = costs.forward_flops(size, **shape), costs.backward_flops(size, **shape)
+    parameters = costs.parameters(size, 10_000)
+    speed = 0.5 * PEAK_FLOPS_PER_S[precision] * (1.3 if getattr(cell, "implementation", "") == "compiled" else 1.0)
+    times = {"forward": forward / speed + 1e-3, "backward": backward / speed + 2e-3, "optimizer": parameters * 4e-10}
+    count = {"forward": 1, "forward_backward": 2, "train_step": 3}[passes]
+    process = rng.lognormal(0, spread)
+    measured, warm = bench.protocol["measured_steps"], getattr(cell, "warmup", bench.protocol["warmup_steps"])
+    samples: dict[str, list[float]] = {}
+    for phase, seconds in list(times.items())[:count]:
+        draw = process * seconds * rng.lognormal(0, spread, warm + measured)
+        draw[:3] *= np.array([6.0, 1.4, 1.1])[: draw.size]
+        samples[f"warmup_{phase}_s"], samples[f"{phase}_s"] = draw[:warm].tolist(), draw[warm:].tolist()
+    whole = process * 0.98 * sum(list(times.values())[:count])
+    samples["step_s"] = (whole * rng.lognormal(0, spread, measured)).tolist()
+    samples["loss_nats"] = np.linspace(9.4, 9.0, warm + 2 * measured).tolist()
+    scalars = {
+        "parameters": parameters,
+        "tokens_per_step": shape["batch"] * shape["context"],
+        "forward_flops": forward,
+        "backward_flops": backward,
+        "peak_memory_bytes": None,
+        "peak_host_bytes": int(3e8 + 16 * parameters),
+    }
+    return {"samples": samples, "scalars": scalars}
+
+
+def ceilings(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> dict[str, Any]:
+    """Return samples and scalars of matrix products that come near the peak as they grow, or of copies."""
+    samples, scalars = {}, {}
+    count = bench.protocol["measured_steps"]
+    if cell.operation == "matmul":
+        for extent in (256, 512, 1024, 2048):
+            work = 2 * extent**3
+            seconds = work / PEAK_FLOPS_PER_S[cell.dtype] + 2e-4
+            samples[f"matmul_{extent}_s"] = (seconds * rng.lognormal(0, spread, count)).tolist()
+            scalars[f"matmul_{extent}_flops"] = work
+    else:
+        for extent in (1, 16, 128):
+            work = 2 * extent * 2**20
+            samples[f"copy_{extent}_mib_s"] = (work / COPY_BYTES_PER_S * rng.lognormal(0, spread, count)).tolist()
+            scalars[f"copy_{extent}_mib_moved_bytes"] = work
+    return {"samples": samples, "scalars": scalars}
+
+
+def numerics(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> dict[str, Any]:
+    """Return sums with an error that grows, or dtypes."""
+    if cell.case != "accumulation":
+        low = "bfloat16" if cell.case.endswith("bf16") else "float16"
+        names = {"parameters": "float32", "first_layer": low, "layer_norm": "float32", "rms_norm": low, "logits": low}
+        names |= {"loss": "float32", "gradients": "float32"}
+        return {"scalars": {f"{name}_dtype": dtype for name, dtype in names.items()}}
+    terms = list(range(10, 1001, 10))
+    growth = {"fp32": 1e-8, "fp16": 4e-5, "fp32_sum_of_fp16_terms": 2e-6, "fp32_sum_of_upcast_fp16_terms": 2e-6}
+    sums = {way: [term * 0.01 + error * term for term in terms] for way, error in growth.items()}
+    exact = [term * 0.01 for term in terms]
+    return {
+        "scalars": {f"sum_{way}": curve[-1] for way, curve in sums.items()} | {"sum_fp64": exact[-1]},
+        "details": {"terms": terms, "sums": sums, "sums_fp64": exact},
+    }
+
+
+MEASURED = {"end_to_end": decoder_step, "warmup": decoder_step, "ceilings": ceilings, "numerics": numerics}

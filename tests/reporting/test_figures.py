@@ -1,0 +1,187 @@
+"""Figures are drawn from every state that records can be in, look the same each time, and hide nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from tests.reporting import synthetic
+from tests.reporting.conftest import results
+
+from stepbench.experiments import experiment as experiments
+from stepbench.reporting import comparison_figures, comparisons, figures, peaks, roofline, step_figures
+from stepbench.reporting.statistics import MIN_PROCESSES, Verdict
+
+NAMES = ("ceilings", "end_to_end", "warmup", "numerics")
+
+
+def drawn(bench, name) -> dict[str, Figure]:
+    return experiments.load(name).plot(results(bench, name))
+
+
+def texts(figure):
+    figure.canvas.draw()
+    return [text.get_text() for text in figure.findobj(lambda each: hasattr(each, "get_text"))]
+
+
+def test_the_same_records_give_the_same_bytes(full, tmp_path):
+    name = "numerics"  # the writeup's own test has the other pictures in it
+    for folder in ("a", "b"):
+        figures.write(drawn(full, name), tmp_path / folder)
+    for found in experiments.load(name).figure_names:
+        svg = (tmp_path / "a" / f"{found}.svg").read_bytes()
+        assert svg == (tmp_path / "b" / f"{found}.svg").read_bytes()
+        png = (tmp_path / "a" / f"{found}.png").read_bytes()
+        assert png == (tmp_path / "b" / f"{found}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+        assert b"<svg" in svg
+        assert b"<dc:date>" not in svg
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_is_drawn_when_nothing_was_measured(empty, name, tmp_path):
+    figures.write(drawn(empty, name), tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.svg")} == set(experiments.load(name).figure_names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_is_drawn_when_everything_failed(empty, name, tmp_path):
+    for cell in empty.grid(name):
+        synthetic.write(empty, name, cell, status="oom", reason="MemoryError: <b>no</b>")
+    figures.write(drawn(empty, name), tmp_path)
+    assert len(list(tmp_path.glob("*.png"))) == len(experiments.load(name).figure_names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_axes_are_labelled_and_legends_lie_outside_of_them(full, name):
+    for figure in drawn(full, name).values():
+        figure.canvas.draw()
+        assert any(axes.get_xlabel() for axes in figure.axes) or figure.get_supxlabel()
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert not any(axes.get_window_extent().overlaps(box) for axes in figure.axes)
+
+
+def test_the_description_is_kept_in_the_file(full, tmp_path):
+    figures.write(drawn(full, "end_to_end"), tmp_path)
+    text = figures.description((tmp_path / "phases.svg").read_text())
+    assert text.startswith("Held constant: ")
+    assert "precision fp32" in text
+    assert figures.description("<svg/>") == ""
+
+
+def test_a_description_is_escaped_in_the_file(tmp_path):
+    figures.write({"x": figures.nothing("<script>alert(1)</script> & more")}, tmp_path)
+    svg = (tmp_path / "x.svg").read_text()
+    assert "<script" not in svg
+    assert figures.description(svg) == "<script>alert(1)</script> & more"
+
+
+def test_phases_show_shares_and_what_failed(empty):
+    first, *rest = [cell for cell in empty.grid("end_to_end") if (cell.passes, cell.replicate) == ("train_step", 0)]
+    samples = {f"{phase}_s": [seconds] * 7 for phase, seconds in zip(("forward", "backward"), (1.0, 3.0), strict=True)}
+    synthetic.write(empty, "end_to_end", first, samples=samples | {"step_s": [4.0] * 7})
+    for cell in rest:
+        synthetic.write(empty, "end_to_end", cell, status="oom", reason="MemoryError: x")
+    found = texts(drawn(empty, "end_to_end")["phases"])
+    assert {"25", "75", "no numbers: oom"} <= set(found)
+
+
+def test_a_cell_without_numbers_is_a_cross_over_the_context(empty):
+    for cell in empty.grid("end_to_end"):
+        fields = synthetic.decoder_step(empty, cell, synthetic.np.random.default_rng(0), 0.01)
+        failed = {"status": "oom", "reason": "MemoryError: x"}
+        synthetic.write(
+            empty, "end_to_end", cell, **(failed if (cell.size, cell.context) == ("micro", 128) else fields)
+        )
+    assert "no numbers" in texts(drawn(empty, "end_to_end")["context"])
+
+
+def test_warm_up_samples_are_hollow_and_all_there(full):
+    figure = drawn(full, "warmup")["warmup"]
+    hollow = [line for axes in figure.axes for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert sorted(len(line.get_xdata()) for line in hollow) == [1, 5]
+
+
+def pairs(bench):
+    return comparisons.pairs(results(bench, "end_to_end"), "precision", "fp32")
+
+
+def test_speed_ups_show_ratio_and_verdict(full):
+    found = texts(drawn(full, "end_to_end")["speedups"])
+    assert "bf16 against fp32" in found
+    assert any("FASTER" in text for text in found)
+    assert any("UNCLEAR" in text for text in found)  # compiled has one process
+
+
+def test_where_some_pairs_have_enough_processes_only_these_are_drawn(full):
+    (pair,) = pairs(full)
+    lonely = dataclasses.replace(pair, comparison=dataclasses.replace(pair.comparison, processes=(1, 1)))
+    assert comparison_figures.shown({"a": [lonely, pair], "b": [lonely]}) == {"a": [pair], "b": [lonely]}
+    assert pair.processes >= MIN_PROCESSES
+    many = comparison_figures.shown({"a": [pair] * 100, "b": [pair]})
+    assert sum(map(len, many.values())) == comparison_figures.MAX_ROWS
+
+
+def test_a_ratio_without_bounds_does_not_stretch_the_axis(full):
+    (pair,) = pairs(full)
+    wild = dataclasses.replace(
+        pair.comparison, low=1e-9, high=1e9, verdict=Verdict.UNCLEAR, processes=(2, 2), ratio=1.2
+    )
+    figure = comparison_figures.ratios({"a": [dataclasses.replace(pair, comparison=wild)]}, "")
+    low, high = figure.axes[0].get_xlim()
+    assert 0.5 < low < high < 2
+
+
+def test_the_roofline_has_roofs_points_and_steps(full):
+    found = results(full, "ceilings")
+    products = roofline.products(peaks.rates([r for group in found.groups() for r in group.records]))
+    assert {point.flops_per_byte for point in products if point.dtype == "fp32"} == {
+        n / 6 for n in (256, 512, 1024, 2048)
+    }
+    steps = roofline.steps(found.others["end_to_end"].groups())
+    assert {point.dtype for point in steps} == {"fp32", "bf16"}
+    labels = texts(experiments.load("ceilings").plot(found)["roofline"])
+    assert any(text.startswith("fp32 1") and text.endswith("GFLOP/s") for text in labels)
+    assert "step of end_to_end" in labels
+
+
+def test_the_vendors_roof_is_dashed(full):
+    found = results(full, "ceilings")
+    vendor = dataclasses.replace(found.peaks, vendor_flops_per_s={"fp32": 2e11, "tf32": 3e11}, vendor_bytes_per_s=4e10)
+    figure = roofline.draw(vendor, [], "")
+    dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata()[0] for line in dashed] == [2e11]  # none for a dtype that was not measured
+
+
+def test_roofs_near_each_other_share_their_text(full):
+    found = results(full, "ceilings").peaks
+    near = dataclasses.replace(found, measured={"fp32": found.measured["fp32"], "tf32": found.measured["fp32"]})
+    assert [names for names, _ in roofline._roofs(near)] == [["fp32", "tf32"]]
+
+
+def luminance(color):
+    red, green, blue = to_rgb(color)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_phases_differ_in_grey_as_well():
+    greys = sorted(luminance(figures.PHASE_COLORS[phase]) for phase in ("forward", "backward", "optimizer"))
+    assert all(b - a > 0.05 for a, b in itertools.pairwise(greys))
+    assert len(set(figures.PHASE_MARKERS.values())) == len(figures.PHASE_MARKERS)
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(full):
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    drawn(full, "numerics")
+    assert dict(mpl.rcParams) == before
+
+
+def test_an_empty_list_of_points_is_a_sentence(tmp_path):
+    figure = step_figures.phases([], "")
+    assert step_figures.NO_NUMBERS in texts(figure)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from tests.reporting import synthetic
+from tests.reporting.conftest import results
+
+from stepbench.reporting import findings
+from stepbench.reporting.marks import Mark
+
+
+def test_lists_are_read_aloud():
+    assert findings.listing(["a"]) == "a"
+    assert findings.listing(["a", "b"]) == "a and b"
+    assert findings.listing(["a", "b", "c", "d"]) == "a, b, c and d"
+    assert findings.listing(list("abcdefg")) == "a, b, c and 4 more"
+    assert (findings.plural(1, "cell"), findings.plural(3, "cell")) == ("1 cell", "3 cells")
+    assert (findings.between(["1", "2"]), findings.between(["1", "1"])) == ("1 to 2", "1")
+
+
+def test_gaps_are_told_by_kind_with_reasons(tmp_path):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": list(range(8))}])
+    cells = bench.grid("warmup")
+    synthetic.write(bench, "warmup", cells[0], status="oom", reason="MemoryError: a")
+    synthetic.write(bench, "warmup", cells[1], status="oom", reason="MemoryError: b")
+    synthetic.write(bench, "warmup", cells[2], status="timeout", reason="no result after 9 s")
+    synthetic.write(bench, "warmup", cells[3], status="unsupported", reason="no such thing")
+    synthetic.write(bench, "warmup", cells[4], status="error", reason="ValueError: x")
+    synthetic.write(bench, "warmup", cells[5], fingerprint={})
+    (bench.root / bench.path("warmup", cells[6])).write_text("{")
+    sentences = findings.gaps(results(bench, "warmup"))
+    assert sentences[0] == "2 cells of 8 ran out of memory: MemoryError: a and MemoryError: b."
+    assert sentences[1] == "1 cell of 8 took longer than the limit: no result after 9 s."
+    assert sentences[2] == "1 cell of 8 is not supported here: no such thing."
+    assert sentences[3] == "1 cell of 8 failed: ValueError: x."
+    assert sentences[4].startswith("1 cell of 8 is stale and left out of every finding: ")
+    assert sentences[5].startswith("1 cell of 8 has a file that cannot be believed: ")
+    assert sentences[6] == "1 cell of 8 has not been measured yet."
+
+
+def test_nothing_is_said_where_nothing_is_missing(full):
+    assert findings.gaps(results(full, "warmup")) == []
+
+
+def test_noise_is_told_by_kind(full):
+    groups = results(full, "end_to_end").groups()
+    quiet = [(group, ()) for group in groups]
+    assert findings.noise(quiet) == [f"None of the {len(groups)} points measured is noisy, drifts or has outliers."]
+    marked = [(groups[0], (Mark("noisy", "CV 20 %"), Mark("impossible", "2×"))), *quiet[1:]]
+    (sentence,) = findings.noise(marked)
+    assert "1 noisy (nano, context 64" in sentence
+    assert "1 claiming more than the measured peak" in sentence
+    assert findings.noise([]) == []

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from tests.reporting import synthetic
+from tests.reporting.conftest import results
+
+from stepbench import fingerprint
+from stepbench.reporting import frames
+
+WARMUP = {"warmup": [{"size": ["nano"], "warmup": [0, 1], "replicate": [0, 1]}]}
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return synthetic.bench(tmp_path, **WARMUP)
+
+
+def write(bench, index, **fields):
+    return synthetic.write(bench, "warmup", bench.grid("warmup")[index], **fields)
+
+
+def test_every_configured_cell_has_a_row_whatever_became_of_it(bench):
+    write(bench, 0, samples={"step_s": [1.0, 2.0]}, scalars={"parameters": 7})
+    write(bench, 1, status="oom", reason="MemoryError: too large")
+    write(bench, 2, fingerprint={"source": {}, "software": {"torch": "1.0"}}, samples={"step_s": [9.0]})
+    found = results(bench, "warmup")
+    assert found.cells["state"].tolist() == ["fresh", "fresh", "stale", "missing"]
+    assert found.cells["status"].tolist() == ["ok", "oom", "ok", None]
+    assert len(found.usable) == 1
+    assert [frames.label(row) for row in found.rows] == ["ok", "oom", "stale", "not measured"]
+
+
+def test_replicates_are_grouped_and_a_stale_one_gives_no_number(bench):
+    rounds = {(cell.warmup, cell.replicate): index for index, cell in enumerate(bench.grid("warmup"))}
+    write(bench, rounds[0, 0], samples={"step_s": [1.0, 3.0]}, scalars={"parameters": 7})
+    write(bench, rounds[0, 1], samples={"step_s": [100.0]}, scalars={"parameters": 7}, fingerprint={})
+    group = results(bench, "warmup").groups()[0]
+    assert group.point == {"size": "nano", "warmup": 0}
+    assert group.processes("step_s") == [[1.0, 3.0]]
+    assert group.summary("step_s").median == 2.0
+    assert group.scalar("parameters") == 7
+    assert group.status == "1 ok, 1 stale"
+    assert group.reason
+    assert len(group.paths) == 2
+    assert group.summary("nothing_s") is None
+    assert group.scalar("nothing") is None
+
+
+def test_an_unreadable_record_is_named_and_gives_no_number(bench):
+    write(bench, 0, samples={"step_s": [1.0]})
+    path = bench.root / bench.path("warmup", bench.grid("warmup")[0])
+    path.write_text(path.read_text().replace("1.0", "0.1"))
+    row = results(bench, "warmup").rows[0]
+    assert frames.label(row) == "unreadable"
+    assert "checksum" in frames.why(row)[0]
+    assert results(bench, "warmup").usable.empty
+
+
+def test_failures_that_will_be_tried_again_keep_their_status(bench):
+    write(bench, 0, status="error", reason="ValueError: no")
+    row = results(bench, "warmup").rows[0]
+    assert (row["state"], frames.label(row), frames.why(row)) == ("failed", "error", ("ValueError: no",))
+
+
+def test_the_slowest_rank_is_the_number():
+    record = dataclasses.replace(
+        synthetic.records.Record("x", {}, "ok", {}, "", 0.0), samples={"step_s": [[1.0, 5.0], [2.0, 3.0]], "none_s": []}
+    )
+    assert frames.processes([record], "step_s") == [[2.0, 5.0]]
+    assert frames.processes([record], "none_s") == []
+
+
+def test_optional_axes_keep_their_types(full):
+    found = results(full, "warmup")
+    assert all(type(value) is int for value in found.cells["warmup"])
+
+
+def test_other_experiments_cells_come_along(full):
+    found = results(full, "ceilings")
+    assert set(found.others) == {"end_to_end"}
+    assert len(found.others["end_to_end"].usable) == len(full.grid("end_to_end"))
+
+
+def test_an_experiment_without_cells_has_an_empty_frame(tmp_path):
+    bench = synthetic.bench(tmp_path, **WARMUP)
+    found = results(bench, "numerics")
+    assert found.cells.empty
+    assert found.groups() == []
+    assert list(found.usable.columns) == list(found.cells.columns)
+
+
+def test_reporting_reaches_no_measuring_code():
+    reached = fingerprint.source("stepbench.reporting.writeup")
+    assert not {name for name in reached if name.startswith("stepbench.kernels")}
+    assert not {
+        name for name in reached if name.startswith("stepbench.experiments.") and "experiment" not in name[-10:]
+    }

@@ -1,0 +1,58 @@
+"""P3, P4 and P6: what has not settled, what lies apart and what is noisy says so; nothing is dropped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stepbench.reporting import marks
+from stepbench.reporting.statistics import summarize
+
+
+def kinds(samples):
+    return [mark.kind for mark in marks.find([np.array(samples, dtype=float)])]
+
+
+def test_one_of_thirty_times_five_is_marked_and_kept():
+    samples = np.random.default_rng(0).normal(1.0, 0.005, 30).tolist()
+    samples[17] *= 5
+    summary = summarize([samples])
+    assert "outliers (1 of 30)" in map(str, summary.marks)
+    assert summary.samples == 30
+    assert summary.mean == pytest.approx(np.mean(samples))  # the outlier is in it
+
+
+def test_an_outlier_among_equal_samples_is_marked():
+    assert "outliers" in kinds([1.0] * 9 + [5.0])
+
+
+def test_a_quiet_cell_has_no_marks():
+    rng = np.random.default_rng(1)
+    marked = sum(bool(kinds(rng.normal(1.0, 0.01, 10))) for _ in range(500))
+    assert marked <= 5
+
+
+def test_a_decaying_and_a_drifting_operation_are_marked():
+    steps = np.arange(10)
+    assert "drifting" in kinds(1.0 + 0.8 * np.exp(-steps))
+    up = marks.find([1.0 + 0.02 * steps])
+    assert [str(mark) for mark in up] == ["drifting (+17 %)"]
+    assert str(marks.find([1.0 - 0.02 * steps])[0]) == "drifting (-20 %)"
+
+
+def test_a_drift_too_small_to_matter_is_not_marked():
+    assert kinds(1.0 + 0.001 * np.arange(10)) == []
+
+
+def test_drift_is_told_by_process():
+    drifting, steady = 1.0 + 0.02 * np.arange(10), np.tile([1.0, 1.01], 5)
+    assert "in 1 of 2 processes" in str(marks.find([drifting, steady])[0])
+
+
+def test_noise_is_marked_with_its_size():
+    assert str(marks.find([np.array([1.0, 1.5] * 6)])[-1]) == "noisy (CV 21 %)"
+
+
+@pytest.mark.parametrize("samples", [[1.0], [0.0, 0.0], [0.0] * 8, [1.0] * 8])
+def test_degenerate_samples_have_no_marks(samples):
+    assert kinds(samples) == []

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import base64
+import re
+
+import pytest
+
+from stepbench.reporting import page
+
+
+def test_headings_become_contents(tmp_path):
+    body, entries = page.render("# T\n\n## One *two*\n\n### Findings\n\n## B\n\n### Findings\n", tmp_path)
+    assert [(entry.text, entry.id, [inner.id for inner in entry.inner]) for entry in entries] == [
+        ("One two", "one-two", ["findings"]),
+        ("B", "b", ["findings-2"]),
+    ]
+    assert '<h3 id="findings-2">' in body
+
+
+def test_html_in_the_text_is_text_and_only_our_line_break_is_obeyed(tmp_path):
+    body, _ = page.render("a<br>b <script>x</script>\n\n<div onclick=x>\n\n<details>", tmp_path)
+    assert "a<br" in body
+    assert "&lt;script&gt;" in body
+    assert not re.search(r"<(script|div|details)", body)
+
+
+def test_links_of_scripts_are_no_links(tmp_path):
+    body, _ = page.render("[a](javascript:alert(1)) [b](data:text/html;base64,xx) [c](../results/a~b,c.json)", tmp_path)
+    assert re.findall(r'href="([^"]*)"', body) == ["../results/a~b,c.json"]
+
+
+def test_images_become_data(tmp_path):
+    (tmp_path / "x.svg").write_text("<svg>é</svg>")
+    body, _ = page.render('![a "b" <c>](x.svg)\n', tmp_path)
+    data = re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', body)[1]
+    assert base64.b64decode(data).decode() == "<svg>é</svg>"
+    assert 'class="figure"' in body
+    assert "<c>" not in body
+
+
+def test_a_missing_image_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        page.render("![a](gone.svg)", tmp_path)
+
+
+def table(rows, cell="1 ms"):
+    return "| a |\n| ---: |\n" + f"| {cell} |\n" * rows
+
+
+def test_wide_tables_scroll_and_long_ones_fold(tmp_path):
+    short, _ = page.render(table(3), tmp_path)
+    assert '<div class="scroll"' in short
+    assert "<details>" not in short
+    long, _ = page.render(f"{table(page.FOLD_ROWS + 1)}\n\n{table(2)}", tmp_path)
+    assert long.count("<details>") == long.count("</details>") == 1
+    assert f"Show the {page.FOLD_ROWS + 1} rows" in long
+    assert long.count("</div>") == 2
+
+
+def test_long_cells_break_and_numbers_keep_their_unit(tmp_path):
+    body, _ = page.render(table(1, "x " * 40) + "\n\ntakes 12.3 ms, 41 % of 3 samples", tmp_path)
+    assert '<td style="text-align:right" class="long">' in body
+    assert "12.3\N{NO-BREAK SPACE}ms, 41\N{NO-BREAK SPACE}% of 3 samples" in body
+    two_lines, _ = page.render(table(1, f"{'x' * 30}<br>{'y' * 30}"), tmp_path)
+    assert "long" not in two_lines

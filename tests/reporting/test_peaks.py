@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from tests.reporting import synthetic
+
+from stepbench.measure import environment
+from stepbench.reporting import peaks
+from stepbench.reporting.peaks import Peaks
+
+
+def test_the_measured_peak_is_the_fastest_size(full):
+    found = Peaks.of(full)
+    assert set(found.measured) == {"fp32", "bf16"}
+    assert found.measured["fp32"].extent == 2048
+    assert found.flops_per_s("fp32") == pytest.approx(synthetic.PEAK_FLOPS_PER_S["fp32"], rel=0.05)
+    assert found.flops_per_s("fp16") is None
+    assert found.copy.extent == 128
+    assert found.copy.per_s == pytest.approx(synthetic.COPY_BYTES_PER_S, rel=0.05)
+    rate = found.measured["fp32"]
+    assert rate.low < rate.per_s < rate.high
+
+
+def test_stale_and_failed_ceilings_are_no_peaks(empty):
+    matmul, _, copy = empty.grid("ceilings")
+    synthetic.write(empty, "ceilings", copy, status="unsupported", reason="no copies here")
+    samples = {"matmul_256_s": [1e-9] * 7}
+    scalars = {"matmul_256_flops": 2 * 256**3}
+    synthetic.write(empty, "ceilings", matmul, samples=samples, scalars=scalars, fingerprint={})
+    assert Peaks.of(empty) == Peaks()
+
+
+def test_the_vendors_figures_of_a_cpu_are_unknown(full):
+    found = Peaks.of(full)
+    assert found.vendor_flops_per_s == {}
+    assert (found.vendor_bytes_per_s, found.vendor_source) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16", "bandwidth"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 312e12, 1555e9),
+        ("NVIDIA A100 80GB PCIe", 312e12, 1935e9),
+        ("NVIDIA A100-SXM4-80GB", 312e12, 2039e9),
+        ("NVIDIA H100 80GB HBM3", 989.4e12, 3350e9),
+        ("NVIDIA H100 PCIe", 756e12, 2000e9),
+        ("NVIDIA H200", 989.4e12, 4800e9),
+        ("NVIDIA B200", 2250e12, 8000e9),
+        ("NVIDIA L40S", 362.05e12, 864e9),
+        ("NVIDIA GeForce RTX 4060 Laptop GPU", 29.12e12, 256e9),
+        ("NVIDIA GeForce RTX 4090", 165.2e12, 1008e9),
+        ("NVIDIA GeForce RTX 5090", 209.5e12, 1792e9),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 503.8e12, 1792e9),
+    ],
+)
+def test_known_devices_have_dense_figures_with_their_source(name, bf16, bandwidth, full, monkeypatch):
+    monkeypatch.setattr(environment, "device_name", lambda _: name)
+    found = Peaks.of(full)
+    assert (found.vendor_flops_per_s["bf16"], found.vendor_bytes_per_s) == (bf16, bandwidth)
+    assert found.vendor_flops_per_s["fp32"] <= found.vendor_flops_per_s["tf32"] <= bf16
+    assert found.vendor_source
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H2000", "AMD EPYC", "Apple M4", ""])
+def test_a_device_that_only_resembles_a_known_one_is_unknown(name):
+    assert peaks.vendor_figures(name) is None

@@ -1,0 +1,98 @@
+"""Each sentence branches on what came out: the data is changed, and the words follow."""
+
+from __future__ import annotations
+
+import pytest
+from tests.reporting import synthetic
+from tests.reporting.conftest import results
+
+from stepbench.reporting import step_findings
+from stepbench.reporting.peaks import Peaks
+
+GRID = {"end_to_end": [{"size": ["nano", "micro"], "context": [64, 256]}]}
+
+
+def bench_with(tmp_path, times):
+    """A bench whose phases take `times[size, context]` (or the other's where a key is missing)."""
+    bench = synthetic.bench(tmp_path, **GRID)
+    for cell in bench.grid("end_to_end"):
+        phases = times.get((cell.size, cell.context), times["all"])
+        samples = {
+            f"{name}_s": [value] * 7 for name, value in zip(("forward", "backward", "optimizer"), phases, strict=True)
+        }
+        samples["step_s"] = [sum(phases)] * 7
+        scalars = {"forward_flops": 10, "backward_flops": 20, "tokens_per_step": 4 * cell.context}
+        synthetic.write(bench, "end_to_end", cell, samples=samples, scalars=scalars)
+    return results(bench, "end_to_end").groups()
+
+
+def test_one_phase_may_dominate_everywhere(tmp_path):
+    groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0)})
+    assert step_findings.dominant_phase(groups) == [
+        "The backward pass takes the most of a step at every size: 50 % of the phases' sum."
+    ]
+
+
+def test_or_different_phases_at_different_sizes(tmp_path):
+    groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0), ("nano", 64): (1.0, 1.0, 8.0)})
+    backward = next(each for each in step_findings.dominant_phase(groups) if each.startswith("The backward"))
+    assert "at nano, context 256, micro, context 64 and micro, context 256" in backward
+    assert "The optimizer takes the most of a step at nano, context 64: 80 % of the phases' sum." in (
+        step_findings.dominant_phase(groups)
+    )
+
+
+def test_backward_over_forward_has_its_range(tmp_path):
+    groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0), ("nano", 64): (1.0, 3.0, 1.0)})
+    assert step_findings.backward_over_forward(groups) == [
+        "The backward pass takes 2.00× (micro, context 256) to 3.00× (nano, context 64) as long as the forward pass; "
+        "it has 2.00× the FLOPs."
+    ]
+    assert step_findings.backward_over_forward([]) == []
+
+
+@pytest.mark.parametrize(
+    ("long", "words"), [(4.0, "in proportion"), (6.0, "more than in proportion"), (2.0, "less than in proportion")]
+)
+def test_scaling_is_judged(tmp_path, long, words):
+    groups = bench_with(tmp_path, {"all": (1.0, 1.0, 2.0), ("nano", 256): (long, long, 2 * long)})
+    sentence = step_findings.scaling(groups, "context")[0]
+    assert sentence.startswith("From context 64 to 256 (4×) a step of nano takes ")
+    assert sentence.endswith(f"as long: {words}.")
+
+
+def test_utilisation_needs_a_peak(tmp_path, full):
+    groups = bench_with(tmp_path, {"all": (1.0, 1.0, 1.0)})
+    assert "is not known" in step_findings.utilisation(groups, Peaks())[0]
+    assert step_findings.utilisation([], Peaks()) == []
+    found = results(full, "end_to_end")
+    assert step_findings.utilisation(found.groups(), found.peaks)[0].startswith("The most of the measured peak")
+
+
+def warmup(tmp_path, first):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 2, 10]}])
+    for cell in bench.grid("warmup"):
+        run = [first, 1.5, *([1.0] * 20)]
+        samples = {"forward_s": run[cell.warmup :][:7], "warmup_forward_s": run[: cell.warmup], "step_s": [1.0] * 7}
+        synthetic.write(bench, "warmup", cell, samples=samples)
+    return step_findings.warmup(results(bench, "warmup").groups(), 0.05)
+
+
+def test_warm_up_says_what_the_first_step_costs_and_when_it_settles(tmp_path):
+    first, without, settled = warmup(tmp_path, 8.0)
+    assert first == "The first step of nano takes 8.00 s, 8.00× a settled one."
+    assert without.startswith("Without warm-up the mean of nano is 2.07× that after 10")
+    assert settled == "From 2 steps of warm-up on the mean of nano stays within 5 % of that after 10."
+
+
+def test_a_cell_that_never_settles_says_so(tmp_path):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 10]}])
+    for cell, value in zip(bench.grid("warmup"), (2.0, 1.0), strict=True):
+        synthetic.write(bench, "warmup", cell, samples={"forward_s": [value] * 7})
+    assert "10 may not be enough either" in step_findings.warmup(results(bench, "warmup").groups(), 0.05)[-1]
+
+
+def test_one_count_alone_says_nothing(tmp_path):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0]}])
+    synthetic.fill(bench)
+    assert step_findings.warmup(results(bench, "warmup").groups(), 0.05) == []

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pytest
+from tests.reporting import synthetic
+from tests.reporting.conftest import results
+
+from stepbench.models import costs
+from stepbench.models.sizes import ModelSize
+from stepbench.reporting import steps, tables
+from stepbench.reporting.peaks import Peaks
+
+GRID = {"end_to_end": [{"size": ["nano"], "context": [64], "passes": ["train_step", "forward"]}]}
+SAMPLES = {
+    "forward_s": [0.010] * 7,
+    "backward_s": [0.020] * 7,
+    "optimizer_s": [0.005] * 7,
+    "step_s": [0.035] * 7,
+}
+SCALARS = {
+    "parameters": 3_600_000,
+    "tokens_per_step": 256,
+    "forward_flops": 10**9,
+    "backward_flops": 2 * 10**9,
+    "peak_memory_bytes": None,
+    "peak_host_bytes": 2**30,
+}
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = synthetic.bench(tmp_path, **GRID)
+    train, forward = bench.grid("end_to_end")
+    synthetic.write(bench, "end_to_end", train, samples=SAMPLES, scalars=SCALARS)
+    only = {"forward_s": [0.010] * 7, "step_s": [0.010] * 7}
+    synthetic.write(bench, "end_to_end", forward, samples=only, scalars=SCALARS)
+    return bench
+
+
+def groups(bench):
+    return results(bench, "end_to_end").groups()
+
+
+def peaks(flops_per_s=None, vendor=None):
+    found = Peaks(vendor_flops_per_s={"fp32": vendor} if vendor else {})
+    if flops_per_s:
+        from stepbench.reporting.peaks import Rate
+        from stepbench.reporting.statistics import summarize
+
+        found = Peaks(
+            measured={"fp32": Rate("matmul", "fp32", 1024, flops_per_s, summarize([[1.0]]))},
+            vendor_flops_per_s=found.vendor_flops_per_s,
+        )
+    return found
+
+
+def test_a_row_holds_what_the_field_tabulates(bench):
+    row = steps.row(groups(bench)[0], peaks(1e12, 2e12))
+    assert row["forward_mean_s"] == pytest.approx(0.010)
+    assert row["backward_forward_ratio"] == pytest.approx(2.0)
+    assert row["tokens_per_s"] == pytest.approx(256 / 0.035)
+    assert row["mfu_measured_ratio"] == pytest.approx(3e9 / 0.035 / 1e12)
+    assert row["mfu_vendor_ratio"] == pytest.approx(3e9 / 0.035 / 2e12)
+    assert (row["status"], row["marks"], row["samples"], row["processes"]) == ("ok", "", 7, 1)
+
+
+def test_a_forward_pass_alone_counts_only_its_own_flops(bench):
+    train, forward = groups(bench)
+    assert (steps.flops(train), steps.flops(forward)) == (3 * 10**9, 10**9)
+
+
+def test_the_formula_in_words_is_the_one_in_costs():
+    size = ModelSize(d_model=128, d_ff=512, layers=4, heads=4)
+    tokens, context, vocabulary = 256, 64, 10_000
+    by_words = 2 * tokens * (4 * (4 * 128**2 + 3 * 128 * 512) + vocabulary * 128) + 4 * 4 * tokens * context * 128
+    assert by_words == costs.forward_flops(size, vocabulary=vocabulary, batch=4, context=context)
+    assert costs.backward_flops(size, vocabulary=vocabulary, batch=4, context=context) == 2 * by_words
+    assert "2·tokens·(layers·(4·d_model² + 3·d_model·d_ff) + vocabulary·d_model)" in steps.FLOP_FORMULA
+
+
+def test_faster_than_the_measured_peak_is_marked_impossible(bench):
+    found = steps.marks(groups(bench)[0], peaks(5e10))
+    assert [mark.kind for mark in found] == ["impossible"]
+    assert "impossible (1.71× the measured peak)" in steps.row(groups(bench)[0], peaks(5e10))["marks"]
+    assert steps.marks(groups(bench)[0], peaks(8.4e10)) == []  # within the peak's own error
+
+
+@pytest.mark.parametrize("step_s", [0.01, 0.07])
+def test_phases_that_do_not_add_up_to_the_step_are_marked(bench, step_s):
+    train, _ = bench.grid("end_to_end")
+    synthetic.write(bench, "end_to_end", train, samples=SAMPLES | {"step_s": [step_s] * 7}, scalars=SCALARS)
+    assert "parts and whole differ" in [mark.kind for mark in steps.marks(groups(bench)[0], Peaks())]
+
+
+def test_a_noisy_phase_is_marked_with_its_name(bench):
+    train, _ = bench.grid("end_to_end")
+    noisy = SAMPLES | {"backward_s": [0.02, 0.03, 0.02, 0.01, 0.02, 0.03, 0.01]}
+    synthetic.write(bench, "end_to_end", train, samples=noisy, scalars=SCALARS)
+    group = groups(bench)[0]
+    assert [mark.kind for mark in steps.marks(group, Peaks())] == ["backward noisy"]
+    assert steps.marks(group, Peaks(), of_phases=False) == []
+    assert "backward noisy (CV 41 %)" in tables.markdown(table([group], wide=True))
+
+
+def table(found, **more):
+    return steps.table(found, Peaks(), name="t", title="T", caption="C.", empty="No steps.", **more)
+
+
+def test_the_wide_table_shows_both_statistics(bench):
+    text = tables.markdown(table(groups(bench)[:1], wide=True))
+    assert "nano<br>3.6 M" in text
+    assert "| 10.0 [10.0, 10.0]<br>10.0" in text
+    assert "(0.00 %)" in text
+    assert "peak host memory" in text
+    assert "MFU of measured peak" in text
+
+
+def test_a_failed_cell_keeps_its_row(bench):
+    train, _ = bench.grid("end_to_end")
+    synthetic.write(bench, "end_to_end", train, status="oom", reason="OutOfMemoryError: tried 2 GiB")
+    lines = tables.markdown(table(groups(bench))).splitlines()
+    assert "oom: OutOfMemoryError: tried 2 GiB" in lines[-2]
+    assert "[json](" in lines[-2]
+    assert "10.00" in lines[-1] or "10.0" in lines[-1]
+
+
+def test_a_table_of_nothing_is_a_sentence():
+    assert "No steps." in tables.markdown(table([]))
+
+
+def test_warm_up_looks_at_the_sum_of_phases(tmp_path):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 5]}])
+    synthetic.fill(bench)
+    found = results(bench, "warmup").groups()
+    sums = steps.phase_sums(found[0])[0]
+    record = found[0].records[0]
+    assert sums[0] == sum(record.samples[f"{phase}_s"][0] for phase in steps.PHASES)
+    shown = steps.warmup_table(found, name="w", title="T", caption="C.", empty="Nothing.")
+    assert shown.rows[0]["sum_cv_ratio"] > 0.5 > 0.05 > shown.rows[1]["sum_cv_ratio"]
+    assert "outliers" in shown.rows[0]["marks"]
+    assert "| nano | 0 |" in tables.markdown(shown)

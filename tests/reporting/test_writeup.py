@@ -1,0 +1,259 @@
+"""The report renders from whatever there is, names what is missing, escapes what others wrote, leads to its files."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+from tests.reporting import synthetic
+from tests.reporting.conftest import SMALL_GRIDS
+
+from stepbench.experiments import experiment as experiments
+from stepbench.reporting import figures, frames, marks, statistics, tables, writeup
+
+RUN = {"started": "2026-01-01", "cells": 3, "wall_s": 100.0, "inside_s": 91.0, "overhead_per_cell_s": 3.0}
+NASTY = "<script>alert(1)</script> | *x* [a](javascript:b) `c`"
+
+
+def rendered(bench, run=None):
+    """Write tables, figures and the writeup, and return its two texts."""
+    told = [experiments.load(name) for name in bench.names]
+    machine = bench.root / "results" / bench.machine
+    for experiment in told:
+        found = frames.load(bench, experiment)
+        tables.write(experiment.tabulate(found), machine / "tables" / experiment.name)
+        figures.write(experiment.plot(found), machine / "figures" / experiment.name)
+    targets = bench.root / "report" / "writeup.md", bench.root / "report" / "writeup.html"
+    writeup.write_up(bench, told, *targets, run)
+    return tuple(target.read_text(encoding="utf-8") for target in targets)
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory):
+    bench = synthetic.bench(tmp_path_factory.mktemp("fine"), **SMALL_GRIDS)
+    synthetic.fill(bench)
+    return bench, *rendered(bench, RUN)
+
+
+def total(bench):
+    return sum(len(bench.grid(name)) for name in bench.names)
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags, links and ids, and checks that what opens also closes."""
+
+    VOID = ("meta", "img", "br", "hr", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.ids, self.open = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.append((tag, values))
+        self.links += [values["href"]] if "href" in values else []
+        self.ids += [values["id"]] if "id" in values else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        assert tag in self.VOID
+        self.handle_starttag(tag, attributes)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_everything_is_in_it(fine):
+    bench, text, page = fine
+    for name in SMALL_GRIDS:
+        experiment = experiments.load(name)
+        assert f"## {experiment.title}" in text
+        assert experiment.question in text
+        for figure in experiment.figure_names:
+            assert f"/figures/{name}/{figure}.svg)" in text
+    assert "Imaginary CPU" in text
+    assert f"{total(bench)} of {total(bench)} cells gave numbers." in text
+    assert "3 steps of warm-up, then 7 steps by phases" in text
+    assert "took 100 s of wall time for 3 cells, 91.0 s of it inside measurements" in text
+    assert "cost 3.00 s for each cell" in text
+    assert "Cells without numbers" not in text
+    assert "Undefined" not in text + page
+    assert "nan" not in re.sub(r"[a-z]*nan[a-z]+", "", text.lower())
+    assert "None" not in text.replace("None of the", "")
+
+
+def test_the_page_needs_nothing_else(fine):
+    _, _, page = fine
+    read = Reader(page)
+    images = [values["src"] for tag, values in read.tags if tag == "img"]
+    assert len(images) == sum(len(experiments.load(name).figure_names) for name in SMALL_GRIDS)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in images)
+    assert not {tag for tag, _ in read.tags} & {"script", "iframe", "link", "object", "embed", "form"}
+    outside = [link for link in read.links if not link.startswith("#") and not link.startswith("../results/")]
+    assert outside == []
+    assert not re.search(r"https?://(?!www\.w3\.org)", re.sub(r"base64,[^\"]+", "", page).replace("&quot;", ""))
+    assert not any(name.startswith("on") for _, values in read.tags for name in values)
+
+
+def test_the_contents_lead_to_headings(fine):
+    read = Reader(fine[2])
+    inner = [link[1:] for link in read.links if link.startswith("#")]
+    assert inner
+    assert set(inner) <= set(read.ids)
+    assert len(read.ids) == len(set(read.ids))
+
+
+def test_each_number_of_a_table_leads_to_its_records(fine):
+    bench, text, page = fine
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "](../results/" in line]
+    assert len(rows) > 30
+    for line in rows:
+        for target in re.findall(r"\]\((\.\./results/[^)]+)\)", line):
+            assert (bench.root / "report" / target).is_file()
+    records = {str(bench.path(name, cell)) for name in bench.names for cell in bench.grid(name)}
+    linked = {target.removeprefix("../") for target in Reader(page).links if target.startswith("../results/")}
+    assert linked == records
+
+
+def test_the_figures_of_the_markdown_exist(fine):
+    bench, text, _ = fine
+    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (bench.root / "report" / target).is_file()
+
+
+def test_the_same_records_give_the_same_text(fine):
+    bench, text, page = fine
+    assert rendered(bench, RUN) == (text, page)
+
+
+@pytest.mark.parametrize("state", ["none", "failed", "stale", "some"])
+def test_it_renders_from_any_state(tmp_path, state):
+    bench = synthetic.bench(tmp_path, **SMALL_GRIDS)
+    if state != "none":
+        synthetic.fill(bench)
+    for name in bench.names if state in ("failed", "stale") else ():
+        for cell in bench.grid(name):
+            failed = {"status": "oom", "reason": "MemoryError: tried 9 GiB"}
+            synthetic.write(bench, name, cell, **(failed if state == "failed" else {"fingerprint": {"source": {}}}))
+    if state == "some":
+        first, second, third, *_ = bench.grid("end_to_end")
+        synthetic.write(bench, "end_to_end", first, status="timeout", reason="no result after 5 s")
+        synthetic.write(bench, "end_to_end", second, fingerprint={"source": {}})
+        (bench.root / bench.path("end_to_end", third)).write_text("{}")
+    text, page = rendered(bench)
+    Reader(page)
+    expected = {
+        "none": [
+            "Nothing has been measured on it yet.",
+            f"0 of {total(bench)} cells gave numbers.",
+            "have not been measured yet",
+        ],
+        "failed": ["3 cells of 3 ran out of memory: MemoryError: tried 9 GiB.", "### Cells without numbers"],
+        "stale": ["are stale and left out of every finding", "| stale |", f"0 of {total(bench)} cells gave numbers."],
+        "some": [
+            f"{total(bench) - 3} of {total(bench)} cells",
+            "no result after 5 s",
+            f"1 cell of {len(bench.grid('end_to_end'))} is stale",
+            "cannot be believed",
+            "| timeout |",
+        ],
+    }[state]
+    for words in expected:
+        assert words in text
+    assert "No run has measured anything" in text
+
+
+def test_what_others_wrote_does_nothing(tmp_path):
+    bench = synthetic.bench(tmp_path, **SMALL_GRIDS)
+    synthetic.fill(bench)
+    facts = synthetic.FACTS | {"device_name": NASTY, "cpu": NASTY, "os": NASTY, "torch": NASTY}
+    cell, second, *_ = bench.grid("end_to_end")
+    fields = synthetic.decoder_step(bench, cell, synthetic.np.random.default_rng(0), 0.01)
+    for name in bench.names:
+        for each in bench.grid(name):
+            if each != second:
+                values = synthetic.MEASURED[name](bench, each, synthetic.np.random.default_rng(0), 0.01)
+                synthetic.write(bench, name, each, environment=facts, **values)
+    synthetic.write(bench, "end_to_end", second, status="error", reason=NASTY, environment=facts)
+    assert fields
+    text, page = rendered(bench)
+    assert "<script" not in text
+    assert not re.search(r"(?<!\\)\]\(javascript", text)
+    read = Reader(page)
+    assert "script" not in {tag for tag, _ in read.tags}
+    assert not any(link.startswith("javascript") for link in read.links)
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 5
+    # The row of the failed cell still has as many cells as its table's heading.
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) > 2 for line in rows)
+
+
+def test_a_missing_number_is_an_error_and_never_an_empty_string(fine):
+    bench, *_ = fine
+    with pytest.raises(KeyError):
+        writeup.write_up(bench, [], bench.root / "x.md", bench.root / "x.html", {"cells": 1})
+    environment = writeup._environment(synthetic.ROOT / "report" / "templates")
+    with pytest.raises(jinja2.UndefinedError):
+        environment.get_template("writeup.md.j2").render(title="t")
+    for name in ("section.md.j2", "writeup.html.j2"):
+        with pytest.raises(jinja2.UndefinedError):
+            environment.get_template(name).render()
+
+
+def test_a_missing_table_is_an_error(tmp_path):
+    bench = synthetic.bench(tmp_path, warmup=SMALL_GRIDS["warmup"])
+    with pytest.raises(FileNotFoundError, match=r"warmup\.md"):
+        writeup.write_up(bench, [experiments.load("warmup")], tmp_path / "a.md", tmp_path / "a.html")
+
+
+def test_long_tables_fold_in_the_markdown(tmp_path):
+    grid = {"ceilings": [{"operation": ["matmul"], "replicate": [0]}]}
+    bench = synthetic.bench(tmp_path, **grid)
+    (cell,) = bench.grid("ceilings")
+    samples = {f"matmul_{extent}_s": [0.1] * 7 for extent in range(1, 60)}
+    scalars = {f"matmul_{extent}_flops": 2 * extent**3 for extent in range(1, 60)}
+    synthetic.write(bench, "ceilings", cell, samples=samples, scalars=scalars)
+    text, page = rendered(bench)
+    assert "<details><summary>Rate at each size: 59 rows</summary>\n\n###" in text
+    assert page.count("<details>") == 1
+
+
+def test_every_figure_has_a_caption_of_plain_text():
+    folder = synthetic.ROOT / "report" / "captions"
+    for name in experiments.names():
+        declared = experiments.load(name).figure_names
+        if not declared:
+            continue
+        found = writeup.captions(folder / f"{name}.rst")
+        assert set(found) == set(declared)
+        assert all(text.endswith(".") and "{" not in text and "`" not in text for text in found.values())
+
+
+def test_numbers_in_captions_are_those_of_the_code():
+    captions = writeup.captions(synthetic.ROOT / "report" / "captions" / "end_to_end.rst")
+    assert f"{100 * statistics.INTERVAL_LEVEL:.0f} % intervals" in captions["phases"]
+    assert f"{100 * statistics.RATIO_LEVEL:.0f} % interval" in captions["speedups"]
+    assert f"room of {100 * statistics.SAME_WITHIN:.0f} %" in captions["speedups"]
+    assert statistics.MIN_PROCESSES == 5
+    assert "five processes a side" in captions["speedups"]
+
+
+def test_the_thresholds_are_told(fine):
+    _, text, _ = fine
+    assert f"(CV) above {100 * marks.NOISY_CV:.0f} %" in text
+    assert f"fewer than {statistics.MIN_PROCESSES} processes a side" in text
+
+
+def test_it_can_be_written_next_to_other_folders(fine, tmp_path):
+    bench, *_ = fine
+    target = bench.root / "elsewhere" / "deep" / "w.md"
+    writeup.write_up(bench, [experiments.load("warmup")], target, target.with_suffix(".html"))
+    (first, *_) = re.findall(r"\[json\]\(([^)]+)\)", target.read_text())
+    assert Path(first).parts[:3] == ("..", "..", "results")
+    assert (target.parent / first).is_file()

@@ -1,0 +1,496 @@
+"""A copy of the workflow in a folder of its own, with toy experiments that take no time, and real Snakemake runs of it.
+
+For the toys torch is a stub of three names: every measuring process imports it, which takes two seconds, and the version
+that the fingerprint tells is then a file that a test can edit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import select
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+COPIED = (
+    "Snakefile",
+    "rules",
+    "workflow_scripts",
+    "report",
+    "profiles",
+    "config.yaml",
+    "config.schema.yaml",
+    "src/stepbench",
+)
+GENERATED = shutil.ignore_patterns("__pycache__", "writeup.md", "writeup.html", "all_measured*", "failures.txt")
+MACHINE = "here"
+MARK = "STEPBENCH_TEST_COPY"
+PROMISED_S = 2.0
+
+TOY = '''
+"""Does the pipeline keep its promises?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stepbench.experiments.experiment import Experiment
+from stepbench.measure.measurement import Measurement, Setting
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from stepbench.reporting.frames import Results
+    from stepbench.reporting.tables import Table
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Something that takes no time, or goes wrong in one way."""
+
+    behaviour: str
+    size: str = "nano"
+    replicate: int = 0
+
+
+def measure(cell: Toy, setting: Setting) -> Measurement:
+    """Do what the cell says."""
+    from stepbench.models import toy_kernel
+
+    return toy_kernel.work(cell.behaviour, setting)
+
+
+def tabulate(results: Results) -> list[Table]:
+    """Return one row for each cell that has a number."""
+    from stepbench.reporting.tables import Table
+
+    frame = results.usable[["behaviour", "size", "replicate"]]
+    return [Table(name="toy", title="Toy", caption="Nothing is held constant.", frame=frame)]
+
+
+def plot(results: Results) -> dict[str, Figure]:
+    """Return an empty figure."""
+    from stepbench.reporting import figures
+
+    return {"toy": figures.nothing("A toy has nothing to show.")}
+
+
+def find(results: Results) -> list[str]:
+    """Return how many cells there are."""
+    return [f"There are {len(results.usable)} toys."]
+
+
+EXPERIMENT = Experiment(
+    name="toy",
+    title="Toy",
+    question="Does the pipeline keep its promises?",
+    cell=Toy,
+    measure=measure,
+    settings=("protocol",),
+    table_names=("toy",),
+    tabulate=tabulate,
+    figure_names=("toy",),
+    plot=plot,
+    find=find,
+)
+'''
+
+KERNEL = '''
+"""What a toy does."""
+
+import os
+import sys
+import time
+
+from stepbench.measure.measurement import Measurement, UnsupportedError
+
+FACTOR = 1
+
+
+def work(behaviour, setting):
+    """Behave."""
+    if behaviour == "raises":
+        raise RuntimeError("this toy is broken\\nand says so at length")
+    if behaviour == "greedy":
+        return Measurement(scalars={"held_bytes": len(bytearray(64 * 2**30))})
+    if behaviour == "unsupported":
+        raise UnsupportedError("no machine can do this")
+    if behaviour == "endless":
+        time.sleep(600)
+    if behaviour == "leaves":
+        print("goodbye", flush=True)
+        os._exit(3)
+    if behaviour == "gated":  # tells that it has begun, and waits until it may end
+        with open(os.environ["TOY_BEGUN"], "w") as begun:
+            begun.write(f"{os.getpid()}\\n")
+        with open(os.environ["TOY_GATE"]) as gate:
+            gate.read()
+    return Measurement(samples={"step_s": [0.25 * FACTOR, 0.5 * FACTOR]}, scalars={"pid": os.getpid()})
+'''
+
+# The same experiment again, with other axes, that reaches other code and uses other settings.
+OTHER = (
+    TOY.replace("Toy", "Plain")
+    .replace("toy_kernel.work(cell.behaviour, setting)", 'Measurement(samples={"step_s": [1.0]})')
+    .replace("    from stepbench.models import toy_kernel\n\n", "")
+    .replace('    behaviour: str\n    size: str = "nano"\n    replicate: int = 0', "    label: str")
+    .replace('["behaviour", "size", "replicate"]', '["label"]')
+    .replace('settings=("protocol",)', 'settings=("data", "vocabulary")')
+    .replace('"toy"', '"plain"')
+)
+
+STUBS = {
+    "torch/__init__.py": """
+        class OutOfMemoryError(RuntimeError): ...
+        def set_num_threads(count): ...
+        def get_num_threads(): return 1
+        """,
+    "torch/version.py": "__version__ = '2.13.0'\ncuda: str | None = None\n",
+    "triton-3.7.1.dist-info/METADATA": "Metadata-Version: 2.1\nName: triton\nVersion: 3.7.1\n",
+    # A driver without a device, so that there is a driver's version to upgrade.
+    "pynvml.py": """
+        class NVMLError(Exception): ...
+        def nvmlInit(): ...
+        def nvmlShutdown(): ...
+        def nvmlDeviceGetCount(): return 0
+        def nvmlSystemGetDriverVersion(): return "570.1"
+        """,
+}
+
+CONFIG: dict[str, Any] = {
+    "machine": MACHINE,
+    "device": "cpu",
+    "scale": "cpu",
+    "protocol": {
+        "seed": 0,
+        "threads": 1,
+        "cpu": {"warmup_steps": 1, "measured_steps": 2},
+        "gpu": {"warmup_steps": 1, "measured_steps": 2},
+    },
+    "limits": {"time_s": 120, "host_memory_gib": None},
+    "vocabulary": 300,
+    "data": {"source": "synthetic", "corpus_bytes": 20000},
+    "sizes": {
+        "nano": {"d_model": 32, "d_ff": 64, "layers": 1, "heads": 2},
+        "micro": {"d_model": 64, "d_ff": 32, "layers": 1, "heads": 2},
+    },
+    "experiments": {
+        "toy": {"cpu": [{"behaviour": ["fine"], "size": ["nano", "micro"]}]},
+        "plain": {"cpu": [{"label": ["a"]}]},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    processor_s: float
+
+    @property
+    def said(self) -> list[str]:
+        """What stepbench itself told the user, one sentence a line."""
+        lines = (self.out + self.err).splitlines()
+        return [line.removeprefix("stepbench: ") for line in lines if line.startswith("stepbench: ")]
+
+
+class Copy:
+    """A copy of the workflow under `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stubs = root.parent / f"{root.name}-stubs"
+        self.scratch = root.parent / f"{root.name}-tmp"
+        self.running: list[subprocess.Popen[str]] = []
+        self.settings: dict[str, Any] = {}
+
+    # -- making one ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def make(cls, root: Path, *, toys: bool = True) -> Copy:
+        """Copy the repository's workflow to `root`, with the toys and their configuration, or as it is."""
+        copy = cls(root)
+        for name in COPIED:
+            source, target = REPOSITORY / name, root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=GENERATED)
+            else:
+                shutil.copy(source, target)
+        if not toys:
+            copy.settings = yaml.safe_load((root / "config.yaml").read_text())
+            return copy
+        for name, text in STUBS.items():
+            copy._write(copy.stubs / name, text)
+        copy._write(root / "src/stepbench/models/toy_kernel.py", KERNEL)
+        copy.add_experiment("toy", TOY, "behaviour~{behaviour},size~{size},replicate~{replicate}")
+        copy.add_experiment("plain", OTHER, "label~{label}")
+        copy.configure(CONFIG)
+        return copy
+
+    @classmethod
+    def duplicate(cls, other: Copy, root: Path) -> Copy:
+        """Copy a copy with what it has measured, as a clone that holds results; nothing of Snakemake's goes along."""
+        copy = cls(root)
+        shutil.copytree(other.root, root, ignore=shutil.ignore_patterns(".snakemake", ".stepbench"))
+        shutil.copytree(other.stubs, copy.stubs)
+        copy.settings = json.loads(json.dumps(other.settings))
+        return copy
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text).lstrip("\n"))
+
+    def add_experiment(self, name: str, module: str, pattern: str) -> None:
+        """Add an experiment as CONTRIBUTING says: module, rules file, include, caption; the grid is configuration."""
+        self._write(self.root / f"src/stepbench/experiments/{name}.py", module)
+        rules = (self.root / "rules/warmup.smk").read_text()
+        rules = rules.replace("size~{size},warmup~{warmup},replicate~{replicate}", pattern).replace("warmup", name)
+        (self.root / f"rules/{name}.smk").write_text(rules)
+        (self.root / f"report/captions/{name}.rst").write_text(f"{name}\n    What {name} shows.\n")
+        self.edit(
+            "Snakefile", 'include: "rules/warmup.smk"\n', f'include: "rules/warmup.smk"\ninclude: "rules/{name}.smk"\n'
+        )
+
+    # -- editing it ----------------------------------------------------------------------------------------------------
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Write config.yaml."""
+        self.settings = json.loads(json.dumps(config))
+        (self.root / "config.yaml").write_text(yaml.safe_dump(self.settings, sort_keys=False))
+
+    def set(self, path: str, value: Any) -> None:
+        """Change one setting, such as `protocol.seed`."""
+        config = json.loads(json.dumps(self.settings))
+        *parents, last = path.split(".")
+        section = config
+        for key in parents:
+            section = section[key]
+        section[last] = value
+        self.configure(config)
+
+    def edit(self, name: str, old: str, new: str) -> Path:
+        """Replace text that stands once in a file."""
+        path = self.root / name
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+        path.write_text(text.replace(old, new))
+        return path
+
+    # -- running it ----------------------------------------------------------------------------------------------------
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of all that runs here; the copied package comes before the installed one."""
+        self.scratch.mkdir(exist_ok=True)
+        outside = {"SNAKEMAKE_PROFILE", "CUDA_VISIBLE_DEVICES", "PYTHONDONTWRITEBYTECODE"}
+        return {
+            **{name: value for name, value in os.environ.items() if name not in outside},
+            MARK: str(self.root),
+            "PYTHONPATH": f"{self.root / 'src'}{os.pathsep}{self.stubs}",
+            "TMPDIR": str(self.scratch),
+            "XDG_CACHE_HOME": str(self.scratch / "cache"),
+            "MPLCONFIGDIR": str(self.scratch / "matplotlib"),
+            "TOY_BEGUN": str(self.scratch / "begun"),
+            "TOY_GATE": str(self.scratch / "gate"),
+        }
+
+    def run(self, *words: str, **environment: str) -> Done:
+        """Run a command in the copy and return what came out; it is no error if it fails."""
+        start, used = time.monotonic(), _processor_s()
+        done = subprocess.run(
+            words,
+            cwd=self.root,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - start, _processor_s() - used)
+
+    @property
+    def python_path(self) -> str:
+        """The interpreter that runs everything here."""
+        return sys.executable
+
+    def python(self, *words: str, **environment: str) -> Done:
+        """Run Python in the copy."""
+        return self.run(self.python_path, *words, **environment)
+
+    def snakemake(self, *words: str, **environment: str) -> Done:
+        """Run Snakemake in the copy."""
+        return self.python("-m", "snakemake", "--cores", "1", *words, **environment)
+
+    def measure(self, *words: str, **environment: str) -> Done:
+        """Run Snakemake for the records of all configured cells."""
+        return self.snakemake(*self.states(), *words, **environment)
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """Start Python in a session of its own, as a terminal does, and return at once; its output goes to a file."""
+        with (self.scratch.parent / f"{self.root.name}.out").open("a") as output:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=self.root,
+                env={**self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                text=True,
+            )
+        self.running.append(process)
+        return process
+
+    # -- looking at it -------------------------------------------------------------------------------------------------
+
+    def states(self, *words: str) -> dict[str, str]:
+        """Return each configured cell's path with its state and the reasons, as `stepbench cells` tells them."""
+        done = self.python("-m", "stepbench", "cells", *words)
+        assert done.code == 0, done.err
+        return dict(line.split("  ", 1) for line in done.out.splitlines())
+
+    def kinds(self, *words: str) -> dict[str, str]:
+        """Return each configured cell's short name with the kind of its state."""
+        return {_short(path): state.partition(" ")[0] for path, state in self.states(*words).items()}
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Return a record's content by its short name."""
+        return json.loads(self.path(name).read_text())
+
+    def path(self, name: str) -> Path:
+        """Return the path of a record by its short name, such as `toy/fine,nano,0`."""
+        return self.root / "results" / MACHINE / _long(name)
+
+    def files(self) -> dict[str, tuple[int, bytes]]:
+        """Return identity and content of each record."""
+        paths = sorted((self.root / "results").glob("*/*/*~*.json"))
+        return {_short(str(path)): (path.stat().st_ino, path.read_bytes()) for path in paths}
+
+    @contextlib.contextmanager
+    def measuring(self, *expected: str) -> Iterator[None]:
+        """Assert that inside exactly these cells are measured, and that every other record stays the same file."""
+        before = self.files()
+        yield
+        after = self.files()
+        assert sorted(name for name in after if before.get(name) != after[name]) == sorted(expected)
+        assert before.keys() <= after.keys()
+
+    def half_files(self) -> list[str]:
+        """Return what an interrupted write would leave under results/."""
+        return [str(path) for path in (self.root / "results").rglob("*") if path.name.startswith(".")]
+
+    # -- cells that wait -----------------------------------------------------------------------------------------------
+
+    def make_gate(self) -> None:
+        """Make the pipes over which cells that behave `gated` tell that they have begun, and wait."""
+        for name in ("TOY_BEGUN", "TOY_GATE"):
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(self.environment[name])
+
+    def wait_for_cell(self, limit_s: float = 60.0) -> int:
+        """Wait until a gated cell has begun, and return its process."""
+        descriptor = os.open(self.environment["TOY_BEGUN"], os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            ready, _, _ = select.select([descriptor], [], [], limit_s)
+            assert ready, (self.scratch.parent / f"{self.root.name}.out").read_text()
+            os.set_blocking(descriptor, True)
+            text = b""
+            while not text.endswith(b"\n"):
+                text += os.read(descriptor, 100)
+            return int(text)
+        finally:
+            os.close(descriptor)
+
+    def open_gate(self) -> None:
+        """Let the gated cell that waits end."""
+        Path(self.environment["TOY_GATE"]).write_text("go")
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the living processes that something in this copy has started."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
+                    continue
+                here = process.cwd().startswith(str(self.root))
+                if here or process.environ().get(MARK) == str(self.root):
+                    found.append(process)
+        return found
+
+    def assert_nobody_lives(self, within_s: float = PROMISED_S) -> None:
+        """Assert that no process that this copy has caused is alive, or is so no longer after `within_s`."""
+        _, alive = psutil.wait_procs(self.processes(), timeout=within_s)
+        alive = [process for process in alive if process in self.processes()]
+        said = [" ".join(process.cmdline()) for process in alive]
+        for process in alive:
+            process.kill()
+        assert said == []
+
+    def close(self) -> None:
+        """End what a test has started, and assert that nothing else is left."""
+        for process in self.running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self.assert_nobody_lives()
+
+
+def _processor_s() -> float:
+    """Return the processor time of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def gone(pids: Sequence[int], within_s: float = PROMISED_S) -> bool:
+    """Return whether all of these processes end within a time; nobody may be there to reap them, so zombies count."""
+    end = time.monotonic() + within_s
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
+        finally:
+            os.close(descriptor)
+        if not ready:
+            return False
+    return True
+
+
+def _short(path: str) -> str:
+    """Return `toy/fine,nano,0` for a record's path, with its machine in front where that is another one."""
+    machine, experiment, name = Path(path).parts[-3:]
+    values = re.sub(r"[a-z_]+~", "", name.removesuffix(".json"))
+    return f"{'' if machine == MACHINE else machine + ':'}{experiment}/{values}"
+
+
+def _long(name: str) -> str:
+    experiment, _, values = name.partition("/")
+    axes = {"toy": ("behaviour", "size", "replicate"), "plain": ("label",)}[experiment]
+    pairs = zip(axes, values.split(","), strict=True)
+    return f"{experiment}/{','.join(f'{axis}~{value}' for axis, value in pairs)}.json"
