@@ -17,7 +17,6 @@ rule measure_ceilings:
 rule tabulate_ceilings:
     input:
         records("ceilings"),
-        records("end_to_end"),
         rendered("tables", "ceilings"),
     output:
         multiext("results/{machine}/tables/ceilings/peaks", ".csv", ".md"),
@@ -33,7 +32,6 @@ rule tabulate_ceilings:
 rule plot_ceilings:
     input:
         records("ceilings"),
-        records("end_to_end"),
         rendered("figures", "ceilings"),
     output:
         report(

@@ -59,6 +59,12 @@ rule plot_end_to_end:
             category="end_to_end",
         ),
         "results/{machine}/figures/end_to_end/speedups.png",
+        report(
+            "results/{machine}/figures/end_to_end/roofline.svg",
+            caption="../report/captions/end_to_end.rst",
+            category="end_to_end",
+        ),
+        "results/{machine}/figures/end_to_end/roofline.png",
     log:
         "results/{machine}/logs/figures/end_to_end.log",
     resources:

@@ -113,7 +113,7 @@ def name(cell: Any) -> str:
     Raises:
         ValueError: a field holds what its axis does not allow, or the text is too long for a file name.
     """
-    text = ",".join(f"{axis.name}~{_text(axis.check(getattr(cell, axis.name)))}" for axis in axes(type(cell)))
+    text = ",".join(f"{axis.name}~{_text(axis.check(getattr(cell, axis.name)))}" for axis in axes(cell.__class__))
     if len(text) > MAX_NAME_CHARACTERS:
         raise ValueError(f"a cell's name must have at most {MAX_NAME_CHARACTERS} characters, got {len(text)}")
     return text
@@ -144,7 +144,7 @@ def pattern(cell_type: type) -> str:
 
 def as_dict(cell: Any) -> dict[str, Any]:
     """Return the cell's axes and values."""
-    return {axis.name: getattr(cell, axis.name) for axis in axes(type(cell))}
+    return {axis.name: getattr(cell, axis.name) for axis in axes(cell.__class__)}
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 
 import pytest
@@ -16,6 +17,11 @@ from stepbench.reporting import comparison_figures, comparisons, figures, peaks,
 from stepbench.reporting.statistics import MIN_PROCESSES, Verdict
 
 NAMES = ("ceilings", "end_to_end", "warmup", "numerics")
+
+
+@functools.cache  # the session's bench is drawn once for all tests
+def drawn_once(bench, name) -> dict[str, Figure]:
+    return drawn(bench, name)
 
 
 def drawn(bench, name) -> dict[str, Figure]:
@@ -57,7 +63,7 @@ def test_a_figure_is_drawn_when_everything_failed(empty, name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_axes_are_labelled_and_legends_lie_outside_of_them(full, name):
-    for figure in drawn(full, name).values():
+    for figure in drawn_once(full, name).values():
         figure.canvas.draw()
         assert any(axes.get_xlabel() for axes in figure.axes) or figure.get_supxlabel()
         for legend in figure.legends:
@@ -66,7 +72,7 @@ def test_axes_are_labelled_and_legends_lie_outside_of_them(full, name):
 
 
 def test_the_description_is_kept_in_the_file(full, tmp_path):
-    figures.write(drawn(full, "end_to_end"), tmp_path)
+    figures.write({"phases": drawn_once(full, "end_to_end")["phases"]}, tmp_path)
     text = figures.description((tmp_path / "phases.svg").read_text())
     assert text.startswith("Held constant: ")
     assert "precision fp32" in text
@@ -100,8 +106,17 @@ def test_a_cell_without_numbers_is_a_cross_over_the_context(empty):
     assert "no numbers" in texts(drawn(empty, "end_to_end")["context"])
 
 
+def test_what_is_noisy_is_hollow_and_the_legend_says_so(full, empty):
+    assert not any(text.startswith("hollow") for text in texts(drawn_once(full, "end_to_end")["phases"]))
+    for cell in empty.grid("end_to_end"):
+        fields = synthetic.decoder_step(empty, cell, synthetic.np.random.default_rng(0), 0.3)
+        synthetic.write(empty, "end_to_end", cell, **fields)
+    for name in ("phases", "context"):
+        assert "hollow: noisy, drifting or with outliers" in texts(drawn(empty, "end_to_end")[name])
+
+
 def test_warm_up_samples_are_hollow_and_all_there(full):
-    figure = drawn(full, "warmup")["warmup"]
+    figure = drawn_once(full, "warmup")["warmup"]
     hollow = [line for axes in figure.axes for line in axes.lines if line.get_markerfacecolor() == "white"]
     assert sorted(len(line.get_xdata()) for line in hollow) == [1, 5]
 
@@ -111,7 +126,7 @@ def pairs(bench):
 
 
 def test_speed_ups_show_ratio_and_verdict(full):
-    found = texts(drawn(full, "end_to_end")["speedups"])
+    found = texts(drawn_once(full, "end_to_end")["speedups"])
     assert "bf16 against fp32" in found
     assert any("FASTER" in text for text in found)
     assert any("UNCLEAR" in text for text in found)  # compiled has one process
@@ -136,15 +151,21 @@ def test_a_ratio_without_bounds_does_not_stretch_the_axis(full):
     assert 0.5 < low < high < 2
 
 
-def test_the_roofline_has_roofs_points_and_steps(full):
+def test_the_roofline_has_roofs_and_products(full):
     found = results(full, "ceilings")
     products = roofline.products(peaks.rates([r for group in found.groups() for r in group.records]))
     assert {point.flops_per_byte for point in products if point.dtype == "fp32"} == {
         n / 6 for n in (256, 512, 1024, 2048)
     }
-    steps = roofline.steps(found.others["end_to_end"].groups())
-    assert {point.dtype for point in steps} == {"fp32", "bf16"}
     labels = texts(experiments.load("ceilings").plot(found)["roofline"])
+    assert any(text.startswith("fp32 1") and text.endswith("GFLOP/s") for text in labels)
+
+
+def test_training_steps_stand_under_the_same_roofs(full):
+    found = results(full, "end_to_end")
+    steps = roofline.steps(found.groups())
+    assert {point.dtype for point in steps} == {"fp32", "bf16"}
+    labels = texts(experiments.load("end_to_end").plot(found)["roofline"])
     assert any(text.startswith("fp32 1") and text.endswith("GFLOP/s") for text in labels)
     assert "step of end_to_end" in labels
 

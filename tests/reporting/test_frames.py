@@ -78,9 +78,9 @@ def test_optional_axes_keep_their_types(full):
 
 
 def test_other_experiments_cells_come_along(full):
-    found = results(full, "ceilings")
-    assert set(found.others) == {"end_to_end"}
-    assert len(found.others["end_to_end"].usable) == len(full.grid("end_to_end"))
+    found = results(full, "end_to_end")
+    assert set(found.others) == {"ceilings"}
+    assert len(found.others["ceilings"].usable) == len(full.grid("ceilings"))
 
 
 def test_an_experiment_without_cells_has_an_empty_frame(tmp_path):

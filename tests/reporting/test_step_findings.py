@@ -61,6 +61,14 @@ def test_scaling_is_judged(tmp_path, long, words):
     assert sentence.endswith(f"as long: {words}.")
 
 
+def test_noise_is_no_disproportion(tmp_path):
+    bench = synthetic.bench(tmp_path, end_to_end=[{"size": ["nano"], "context": [64, 128]}])
+    for cell, times in zip(bench.grid("end_to_end"), ([1, 2, 1, 3, 1, 2, 1], [3, 9, 2, 3, 8, 3, 2]), strict=True):
+        synthetic.write(bench, "end_to_end", cell, samples={"step_s": times})
+    (sentence,) = step_findings.scaling(results(bench, "end_to_end").groups(), "context")
+    assert sentence.endswith("3.00× as long: in proportion, as far as the intervals tell.")
+
+
 def test_utilisation_needs_a_peak(tmp_path, full):
     groups = bench_with(tmp_path, {"all": (1.0, 1.0, 1.0)})
     assert "is not known" in step_findings.utilisation(groups, Peaks())[0]

@@ -96,9 +96,9 @@ def test_a_noisy_phase_is_marked_with_its_name(bench):
     noisy = SAMPLES | {"backward_s": [0.02, 0.03, 0.02, 0.01, 0.02, 0.03, 0.01]}
     synthetic.write(bench, "end_to_end", train, samples=noisy, scalars=SCALARS)
     group = groups(bench)[0]
-    assert [mark.kind for mark in steps.marks(group, Peaks())] == ["backward noisy"]
+    assert [str(mark) for mark in steps.marks(group, Peaks())] == ["noisy (backward CV 41 %)"]
     assert steps.marks(group, Peaks(), of_phases=False) == []
-    assert "backward noisy (CV 41 %)" in tables.markdown(table([group], wide=True))
+    assert "noisy (backward CV 41 %)" in tables.markdown(table([group], wide=True))
 
 
 def table(found, **more):
@@ -109,7 +109,7 @@ def test_the_wide_table_shows_both_statistics(bench):
     text = tables.markdown(table(groups(bench)[:1], wide=True))
     assert "nano<br>3.6 M" in text
     assert "| 10.0 [10.0, 10.0]<br>10.0" in text
-    assert "(0.00 %)" in text
+    assert "(0.0" in text
     assert "peak host memory" in text
     assert "MFU of measured peak" in text
 

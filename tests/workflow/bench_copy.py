@@ -1,7 +1,7 @@
 """A copy of the workflow in a folder of its own, with toy experiments that take no time, and real Snakemake runs of it.
 
-For the toys torch is a stub of three names: every measuring process imports it, which takes two seconds, and the version
-that the fingerprint tells is then a file that a test can edit.
+For the toys torch is a stub of three names: every measuring process imports it, which takes two seconds, and the
+version that the fingerprint tells is then a file that a test can edit.
 """
 
 from __future__ import annotations

@@ -84,17 +84,13 @@ def tabulate(results: Results) -> list[Table]:
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """Return the roofline, with the products that were measured and the training steps of `end_to_end` in it."""
+    """Return the roofline, with the products that were measured in it."""
     from stepbench.reporting import peaks, roofline
 
     groups = results.groups()
-    steps = results.others["end_to_end"].groups() if "end_to_end" in results.others else []
     rates = peaks.rates([record for group in groups for record in group.records])
-    described = (
-        "Solid: measured; dashed: the vendor's figure where it is known. A training step is placed where it would be "
-        "if weights, gradients and optimizer state were all that it moves; activations move it to the left."
-    )
-    return {"roofline": roofline.draw(results.peaks, [*roofline.products(rates), *roofline.steps(steps)], described)}
+    described = "Solid: measured; dashed: the vendor's figure where it is known."
+    return {"roofline": roofline.draw(results.peaks, roofline.products(rates), described)}
 
 
 def find(results: Results) -> list[str]:
@@ -117,5 +113,4 @@ EXPERIMENT = Experiment(
     figure_names=("roofline",),
     plot=plot,
     find=find,
-    also_reads=("end_to_end",),
 )

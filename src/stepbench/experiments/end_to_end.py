@@ -51,6 +51,10 @@ def measure(cell: EndToEnd, setting: Setting) -> Measurement:
 
 REFERENCE = {"precision": "fp32", "implementation": "eager", "attention": "naive"}
 PASSES = ("forward", "forward_backward", "train_step")
+STEP_IN_THE_ROOFLINE = (
+    "Solid: measured in ceilings; dashed: the vendor's figure where it is known. A step stands where it would be if "
+    "weights, gradients and optimizer state were all that it moves; activations move it to the left."
+)
 COMPARED = {
     "precision": "Precision",
     "implementation": "Compilation",
@@ -104,8 +108,8 @@ def tabulate(results: Results) -> list[Table]:
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """Return the phases by size, the scaling over context, and the ratios of what is compared."""
-    from stepbench.reporting import comparison_figures, comparisons, step_figures, tables
+    """Return the phases by size, the scaling over context, the ratios of what is compared, and the roofline."""
+    from stepbench.reporting import comparison_figures, comparisons, roofline, step_figures, tables
 
     groups = results.groups()
     by_size, reference = _by_size(groups), _reference(groups)
@@ -120,6 +124,7 @@ def plot(results: Results) -> dict[str, Figure]:
         "phases": step_figures.phases(by_size, constant(by_size)),
         "context": step_figures.scaling(reference, "context", "context length (tokens)", constant(reference)),
         "speedups": comparison_figures.ratios(panels, constant(told)),
+        "roofline": roofline.draw(results.peaks, roofline.steps(groups), STEP_IN_THE_ROOFLINE),
     }
 
 
@@ -192,7 +197,7 @@ EXPERIMENT = Experiment(
     settings=("protocol", "vocabulary", "data"),
     table_names=("by_size", "by_context", "passes", "precision", "compile", "attention", "every_cell"),
     tabulate=tabulate,
-    figure_names=("phases", "context", "speedups"),
+    figure_names=("phases", "context", "speedups", "roofline"),
     plot=plot,
     find=find,
     also_reads=("ceilings",),

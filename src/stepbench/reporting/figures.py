@@ -14,7 +14,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -84,7 +84,8 @@ _STYLE: Any = {
 _Ticks = tuple[tuple[float, tuple[float, ...]], ...]
 _CLOSE = (0.5, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0))
 _TICKS_UP: _Ticks = (_CLOSE, (1.0, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)), (3.0, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))
-_TICKS_ALONG: _Ticks = (_CLOSE, (1.3, (1.0, 2.0, 5.0)), (math.inf, (1.0,)))  # texts side by side need more room
+# Texts that stand side by side need more room.
+_TICKS_ALONG: _Ticks = (_CLOSE, (1.3, (1.0, 2.0, 5.0)), (3.0, (1.0, 3.0)), (math.inf, (1.0,)))
 
 
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -137,7 +138,7 @@ def nothing(sentence: str) -> Figure:
 
 
 def point(axes: Axes, x: float, y: float, summary: Summary, *, along: str, **style: Any) -> None:
-    """Draw a median with its interval along `x` or `y`; the other coordinate is given.
+    """Draw a median with its interval along `x` or `y`; the other coordinate is given. What is marked is hollow.
 
     Args:
         axes: where to draw.
@@ -150,11 +151,19 @@ def point(axes: Axes, x: float, y: float, summary: Summary, *, along: str, **sty
     value = summary.median
     low, high = (value if bound is None else bound for bound in (summary.low, summary.high))
     errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
+    if summary.marks:
+        style["markerfacecolor"] = "white"
     drawn: Any = {"capsize": 2.5, "elinewidth": 1.3, "linestyle": "none", "zorder": 3} | style
     if along == "x":
         axes.errorbar([value], [y], xerr=errors, **drawn)
     else:
         axes.errorbar([x], [value], yerr=errors, **drawn)
+
+
+def explain_hollow(axes: Axes, summaries: Iterable[Summary | None]) -> None:
+    """Have the legend say what a hollow marker means, if one was drawn."""
+    if any(summary.marks for summary in summaries if summary is not None):
+        axes.plot([], [], "o", color=MUTED, markerfacecolor="white", label="hollow: noisy, drifting or with outliers")
 
 
 def log_axis(axes: Axes, which: str, text: Callable[[float], str] | None = None) -> None:

@@ -105,9 +105,11 @@ def _draw_roofs(axes: Axes, peaks: Peaks, low: float, high: float) -> None:
         _write(axes, f"memory, {units.byte_rate(slope)}", low**0.7 * end**0.3, low**0.7 * end**0.3 * slope, (9, -9))
     for names, rates in _roofs(peaks):
         for name, rate in zip(names, rates, strict=True):
-            axes.plot([rate / slope if slope else low, high], [rate] * 2, color=DTYPE_COLORS[name], linewidth=1.8)
+            axes.plot(
+                [max(low, rate / slope) if slope else low, high], [rate] * 2, color=DTYPE_COLORS[name], linewidth=1.8
+            )
         told = " and ".join(f"{name} {units.flop_rate(rate)}" for name, rate in zip(names, rates, strict=True))
-        _write(axes, told, max(rates) / slope if slope else low, max(rates), (14, 4))
+        _write(axes, told, max(low, max(rates) / slope) if slope else low, max(rates), (14, 4))
     for dtype, vendor in peaks.vendor_flops_per_s.items():
         if dtype in peaks.measured:
             start = vendor / peaks.vendor_bytes_per_s if peaks.vendor_bytes_per_s else low

@@ -34,17 +34,12 @@ def errors(details: Mapping[str, Any], ways: Mapping[str, str], description: str
         axes.plot(terms, shown, color=color, linestyle=line, marker=marker, markevery=every, label=words)
     for dtype, digits in (("fp16", 11), ("fp32", 24)):
         axes.axhline(2.0**-digits, color=figures.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-        text = f"unit roundoff of {dtype}"
-        axes.annotate(
-            text,
-            (terms[-1], 2.0**-digits),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8.5,
-            color=figures.MUTED,
-        )
+        style: dict[str, Any] = {"fontsize": 8.5, "color": figures.MUTED, "va": "center", "annotation_clip": False}
+        at = (terms[-1], 2.0**-digits)
+        axes.annotate(f"unit roundoff\nof {dtype}", at, xytext=(6, 0), textcoords="offset points", **style)
     axes.set_yscale("log")
+    # A sum that happens to be right for a moment, where its error changes sign, would stretch the axis by many decades.
+    axes.set_ylim(bottom=2.0**-26)
     axes.set_xlabel("number of terms")
     axes.set_ylabel("relative error of the sum")
     axes.set_xlim(0, terms[-1])

@@ -16,6 +16,7 @@ from stepbench.reporting.statistics import Summary
 from stepbench.reporting.steps import PHASES, WHOLE
 
 ROW_INCHES = 0.46
+OFFSETS = (-0.21, -0.07, 0.07, 0.21)  # of the three phases and the step, so that no interval hides another
 NO_NUMBERS = "None of the cells that this figure shows has numbers today; the tables say why."
 
 
@@ -44,16 +45,17 @@ def phases(groups: Sequence[Group], description: str) -> Figure:
     shares.grid(visible=False)
     shares.spines["left"].set_visible(False)
     shares.tick_params(left=False)
-    figures.legend_above(figure, 4)
+    figures.explain_hollow(times, [summary for found in summaries for summary in found.values()])
+    figures.legend_above(figure, 5)
     return figure
 
 
 def _draw_times(axes: Axes, position: int, found: Mapping[str, Summary | None]) -> None:
-    for name, summary in found.items():
+    for offset, (name, summary) in zip(OFFSETS, found.items(), strict=True):
         if summary is not None:
             style = {"color": figures.PHASE_COLORS[name], "marker": figures.PHASE_MARKERS[name]}
             label = "whole step" if name == WHOLE else name
-            figures.point(axes, 0, position, summary, along="x", label=label, **style)
+            figures.point(axes, 0, position + offset, summary, along="x", label=label, **style)
 
 
 def _draw_shares(axes: Axes, position: int, found: Mapping[str, Summary | None]) -> None:
@@ -94,15 +96,20 @@ def scaling(groups: Sequence[Group], axis: str, label: str, description: str) ->
         xs = [x for x, _, _ in known]
         times.plot(xs, [s.median for _, s, _ in known], color=color, linewidth=1.2)
         tokens = [(g.scalar("tokens_per_step") or math.nan) / s.median for _, s, g in known]
-        rates.plot(xs, tokens, color=color, marker=marker, linewidth=1.2)
-        for x, summary, _ in known:
+        rates.plot(xs, tokens, color=color, linewidth=1.2)
+        for (x, summary, _), rate in zip(known, tokens, strict=True):
             figures.point(times, x, 0, summary, along="y", color=color, marker=marker, label=size)
+            face = "white" if summary.marks else color
+            rates.plot(x, rate, color=color, marker=marker, markerfacecolor=face)
+        if not known:
+            times.plot([], [], marker, color=color, linestyle="none", label=size)
         missing = [group.point[axis] for group, summary in found if summary is None]
         if missing:
             # Above the axes, a line for each size, so that no cross hides another or a point.
             style = {"color": color, "transform": times.get_xaxis_transform(), "clip_on": False}
             times.plot(missing, [1.03 + 0.045 * failed] * len(missing), "x", **style)
             failed += 1
+    figures.explain_hollow(times, [group.summary(f"{WHOLE}_s") for group in groups])
     if failed:
         times.plot([], [], "x", color=figures.MUTED, label="no numbers")
     values = sorted({group.point[axis] for group in groups})
@@ -111,6 +118,7 @@ def scaling(groups: Sequence[Group], axis: str, label: str, description: str) ->
         figures.log_axis(axes, "y", text)
         axes.set_xticks(values, [str(value) for value in values])
         axes.set_xticks([], minor=True)
+        axes.set_xlim(values[0] / 1.2, values[-1] * 1.2)
         axes.set_xlabel(label)
     times.set_ylabel("median time of a step")
     rates.set_ylabel("tokens per second")

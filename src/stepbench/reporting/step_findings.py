@@ -55,24 +55,32 @@ def scaling(groups: Sequence[Group], axis: str) -> list[str]:
     sentences = []
     for size in dict.fromkeys(group.point["size"] for group in groups):
         known = {
-            group.point[axis]: summary.median
+            group.point[axis]: summary
             for group in groups
             if group.point["size"] == size and (summary := group.summary(f"{WHOLE}_s"))
         }
         if len(known) < 2:
             continue
         low, high = min(known), max(known)
-        grown, more = known[high] / known[low], high / low
-        if grown > more * (1 + statistics.SAME_WITHIN):
-            judged = "more than in proportion"
-        elif grown < more / (1 + statistics.SAME_WITHIN):
-            judged = "less than in proportion"
-        else:
-            judged = "in proportion"
+        grown, judged = _growth(known[low], known[high], high / low)
         sentences.append(
-            f"From {axis} {low} to {high} ({more:g}×) a step of {size} takes {units.ratio(grown)} as long: {judged}."
+            f"From {axis} {low} to {high} ({high / low:g}×) a step of {size} takes {grown} as long: {judged}."
         )
     return sentences
+
+
+def _growth(small: statistics.Summary, large: statistics.Summary, more: float) -> tuple[str, str]:
+    """Return by how much the median grew, and how that compares with `more`, the growth of what it depends on."""
+    grown = large.median / small.median
+    least = large.low / small.high if large.low and small.high else grown
+    most = large.high / small.low if large.high and small.low else grown
+    if max(grown / more, more / grown) <= 1 + statistics.SAME_WITHIN:
+        judged = "in proportion"
+    elif least <= more <= most:
+        judged = "in proportion, as far as the intervals tell"
+    else:
+        judged = f"{'more' if grown > more else 'less'} than in proportion"
+    return units.ratio(grown), judged
 
 
 def utilisation(groups: Sequence[Group], peaks: Peaks) -> list[str]:

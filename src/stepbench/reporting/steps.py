@@ -192,7 +192,7 @@ def utilisation(group: Group, peaks: Peaks) -> tuple[float | None, float | None]
 
 
 def marks(group: Group, peaks: Peaks, *, of_phases: bool = True) -> list[Mark]:
-    """Return what a reader should know about a point's numbers; a phase's marks begin with its name.
+    """Return what a reader should know about a point's numbers, one mark of a kind for all phases.
 
     Args:
         group: the point.
@@ -200,12 +200,11 @@ def marks(group: Group, peaks: Peaks, *, of_phases: bool = True) -> list[Mark]:
         of_phases: whether the phases' own marks are wanted beside those of the whole step.
     """
     summaries = {name: summary for name in (*PHASES, WHOLE) if (summary := group.summary(f"{name}_s"))}
-    found = [
-        mark if name == WHOLE else Mark(f"{name} {mark.kind}", mark.detail)
-        for name, summary in summaries.items()
-        for mark in summary.marks
-        if of_phases or name == WHOLE
-    ]
+    details: dict[str, list[str]] = {}
+    for name, summary in summaries.items():
+        for mark in summary.marks if of_phases or name == WHOLE else ():
+            details.setdefault(mark.kind, []).append(f"{name} {mark.detail}" if of_phases else mark.detail)
+    found = [Mark(kind, ", ".join(told)) for kind, told in details.items()]
     parts = [summary.median for name, summary in summaries.items() if name != WHOLE]
     if parts and WHOLE in summaries and summaries[WHOLE].median:
         share = sum(parts) / summaries[WHOLE].median

@@ -1,0 +1,177 @@
+"""What each experiment measures, at sizes that take no time; the pipeline around it is in tests/workflow."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from stepbench.experiments import ceilings, end_to_end, numerics, warmup
+from stepbench.experiments import experiment as experiments
+from stepbench.experiments.ceilings import Ceilings
+from stepbench.experiments.end_to_end import EndToEnd
+from stepbench.experiments.numerics import Numerics
+from stepbench.experiments.warmup import Warmup
+from stepbench.measure.measurement import Setting, UnsupportedError
+
+SETTING = Setting(
+    device="cpu",
+    protocol={"warmup_steps": 2, "measured_steps": 3, "seed": 0, "threads": 1},
+    definition={"vocabulary": 50, "size": {"d_model": 16, "d_ff": 24, "layers": 1, "heads": 2}},
+)
+STEP = EndToEnd("nano", context=8, batch=2)
+
+
+@pytest.fixture(autouse=True)
+def _default_precision() -> Any:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+# -- what all of them declare ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_a_declaration_is_whole(name: str) -> None:
+    experiment = experiments.load(name)
+    assert experiment.module == f"stepbench.experiments.{name}"
+    assert experiment.title
+    assert experiment.question.endswith("?")
+    assert experiment.table_names
+    assert experiment.figure_names
+    assert set(experiment.settings) <= {"protocol", "vocabulary", "data"}
+    assert set(experiment.also_reads) <= set(experiments.names()) - {name}
+    assert dataclasses.is_dataclass(experiment.cell)
+    assert experiment.cell.__dataclass_params__.frozen
+
+
+@pytest.mark.parametrize("name", sorted(set(experiments.names()) - {"numerics"}))
+def test_what_is_timed_has_replicates_from_the_start(name: str) -> None:
+    field = dataclasses.fields(experiments.load(name).cell)[-1]
+    assert (field.name, field.default) == ("replicate", 0)
+
+
+def test_an_experiment_that_is_none_is_refused_with_what_there_is() -> None:
+    with pytest.raises(ValueError, match=r"an experiment must be one of ceilings, .*, got 'experiment'"):
+        experiments.load("experiment")
+
+
+# -- a decoder's step --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("passes", "phases"),
+    [
+        ("forward", ["forward"]),
+        ("forward_backward", ["forward", "backward"]),
+        ("train_step", ["forward", "backward", "optimizer"]),
+    ],
+)
+def test_a_step_is_timed_by_phases_and_whole(passes: Any, phases: list[str]) -> None:
+    found = end_to_end.measure(dataclasses.replace(STEP, passes=passes), SETTING)
+    counts = {name: len(values) for name, values in found.samples.items()}
+    steps = {f"{phase}_s": 3 for phase in phases} | {f"warmup_{phase}_s": 2 for phase in phases} | {"step_s": 3}
+    assert counts == {**steps, "loss_nats": 2 + 3 + 3}
+    assert all(value > 0 for name, values in found.samples.items() for value in values)
+    assert found.scalars["tokens_per_step"] == 16
+    assert found.scalars["forward_flops"] > 0
+    assert found.protocol["warmup_steps"] == 2
+    assert found.protocol["effective_threads"] == torch.get_num_threads()
+
+
+def test_the_same_cell_and_seed_give_the_same_losses_to_the_bit() -> None:
+    one, other = (end_to_end.measure(STEP, SETTING).samples["loss_nats"] for _ in range(2))
+    assert one == other
+    seeded = dataclasses.replace(SETTING, protocol={**SETTING.protocol, "seed": 1})
+    assert end_to_end.measure(STEP, seeded).samples["loss_nats"] != one
+
+
+@pytest.mark.parametrize("attention", ["naive", "sdpa"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_way_to_compute_on_a_cpu_computes_the_same(attention: Any, precision: Any) -> None:
+    expected = end_to_end.measure(STEP, SETTING).samples["loss_nats"]
+    found = end_to_end.measure(dataclasses.replace(STEP, attention=attention, precision=precision), SETTING)
+    tolerance = 1e-5 if precision == "fp32" else 0.05
+    assert found.samples["loss_nats"] == pytest.approx(expected, rel=tolerance)
+
+
+def test_what_a_cpu_cannot_do_is_unsupported() -> None:
+    with pytest.raises(UnsupportedError, match="tf32"):
+        end_to_end.measure(dataclasses.replace(STEP, precision="tf32"), SETTING)
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_warm_up_is_the_cells_and_its_samples_are_kept(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(warmup, "CONTEXT", 8)
+    monkeypatch.setattr(warmup, "BATCH", 2)
+    found = warmup.measure(Warmup("nano", steps), SETTING)
+    assert len(found.samples["warmup_forward_s"]) == len(found.samples["warmup_optimizer_s"]) == steps
+    assert len(found.samples["step_s"]) == 3
+    assert len(found.samples["loss_nats"]) == steps + 6
+    assert found.protocol["warmup_steps"] == steps
+
+
+# -- ceilings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "MATRIX_DIMS", {"cpu": (16, 32)})
+    monkeypatch.setattr(ceilings, "COPY_MIB", {"cpu": (1, 2)})
+    monkeypatch.setattr(ceilings, "MIN_REGION_S", 1e-5)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_product_is_timed_at_each_size(dtype: Any) -> None:
+    found = ceilings.measure(Ceilings("matmul", dtype), SETTING)
+    assert {name: len(values) for name, values in found.samples.items()} == {"matmul_16_s": 3, "matmul_32_s": 3}
+    assert found.scalars == {"matmul_16_flops": 2 * 16**3, "matmul_32_flops": 2 * 32**3}
+    assert all(loops & (loops - 1) == 0 for loops in found.protocol["loops"].values())
+
+
+@pytest.mark.usefixtures("small")
+def test_a_copy_moves_each_byte_twice() -> None:
+    found = ceilings.measure(Ceilings("copy"), SETTING)
+    assert found.scalars == {"copy_1_mib_moved_bytes": 2 * 2**20, "copy_2_mib_moved_bytes": 2 * 2 * 2**20}
+    assert all(value > 0 for values in found.samples.values() for value in values)
+
+
+@pytest.mark.usefixtures("small")
+def test_sizes_after_one_that_takes_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "MAX_CALL_S", 0.0)
+    assert list(ceilings.measure(Ceilings("matmul"), SETTING).samples) == ["matmul_16_s"]
+
+
+def test_tf32_on_a_cpu_is_unsupported() -> None:
+    with pytest.raises(UnsupportedError, match="tf32"):
+        ceilings.measure(Ceilings("matmul", "tf32"), SETTING)
+
+
+# -- numerics ----------------------------------------------------------------------------------------------------------
+
+
+def test_sums_in_low_precision_drift_as_they_must() -> None:
+    """0.01 a thousand times; what half precision loses is arithmetic, and the same on every machine."""
+    found = numerics.measure(Numerics("accumulation"), SETTING)
+    sums = found.scalars
+    assert sums["sum_fp64"] == pytest.approx(10, abs=1e-12)
+    assert sums["sum_fp32"] == pytest.approx(10.0001335, abs=1e-6)
+    assert sums["sum_fp16"] == 9.953125
+    # The term itself is rounded to half precision, whatever it is summed in.
+    assert sums["sum_fp32_sum_of_fp16_terms"] == sums["sum_fp32_sum_of_upcast_fp16_terms"]
+    assert sums["sum_fp32_sum_of_fp16_terms"] == pytest.approx(10.00213623, abs=1e-6)
+    assert len(found.details["terms"]) == len(found.details["sums_fp64"]) == 100
+    assert {len(curve) for curve in found.details["sums"].values()} == {100}
+    assert [curve[-1] for curve in found.details["sums"].values()] == [
+        sums[f"sum_{way}"] for way in found.details["sums"]
+    ]
+
+
+@pytest.mark.parametrize(("case", "low"), [("autocast_bf16", "bfloat16"), ("autocast_fp16", "float16")])
+def test_autocast_chooses_dtypes(case: Any, low: str) -> None:
+    found = numerics.measure(Numerics(case), SETTING).scalars
+    assert found["parameters_dtype"] == found["gradients_dtype"] == "float32"
+    assert found["first_layer_dtype"] == found["logits_dtype"] == low
+    assert found["loss_dtype"] == "float32"
