@@ -15,6 +15,9 @@ include: "rules/ceilings.smk"
 include: "rules/end_to_end.smk"
 include: "rules/warmup.smk"
 include: "rules/numerics.smk"
+include: "rules/memory.smk"
+include: "rules/checkpointing.smk"
+include: "rules/profile.smk"
 include: "rules/writeup.smk"
 
 

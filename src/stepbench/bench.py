@@ -16,6 +16,7 @@ from stepbench.data import tokens
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.experiment import Experiment
 from stepbench.measure import environment
+from stepbench.measure.measurement import PREDICTED
 
 STATE_FOLDER = ".stepbench"
 RUN_LOCK = Path(STATE_FOLDER, "run.lock")
@@ -157,6 +158,11 @@ class Bench:
         common = {key: value for key, value in self.settings["protocol"].items() if key not in ("cpu", "gpu")}
         return {**common, **self.settings["protocol"][self.scale], "threads": self.threads}
 
+    @property
+    def trust_prediction(self) -> bool:
+        """Whether a cell that is predicted not to fit is not even started; no number depends on it."""
+        return self.settings.get("trust_prediction", True)
+
     def definition(self, name: str, cell: Any) -> dict[str, Any]:
         """Return the settings that a cell of the experiment uses."""
         used = {key: self.settings[key] for key in experiments.load(name).settings if key != "protocol"}
@@ -218,6 +224,8 @@ class Bench:
             return State("stale", tuple(reasons), record)
         if record.status in records.RETRIED:
             return State("failed", (f"{record.status}: {record.reason}",), record)
+        if not self.trust_prediction and record.status == "oom" and (record.reason or "").startswith(PREDICTED):
+            return State("failed", (f"`trust_prediction` is false, and it was not started ({record.reason})",), record)
         return State("fresh", (), record)
 
     @property

@@ -166,6 +166,7 @@ def _order(bench: Bench, name: str, cell: Any, answer: Path) -> dict[str, Any]:
         "definition": bench.definition(name, cell),
         "tokens": str(bench.root / bench.token_path) if bench.reads_tokens(name) else None,
         "artifacts": str(stem),
+        "trust_prediction": bench.trust_prediction,
         "host_memory_gib": bench.settings["limits"]["host_memory_gib"],
     }
 
@@ -198,7 +199,7 @@ def _main(order_path: str) -> None:
 
 def _attempt(order: dict[str, Any]) -> dict[str, Any]:
     """Measure, and turn whatever happens into a record's fields."""
-    from stepbench.measure.measurement import Setting, UnsupportedError
+    from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, UnsupportedError
 
     experiment = experiments.load(order["experiment"])
     cell = cells.parse(experiment.cell, order["cell"])
@@ -208,6 +209,7 @@ def _attempt(order: dict[str, Any]) -> dict[str, Any]:
         definition=order["definition"],
         tokens=Path(order["tokens"]) if order["tokens"] else None,
         artifacts=Path(order["artifacts"]),
+        trust_prediction=order["trust_prediction"],
     )
     _import_torch(order["protocol"]["threads"])
     limit = resource.getrlimit(resource.RLIMIT_AS)
@@ -226,6 +228,8 @@ def _attempt(order: dict[str, Any]) -> dict[str, Any]:
         }
     except UnsupportedError as error:
         outcome = {"status": "unsupported", "reason": str(error)}
+    except PredictedOutOfMemoryError as error:
+        outcome = {"status": "oom", "reason": str(error)}
     except Exception as error:
         resource.setrlimit(resource.RLIMIT_AS, limit)
         status = "oom" if _is_out_of_memory(error) else "error"

@@ -11,6 +11,16 @@ class UnsupportedError(Exception):
     """This device or this software cannot do what the cell asks for; the message is the record's reason."""
 
 
+PREDICTED = "predicted"  # how the reason of a cell begins that was not started
+
+
+class PredictedOutOfMemoryError(Exception):
+    """A cell was not started, because it is predicted not to fit; the message is the record's reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{PREDICTED}: {message}")
+
+
 @dataclass(frozen=True)
 class Setting:
     """What holds for a measurement beside its cell.
@@ -21,6 +31,7 @@ class Setting:
         definition: the other settings that the experiment asked for (`vocabulary`, `size`, …), by name.
         tokens: the prepared token file, or None for synthetic ones.
         artifacts: a stem for files kept beside the record, such as traces; the folder exists.
+        trust_prediction: whether a cell that is predicted not to fit on the device is not even started.
     """
 
     device: str
@@ -28,6 +39,7 @@ class Setting:
     definition: dict[str, Any] = field(default_factory=dict)
     tokens: Path | None = None
     artifacts: Path | None = None
+    trust_prediction: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+rule measure_memory:
+    input:
+        needs("memory"),
+    output:
+        update(
+            "results/{machine}/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},passes~{passes},optimizer~{optimizer}.json"
+        ),
+    log:
+        "results/{machine}/logs/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},passes~{passes},optimizer~{optimizer}.log",
+    priority: priority_of_round
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/measure.py"
+
+
+rule tabulate_memory:
+    input:
+        records("memory"),
+        rendered("tables", "memory"),
+    output:
+        multiext("results/{machine}/tables/memory/peaks", ".csv", ".md"),
+        multiext("results/{machine}/tables/memory/phases", ".csv", ".md"),
+    log:
+        "results/{machine}/logs/tables/memory.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/tabulate.py"
+
+
+rule plot_memory:
+    input:
+        records("memory"),
+        rendered("figures", "memory"),
+    output:
+        report(
+            "results/{machine}/figures/memory/timeline.svg",
+            caption="../report/captions/memory.rst",
+            category="memory",
+        ),
+        "results/{machine}/figures/memory/timeline.png",
+        report(
+            "results/{machine}/figures/memory/sizes.svg",
+            caption="../report/captions/memory.rst",
+            category="memory",
+        ),
+        "results/{machine}/figures/memory/sizes.png",
+        report(
+            "results/{machine}/figures/memory/context.svg",
+            caption="../report/captions/memory.rst",
+            category="memory",
+        ),
+        "results/{machine}/figures/memory/context.png",
+    log:
+        "results/{machine}/logs/figures/memory.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/plot.py"
+
+
+rule memory:
+    input:
+        expand(rules.tabulate_memory.output, machine=MACHINE),
+        expand(rules.plot_memory.output, machine=MACHINE),

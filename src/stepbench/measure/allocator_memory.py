@@ -1,0 +1,138 @@
+"""What a step does allocate: the allocator's own events, as torch's profiler reports them.
+
+The profiler is on from before the model exists: of what was allocated before it began, it would not report the end.
+A CUDA device is asked by its caching allocator as well, whose peaks are the figures that count there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from stepbench.measure import memory
+from stepbench.measure.memory_timeline import Change, Claim, Span, Timeline, WatchedStep, build
+
+DEVICE_TYPES = {"cpu": 0, "cuda": 1}  # c10::DeviceType, as the trace gives it
+MARK = "stepbench memory: "
+PRIMING = "first step"
+MICROSECOND = 1e-6
+SNAPSHOT_EVENTS = 100_000
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen of a step.
+
+    Attributes:
+        timeline: from the allocator's events.
+        allocator_peak_bytes: phase -> what the caching allocator had handed out at most (`cuda`); empty elsewhere.
+    """
+
+    timeline: Timeline
+    allocator_peak_bytes: dict[str, int]
+
+
+def watch(make: Callable[[], WatchedStep], *, device: str, snapshot: Path | None = None) -> Watched:
+    """Run two steps and return the timeline of the second, when gradients and optimizer state exist.
+
+    Args:
+        make: builds the step.
+        device: `cuda` or `cpu`.
+        snapshot: where to write CUDA's memory snapshot of the second step, for torch's viewer. It is a pickle, which
+            this package writes and never reads.
+
+    Raises:
+        ValueError: the device's allocator reports nothing.
+    """
+    if device not in DEVICE_TYPES:
+        raise ValueError(f"`device` must be one of {', '.join(DEVICE_TYPES)}, got {device!r}")
+    peaks: dict[str, int] = {}
+    owned: list[tuple[str, dict[str, list[int]]]] = []
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step = make()
+        with _marked(PRIMING, device):
+            for work in step.phases.values():
+                work()
+        owned.append((PRIMING, _addresses(step.owned())))
+        with _snapshot(snapshot if device == "cuda" else None):
+            for name, work in step.phases.items():
+                memory.reset_peak(device)
+                with _marked(name, device):
+                    work()
+                if (peak := memory.peak_bytes(device)["peak_memory_bytes"]) is not None:
+                    peaks[name] = peak
+                owned.append((name, _addresses(step.owned())))
+    with tempfile.TemporaryDirectory(prefix="stepbench-") as folder:
+        trace = Path(folder, "trace.json")
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_bytes())["traceEvents"]
+    return Watched(read(events, owned, device=device), peaks)
+
+
+def read(
+    events: Iterable[Mapping[str, Any]], owned: Iterable[tuple[str, Mapping[str, Iterable[int]]]], *, device: str
+) -> Timeline:
+    """Return the timeline of a trace.
+
+    Args:
+        events: of a Chrome trace; marks and the allocator's are looked at.
+        owned: for the first step and each phase, by its mark's name, category -> addresses at its end.
+        device: whose allocator.
+
+    Raises:
+        ValueError: a phase has no mark in the trace.
+    """
+    changes, marks = [], {}
+    for event in events:
+        if event.get("name") == "[memory]" and event["args"]["Device Type"] == DEVICE_TYPES[device]:
+            changes.append(Change(float(event["ts"]) * MICROSECOND, event["args"]["Addr"], event["args"]["Bytes"]))
+        elif event.get("ph") == "X" and str(event.get("name")).startswith(MARK):
+            start, end = float(event["ts"]), float(event["ts"]) + float(event["dur"])
+            name = event["name"].removeprefix(MARK)
+            marks[name] = Span(name, start * MICROSECOND, end * MICROSECOND)
+    changes.sort(key=lambda change: change.moment)
+    claims: list[Claim] = []
+    for name, categories in owned:
+        if name not in marks:
+            raise ValueError(f"the trace must hold a mark for each phase, and {name} has none")
+        for category, addresses in categories.items():
+            claims.extend(Claim(marks[name].end, address, category) for address in addresses)
+    spans = sorted((span for span in marks.values() if span.name != PRIMING), key=lambda span: span.start)
+    return build(changes, claims, spans, unit="s")
+
+
+@contextlib.contextmanager
+def _marked(name: str, device: str) -> Iterator[None]:
+    with record_function(f"{MARK}{name}"):
+        yield
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+
+def _addresses(owned: Mapping[str, Iterable[Tensor]]) -> dict[str, list[int]]:
+    return {
+        category: [tensor.untyped_storage().data_ptr() for tensor in tensors] for category, tensors in owned.items()
+    }
+
+
+@contextlib.contextmanager
+def _snapshot(path: Path | None) -> Iterator[None]:
+    """Have CUDA's allocator keep its history meanwhile, and write it to `path`."""
+    if path is None:
+        yield
+        return
+    torch.cuda.memory._record_memory_history(max_entries=SNAPSHOT_EVENTS)
+    try:
+        yield
+        torch.cuda.memory._dump_snapshot(str(path))
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)

@@ -1,0 +1,206 @@
+"""Which operators and kernels a step's time goes to: torch's profiler around each phase.
+
+An operator's self time is what it spends on the host without the operators that it calls; its device time is that of
+the kernels that it launches itself. Where there is no accelerator, operators are all there is, and the host's time is
+the work. Counts and times are per step, over `PROFILED_STEPS` steps.
+
+Named ranges (`torch.profiler.record_function`) are followed into the backward pass: a node of autograd has the sequence
+number of the operator that made it, and so belongs to the range which that operator ran in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.profiler import ProfilerActivity, profile, record_function, schedule
+
+MARK = "stepbench phase: "
+STEP = "step"
+PROFILED_STEPS = 3
+MICROSECOND = 1e-6
+_BACKWARD_NODE = "autograd::engine::evaluate_function: "
+_MAX_NAME = 200  # a templated kernel's name can be a page long
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What one operator costs in one phase of a step."""
+
+    phase: str
+    name: str
+    calls: float
+    self_s: float
+    device_s: float
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one kernel costs in one phase of a step, when launched by one operator."""
+
+    phase: str
+    name: str
+    operator: str
+    calls: float
+    device_s: float
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a named range costs in one phase of a step."""
+
+    phase: str
+    name: str
+    calls: float
+    host_s: float
+    device_s: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was seen.
+
+    Attributes:
+        phase_s: phase -> the seconds of each profiled step, on the host's clock; `step` is all of them.
+        operators: by phase and name.
+        kernels: by phase, name and operator; none without an accelerator.
+        ranges: by phase and name.
+    """
+
+    phase_s: dict[str, list[float]]
+    operators: list[Operator]
+    kernels: list[Kernel]
+    ranges: list[Range]
+
+    def details(self) -> dict[str, Any]:
+        """Return the lists as a record keeps them."""
+        return {name: [asdict(each) for each in getattr(self, name)] for name in ("operators", "kernels", "ranges")}
+
+
+def run(
+    phases: Mapping[str, Callable[[], object]],
+    *,
+    device: str,
+    ranges: str,
+    trace: Path | None = None,
+) -> Profile:
+    """Profile `PROFILED_STEPS` steps after one that the profiler warms up with; the caller has warmed the step up.
+
+    Args:
+        phases: name -> work, in their order; `PROFILED_STEPS + 1` steps are run.
+        device: `cuda`, `mps` or `cpu`.
+        ranges: how the names of the ranges to follow begin.
+        trace: where to write the Chrome trace, a path that ends in `.json.gz`.
+    """
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
+    rounds = schedule(wait=0, warmup=1, active=PROFILED_STEPS, repeat=1)
+    with profile(activities=activities, schedule=rounds, acc_events=True) as profiler:
+        for _ in range(PROFILED_STEPS + 1):
+            with record_function(f"{MARK}{STEP}"):
+                for name, work in phases.items():
+                    with record_function(f"{MARK}{name}"):
+                        work()
+                        if device == "cuda":
+                            torch.cuda.synchronize()
+            profiler.step()
+    if trace is not None:
+        profiler.export_chrome_trace(str(trace))
+    return read(profiler.events() or [], list(phases), ranges=ranges)
+
+
+def read(events: Iterable[Any], phases: Iterable[str], *, ranges: str) -> Profile:
+    """Return what the profiler's events say, per step.
+
+    Args:
+        events: `torch.autograd.profiler_util.FunctionEvent`s.
+        phases: the phases to look for.
+        ranges: how the names of the ranges to follow begin.
+
+    Raises:
+        ValueError: a phase was not seen.
+    """
+    on_host = [event for event in events if event.device_type == DeviceType.CPU]
+    spans = _spans(on_host, [*phases, STEP])
+    inside = [(phase, event) for event in on_host if (phase := _phase(event, spans)) is not None]
+    steps = len(spans[STEP])
+    return Profile(
+        phase_s={name: [(end - start) * MICROSECOND for start, end in found] for name, found in spans.items()},
+        operators=_operators(inside, steps),
+        kernels=_kernels(inside, steps),
+        ranges=_ranges(inside, steps, ranges),
+    )
+
+
+def _spans(events: Iterable[Any], names: Iterable[str]) -> dict[str, list[tuple[float, float]]]:
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for event in events:
+        name = event.name.removeprefix(MARK)
+        if event.name.startswith(MARK) and name in found:
+            found[name].append((event.time_range.start, event.time_range.end))
+    if missing := [name for name, spans in found.items() if not spans]:
+        raise ValueError(f"the profiler must have seen each phase, and has not seen {missing[0]}")
+    return found
+
+
+def _phase(event: Any, spans: Mapping[str, list[tuple[float, float]]]) -> str | None:
+    """Return the phase that an event began in, by time: a backward pass on a GPU runs in a thread of its own."""
+    if event.name.startswith((MARK, "ProfilerStep#")):
+        return None
+    for name, found in spans.items():
+        if name != STEP and any(start <= event.time_range.start < end for start, end in found):
+            return name
+    return None
+
+
+def _operators(inside: Iterable[tuple[str, Any]], steps: int) -> list[Operator]:
+    totals: dict[tuple[str, str], list[float]] = {}
+    for phase, event in inside:
+        total = totals.setdefault((phase, event.name[:_MAX_NAME]), [0.0, 0.0, 0.0])
+        total[0] += 1
+        total[1] += max(0.0, event.self_cpu_time_total) * MICROSECOND
+        total[2] += sum(kernel.duration for kernel in event.kernels) * MICROSECOND
+    found = [Operator(*key, *(part / steps for part in total)) for key, total in totals.items()]
+    return sorted(found, key=lambda each: -(each.self_s + each.device_s))
+
+
+def _kernels(inside: Iterable[tuple[str, Any]], steps: int) -> list[Kernel]:
+    totals: dict[tuple[str, str, str], list[float]] = {}
+    for phase, event in inside:
+        for kernel in event.kernels:
+            total = totals.setdefault((phase, kernel.name[:_MAX_NAME], event.name[:_MAX_NAME]), [0.0, 0.0])
+            total[0] += 1
+            total[1] += kernel.duration * MICROSECOND
+    found = [Kernel(*key, *(part / steps for part in total)) for key, total in totals.items()]
+    return sorted(found, key=lambda each: -each.device_s)
+
+
+def _ranges(inside: list[tuple[str, Any]], steps: int, prefix: str) -> list[Range]:
+    totals: dict[tuple[str, str], list[float]] = {}
+    range_of: dict[int, str] = {}
+    for phase, event in inside:
+        if event.name.startswith(prefix):
+            name = event.name.removeprefix(prefix)
+            _add(totals, (phase, name), event)
+            range_of |= {each.sequence_nr: name for each in _family(event) if each.sequence_nr >= 0}
+    for phase, event in inside:
+        if event.name.startswith(_BACKWARD_NODE) and event.sequence_nr in range_of:
+            _add(totals, (phase, range_of[event.sequence_nr]), event)
+    return [Range(*key, *(part / steps for part in total)) for key, total in totals.items()]
+
+
+def _add(totals: dict[tuple[str, str], list[float]], key: tuple[str, str], event: Any) -> None:
+    total = totals.setdefault(key, [0.0, 0.0, 0.0])
+    total[0] += 1
+    total[1] += event.cpu_time_total * MICROSECOND
+    total[2] += sum(kernel.duration for each in _family(event) for kernel in each.kernels) * MICROSECOND
+
+
+def _family(event: Any) -> Iterator[Any]:
+    """Yield an event and all that it called."""
+    yield event
+    for child in event.cpu_children:
+        yield from _family(child)

@@ -1,0 +1,29 @@
+"""Naive attention with a name around each of its parts, so that a profiler can tell them apart.
+
+It computes what `stepbench.kernels.naive` computes, in the same order; a test holds the two against each other. The
+kernels themselves carry no names: entering a range costs a microsecond, and what is timed elsewhere must not pay it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+SCORES, SOFTMAX, VALUES = PARTS = ("scores", "softmax", "values")
+MARK = "stepbench attention: "
+
+
+def ranged_attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
+    """Attend over `[B, H, T, D]` in the inputs' dtype, with as many keys as queries; scores are scaled by 1/√D."""
+    with record_function(f"{MARK}{SCORES}"):
+        scores_BHTT = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1]))
+        if is_causal:
+            positions_T = torch.arange(q.shape[-2], device=q.device)
+            scores_BHTT = scores_BHTT.masked_fill(~(positions_T[None, :] <= positions_T[:, None]), -torch.inf)
+    with record_function(f"{MARK}{SOFTMAX}"):
+        probabilities_BHTT = scores_BHTT.softmax(dim=-1)
+    with record_function(f"{MARK}{VALUES}"):
+        return probabilities_BHTT @ v
