@@ -24,7 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepbench import cells, config, fingerprint, lifeline, records
+import yaml
+
+from stepbench import cells, fingerprint, lifeline, records
 from stepbench import lock as locks
 from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
@@ -49,7 +51,7 @@ def measure_cell(bench: Bench, name: str, cell: Any, *, log: Path | None = None)
     """
     bench.forget_source()
     before = bench.fingerprint(name, cell)
-    settings_before = _settings_on_disk(bench)
+    settings_before = _on_disk(bench)
     path = bench.root / bench.path(name, cell)
     log = log or bench.root / "results" / bench.machine / "logs" / name / f"{cells.name(cell)}.log"
     for folder in (path.parent, log.parent):
@@ -62,7 +64,7 @@ def measure_cell(bench: Bench, name: str, cell: Any, *, log: Path | None = None)
         facts["after"] = environment.state(bench.device)
     bench.forget_source()
     changes = fingerprint.difference(before, bench.fingerprint(name, cell))
-    changes += [] if settings_before == _settings_on_disk(bench) else ["config.yaml was edited"]
+    changes += _edited(bench, settings_before)
     if changes:
         outcome = {
             "status": "error",
@@ -90,15 +92,25 @@ def measure_cell(bench: Bench, name: str, cell: Any, *, log: Path | None = None)
     return record
 
 
-def _settings_on_disk(bench: Bench) -> list[str | None]:
-    """Return a digest of each configuration file, with comments and layout left out."""
-    found: list[str | None] = []
-    for file in bench.files:
-        try:
-            found.append(fingerprint.digest(json.dumps(config.load(file), sort_keys=True)))
-        except ValueError:  # half written by an editor, perhaps; it is not what it was
-            found.append(None)
-    return found
+def _on_disk(bench: Bench) -> list[bytes | None]:
+    """Return the bytes of each configuration file."""
+    return [file.read_bytes() if file.exists() else None for file in bench.files]
+
+
+def _edited(bench: Bench, before: list[bytes | None]) -> list[str]:
+    """Say whether a configuration file says something else than `before`; comments and layout do not count."""
+    for file, old in zip(bench.files, before, strict=True):
+        new = file.read_bytes() if file.exists() else None
+        if old != new and (old is None or new is None or _meaning(old) != _meaning(new)):
+            return [f"{file.name} was edited"]
+    return []
+
+
+def _meaning(text: bytes) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:  # half written by an editor, perhaps; it is not what it was
+        return text
 
 
 @contextlib.contextmanager

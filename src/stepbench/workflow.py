@@ -68,7 +68,8 @@ def start_run(bench: Bench) -> None:
 def bench_of(snakemake: Any) -> Bench:
     """Return the bench of a rule's script."""
     home = Path(snakemake.scriptdir).parent
-    return Bench(snakemake.config, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"])
+    files = [home / "config.yaml"]
+    return Bench(snakemake.config, root=Path.cwd(), schema=home / SCHEMA, files=files, checked=True)
 
 
 def measure(snakemake: Any) -> None:
