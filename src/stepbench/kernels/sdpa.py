@@ -1,10 +1,10 @@
 """torch.nn.functional.scaled_dot_product_attention: torch's own choice, and each of its backends by name.
 
-A named backend is the only one allowed while it runs. Where torch finds that it cannot, that is an `UnsupportedAttention`
-with torch's reasons, never another backend under its name.
+A named backend is the only one allowed while it runs. Where torch finds that it cannot, that is an
+`UnsupportedAttention` with torch's reasons, never another backend under its name.
 
-Trap: torch aligns ``is_causal`` at the first key, this package at the last one. They agree where Tq = Tk. Elsewhere flash
-and efficient get torch's lower-right bias, which their kernels know, and the others an explicit mask.
+Trap: torch aligns ``is_causal`` at the first key, this package at the last one. They agree where Tq = Tk. Elsewhere
+flash and efficient get torch's lower-right bias, which their kernels know, and the others an explicit mask.
 """
 
 import contextlib
