@@ -38,7 +38,7 @@ from stepbench.kernels.triton.tiles import (
 # Rows, columns, warps, stages.
 _SHAPES = {
     "forward": itertools.product((64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)),
-    "backward_keys": itertools.product((32, 64, 128), (64, 128), (4, 8), (2, 3)),
+    "backward_keys": itertools.product((16, 32, 64, 128), (64, 128), (4, 8), (2, 3)),
     "backward_queries": itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3)),
     "backward_fused": itertools.product((32, 64, 128), (64, 128), (4, 8), (2, 3)),
 }
