@@ -15,12 +15,14 @@ def interpreted() -> Iterator[Call]:
         yield call
 
 
-# These look at compiled kernels at their shipped tile shapes, and `tiles.json` does not hold any yet: see docs/log.md.
+# These look at compiled kernels at their shipped tile shapes, and `tiles.json` does not hold all yet: see docs/log.md.
 NEED_TILES = ["test_launch.py", "test_resources.py", "test_tiles.py", "test_tune.py"]
 TILES = Path(__file__).parents[2] / "src/stepbench/kernels/triton/tiles.json"
-collect_ignore = [] if json.loads(TILES.read_text()) else NEED_TILES
+collect_ignore = [] if {"sm_80", "sm_90", "sm_100"} <= json.loads(TILES.read_text()).keys() else NEED_TILES
 
 
 def pytest_report_header() -> str | None:
     """Say aloud what is left out."""
-    return f"left out, because tiles.json is empty: {', '.join(collect_ignore)}" if collect_ignore else None
+    return (
+        f"left out, because tiles.json lacks an architecture: {', '.join(collect_ignore)}" if collect_ignore else None
+    )
