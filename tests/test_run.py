@@ -12,6 +12,7 @@ import torch
 import yaml
 from tests.test_bench import CELL, PATH, ROOT, SETTINGS
 
+from stepbench import attempt as attempts
 from stepbench import config, records, run
 from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
@@ -132,7 +133,7 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
     def attempt_(measure: Callable[[Numerics, Setting], Measurement], **changes: Any) -> dict[str, Any]:
         real = experiments.load("numerics")
         fake = type("Fake", (), {"cell": real.cell, "measure": staticmethod(measure)})
-        monkeypatch.setattr(run.experiments, "load", lambda _: fake)
+        monkeypatch.setattr(attempts.experiments, "load", lambda _: fake)
         cell = Numerics("accumulation")
         monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
         order = {
@@ -149,7 +150,7 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
             **changes,
         }
         assert real.cell is type(cell)
-        return run._attempt(json.loads(json.dumps(order)))
+        return attempts.attempt(json.loads(json.dumps(order)))
 
     return attempt_
 

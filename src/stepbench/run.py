@@ -1,7 +1,7 @@
 """Measure one cell, in a process of its own, and write its record whatever happens.
 
 The parent (`measure_cell`) imports no torch. It takes the fingerprint, holds the device, starts a child, waits for it,
-for the deadline or for the death of whoever started it, and writes the record. The child (`python -m stepbench.run`)
+for the deadline or for the death of whoever started it, and writes the record. The child (`python -m stepbench.attempt`)
 does nothing but measure. So a cell that raises, runs out of memory, hangs or is killed ends as a record with a reason.
 """
 
@@ -10,16 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import errno
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,6 @@ import yaml
 from stepbench import cells, fingerprint, lifeline, records
 from stepbench import lock as locks
 from stepbench.bench import Bench
-from stepbench.experiments import experiment as experiments
 from stepbench.measure import environment
 
 
@@ -136,7 +132,7 @@ def _supervise(bench: Bench, name: str, cell: Any, *, log: Path, lock: int) -> d
         order, answer = Path(folder, "order.json"), Path(folder, "answer.json")
         order.write_text(json.dumps(_order(bench, name, cell, answer)), encoding="utf-8")
         child = subprocess.Popen(
-            [sys.executable, "-m", "stepbench.run", str(order)],
+            [sys.executable, "-m", "stepbench.attempt", str(order)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -196,77 +192,3 @@ def _death(returncode: int, kills_before: int | None, log: Path) -> dict[str, An
         "status": "error",
         "reason": f"the measuring process left with exit code {returncode} and no result: {last}",
     }
-
-
-# -- the child ---------------------------------------------------------------------------------------------------------
-
-
-def _main(order_path: str) -> None:
-    order = json.loads(Path(order_path).read_text(encoding="utf-8"))
-    lifeline.die_with_parent(order["parent"])
-    outcome = _attempt(order)
-    records.write_atomically(Path(order["answer"]), json.dumps(outcome))
-
-
-def _attempt(order: dict[str, Any]) -> dict[str, Any]:
-    """Measure, and turn whatever happens into a record's fields."""
-    from stepbench.measure.measurement import Setting, UnsupportedError
-
-    experiment = experiments.load(order["experiment"])
-    cell = cells.parse(experiment.cell, order["cell"])
-    setting = Setting(
-        device=order["device"],
-        protocol=order["protocol"],
-        definition=order["definition"],
-        tokens=Path(order["tokens"]) if order["tokens"] else None,
-        artifacts=Path(order["artifacts"]),
-    )
-    _import_torch(order["protocol"]["threads"])
-    limit = resource.getrlimit(resource.RLIMIT_AS)
-    if order["host_memory_gib"] is not None and order["device"] == "cpu":
-        # Not with CUDA, which reserves address space by the terabyte.
-        resource.setrlimit(resource.RLIMIT_AS, (int(order["host_memory_gib"] * 2**30), limit[1]))
-    start = time.perf_counter()
-    try:
-        measured = experiment.measure(cell, setting)
-        outcome: dict[str, Any] = {
-            "status": "ok",
-            "samples": measured.samples,
-            "scalars": measured.scalars,
-            "details": measured.details,
-            "protocol": measured.protocol,
-        }
-    except UnsupportedError as error:
-        outcome = {"status": "unsupported", "reason": str(error)}
-    except Exception as error:
-        resource.setrlimit(resource.RLIMIT_AS, limit)
-        status = "oom" if _is_out_of_memory(error) else "error"
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        outcome = {"status": status, "reason": reason, "traceback": traceback.format_exc()}
-    resource.setrlimit(resource.RLIMIT_AS, limit)
-    return {**outcome, "duration_s": time.perf_counter() - start}
-
-
-def _import_torch(threads: int) -> None:
-    """Import torch before the clock of `duration_s` starts, and set the threads that the protocol asks for."""
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    # The CPU allocator raises a plain RuntimeError; its text is all there is to tell it by.
-    text = str(error)
-    on_cpu = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "Cannot allocate memory" in text)
-    mapping = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or on_cpu or mapping
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])
