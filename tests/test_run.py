@@ -25,10 +25,20 @@ OK = {"status": "ok", "samples": {"step_s": [0.1]}, "scalars": {}, "details": {}
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(run.tempfile, "gettempdir", lambda: str(tmp_path))  # the device's lock is this test's own
+    monkeypatch.setattr(run, "Attempt", Unstarted)
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(SETTINGS))
     return Bench(SETTINGS, root=tmp_path, schema=ROOT / config.SCHEMA, files=[file])
+
+
+class Unstarted:
+    """Stands in for a measuring process that is never asked anything."""
+
+    def __init__(self, log: Path) -> None:
+        assert log.suffix == ".log"
+
+    def end(self) -> None:
+        pass
 
 
 def supervised(
@@ -133,11 +143,10 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
     def attempt_(measure: Callable[[Numerics, Setting], Measurement], **changes: Any) -> dict[str, Any]:
         real = experiments.load("numerics")
         fake = type("Fake", (), {"cell": real.cell, "measure": staticmethod(measure)})
-        monkeypatch.setattr(attempts.experiments, "load", lambda _: fake)
+        monkeypatch.setattr(experiments, "load", lambda _: fake)
         cell = Numerics("accumulation")
         monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
         order = {
-            "parent": 0,
             "experiment": "numerics",
             "cell": "case~accumulation",
             "answer": "",

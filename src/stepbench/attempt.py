@@ -1,7 +1,7 @@
-"""The process that measures one cell and does nothing else: `python -m stepbench.attempt order.json`.
+"""The process that measures one cell and does nothing else: `python -m stepbench.attempt <parent's process id>`.
 
-It is started by `stepbench.run`, once for each cell. Whatever its experiment does becomes the outcome that it leaves:
-a measurement, or a status with a reason. It imports little, because every cell pays for that.
+`stepbench.run` needs one for each cell. It imports torch, which takes 2 s, while its parent finds out what to ask; then
+it reads its order, measures, and leaves an outcome: a measurement, or a status with a reason.
 """
 
 from __future__ import annotations
@@ -11,23 +11,78 @@ import gc
 import json
 import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stepbench import cells, lifeline, records
-from stepbench.experiments import experiment as experiments
-from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench import lifeline, lock
+
+# Another number of threads would be another measurement: the protocol says how many, not whoever starts this.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def main(order_path: str) -> NoReturn:
-    """Carry out the order that a file holds, and leave."""
-    order = json.loads(Path(order_path).read_text(encoding="utf-8"))
-    lifeline.die_with_parent(order["parent"])
-    outcome = attempt(order)
-    records.write_atomically(Path(order["answer"]), json.dumps(outcome))
+class Attempt:
+    """A measuring process that has been started, holds this host's devices, and waits for its order.
+
+    Args:
+        log: where its output goes; the folder is made.
+
+    Waits while another process of this user measures on this host.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = Path(tempfile.gettempdir(), f"stepbench-{os.getuid()}.lock")
+        self._lock = lock.hold(file, "this host", wait=True)
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stepbench.attempt", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                # It keeps the lock too: it may outlive this process by a moment.
+                pass_fds=(self._lock,),
+                env={name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES},
+            )
+
+    def order(self, order: dict[str, Any]) -> None:
+        """Say what to measure, once. A process that is dead already is found so by who waits for it."""
+        assert self.process.stdin  # noqa: S101 - for the type checker
+        try:
+            self.process.stdin.write(json.dumps(order).encode())
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def end(self) -> None:
+        """End the process and all that it has started, and give the devices back."""
+        lifeline.kill_group(self.process)
+        os.close(self._lock)
+
+
+# -- in the process ----------------------------------------------------------------------------------------------------
+
+
+def main(parent: int) -> NoReturn:
+    """Wait for an order, carry it out, and leave."""
+    lifeline.die_with_parent(parent)
+    gc.disable()  # it finds nothing in half a million objects that stay, and takes a quarter of the import's 2 s
+    import torch  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+    if text := sys.stdin.read():
+        order = json.loads(text)
+        from stepbench import records
+
+        outcome = attempt(order)
+        records.write_atomically(Path(order["answer"]), json.dumps(outcome))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # the kernel frees a model in no time; Python's way through all of torch's modules takes up to a second
@@ -35,6 +90,13 @@ def main(order_path: str) -> NoReturn:
 
 def attempt(order: dict[str, Any]) -> dict[str, Any]:
     """Measure, and turn whatever happens into a record's fields."""
+    # Late: what a number depends on is read after its fingerprint was taken.
+    import torch
+
+    from stepbench import cells
+    from stepbench.experiments import experiment as experiments
+    from stepbench.measure.measurement import Setting, UnsupportedError
+
     experiment = experiments.load(order["experiment"])
     cell = cells.parse(experiment.cell, order["cell"])
     setting = Setting(
@@ -44,7 +106,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
         tokens=Path(order["tokens"]) if order["tokens"] else None,
         artifacts=Path(order["artifacts"]),
     )
-    _import_torch(order["protocol"]["threads"])
+    torch.set_num_threads(order["protocol"]["threads"])
     limit = resource.getrlimit(resource.RLIMIT_AS)
     if order["host_memory_gib"] is not None and order["device"] == "cpu":
         # Not with CUDA, which reserves address space by the terabyte.
@@ -70,16 +132,6 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
     return {**outcome, "duration_s": time.perf_counter() - start}
 
 
-def _import_torch(threads: int) -> None:
-    """Import torch before the clock of `duration_s` starts, and set the threads that the protocol asks for."""
-    gc.disable()  # it finds nothing in half a million objects that stay, and takes a quarter of the import's 2 s
-    import torch
-
-    gc.freeze()
-    gc.enable()
-    torch.set_num_threads(threads)
-
-
 def _is_out_of_memory(error: BaseException) -> bool:
     import torch
 
@@ -95,4 +147,4 @@ def _first_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(int(sys.argv[1]))

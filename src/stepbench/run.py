@@ -1,42 +1,39 @@
 """Measure one cell, in a process of its own, and write its record whatever happens.
 
-The parent (`measure_cell`) imports no torch. It takes the fingerprint, holds the device, starts a child, waits for it,
-for the deadline or for the death of whoever started it, and writes the record. The child (`python -m stepbench.attempt`)
-does nothing but measure. So a cell that raises, runs out of memory, hangs or is killed ends as a record with a reason.
+This module imports no torch. It takes the fingerprint, tells a child what to measure, waits for it, for the deadline or
+for the death of whoever started it, and writes the record. The child (`stepbench.attempt`) does nothing but measure. So
+a cell that raises, runs out of memory, hangs or is killed ends as a record with a reason.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stepbench import cells, fingerprint, lifeline, records
-from stepbench import lock as locks
+from stepbench.attempt import Attempt
 from stepbench.bench import Bench
 from stepbench.measure import environment
 
 
-def measure_cell(bench: Bench, name: str, cell: Any, *, log: Path | None = None) -> records.Record:
+def measure_cell(bench: Bench, name: str, cell: Any, *, attempt: Attempt | None = None) -> records.Record:
     """Measure a cell and write its record.
 
     Args:
         bench: the configuration.
         name: the experiment.
         cell: one of its cells, in the configured grid or not.
-        log: where the measuring process' output goes; beside the machine's other logs where None.
+        attempt: the process to measure in, which is ended; where None, one is started whose output goes beside the
+            machine's other logs.
 
     Returns:
         The record that was written.
@@ -45,19 +42,20 @@ def measure_cell(bench: Bench, name: str, cell: Any, *, log: Path | None = None)
         ValueError: the cell names a size that config.yaml does not have.
         OSError: the record cannot be written (no space, no permission).
     """
-    bench.forget_source()
-    before = bench.fingerprint(name, cell)
-    settings_before = _on_disk(bench)
-    path = bench.root / bench.path(name, cell)
-    log = log or bench.root / "results" / bench.machine / "logs" / name / f"{cells.name(cell)}.log"
-    for folder in (path.parent, log.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    with _device_held(bench) as lock:
+    attempt = attempt or Attempt(bench.root / "results" / bench.machine / "logs" / name / f"{cells.name(cell)}.log")
+    try:
+        bench.forget_source()
+        before = bench.fingerprint(name, cell)
+        settings_before = _on_disk(bench)
+        path = bench.root / bench.path(name, cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         facts = environment.describe(bench.device, bench.root)
         facts["before"] = environment.state(bench.device)
-        outcome = _supervise(bench, name, cell, log=log, lock=lock)
+        outcome = _supervise(bench, name, cell, attempt)
         facts["after"] = environment.state(bench.device)
+    finally:
+        attempt.end()
     bench.forget_source()
     changes = fingerprint.difference(before, bench.fingerprint(name, cell))
     changes += _edited(bench, settings_before)
@@ -109,51 +107,25 @@ def _meaning(text: bytes) -> Any:
         return text
 
 
-@contextlib.contextmanager
-def _device_held(bench: Bench) -> Iterator[int]:
-    """Hold this host's device, waiting for whoever else measures on it, and yield the lock's descriptor."""
-    lock = locks.hold(
-        Path(tempfile.gettempdir(), f"stepbench-{os.getuid()}-{bench.device}.lock"),
-        f"the {bench.device} device",
-        wait=True,
-    )
-    try:
-        yield lock
-    finally:
-        os.close(lock)
-
-
-def _supervise(bench: Bench, name: str, cell: Any, *, log: Path, lock: int) -> dict[str, Any]:
-    """Run the child and return the record's fields that tell how it went."""
+def _supervise(bench: Bench, name: str, cell: Any, attempt: Attempt) -> dict[str, Any]:
+    """Have the child measure and return the record's fields that tell how it went."""
     limits = bench.settings["limits"]
     start = time.monotonic()
     kills = environment.oom_kills()
-    with tempfile.TemporaryDirectory(prefix="stepbench-") as folder, log.open("wb") as output:
-        order, answer = Path(folder, "order.json"), Path(folder, "answer.json")
-        order.write_text(json.dumps(_order(bench, name, cell, answer)), encoding="utf-8")
-        child = subprocess.Popen(
-            [sys.executable, "-m", "stepbench.attempt", str(order)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            # The child keeps the device's lock too: it may outlive this process by a moment.
-            pass_fds=(lock,),
-            env={**os.environ, "OMP_NUM_THREADS": str(bench.threads), "MKL_NUM_THREADS": str(bench.threads)},
-        )
-        try:
-            end = lifeline.wait(child, deadline_s=limits["time_s"], watched=_watched(bench))
-        finally:
-            lifeline.kill_group(child)
+    with tempfile.TemporaryDirectory(prefix="stepbench-") as folder:
+        answer = Path(folder, "answer.json")
+        attempt.order(_order(bench, name, cell, answer))
+        end = lifeline.wait(attempt.process, deadline_s=limits["time_s"], watched=_watched(bench))
+        duration_s = time.monotonic() - start
+        lifeline.kill_group(attempt.process)
         if end == "orphaned":
             raise SystemExit(lifeline.ORPHANED_EXIT_CODE)
-        duration_s = time.monotonic() - start
         if end == "deadline":
             reason = f"no result after {limits['time_s']} s (`limits.time_s`)"
             return {"status": "timeout", "reason": reason, "duration_s": duration_s}
         if answer.exists():
             return json.loads(answer.read_text(encoding="utf-8"))
-    return {**_death(child.returncode, kills, log), "duration_s": duration_s}
+    return {**_death(attempt.process.returncode, kills, attempt.log), "duration_s": duration_s}
 
 
 def _watched(bench: Bench) -> tuple[int, ...]:
@@ -165,7 +137,6 @@ def _watched(bench: Bench) -> tuple[int, ...]:
 def _order(bench: Bench, name: str, cell: Any, answer: Path) -> dict[str, Any]:
     stem = bench.root / bench.path(name, cell).with_suffix("")
     return {
-        "parent": os.getpid(),
         "experiment": name,
         "cell": cells.name(cell),
         "answer": str(answer),

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import psutil
 
 from stepbench import cells, progress, records, run, staleness
+from stepbench.attempt import Attempt
 from stepbench.bench import STATE_FOLDER, Bench
 from stepbench.config import SCHEMA, ConfigError
 from stepbench.experiments import experiment as experiments
@@ -78,15 +79,15 @@ def bench_of(snakemake: Any) -> Bench:
     return Bench(snakemake.config, root=Path.cwd(), schema=home / SCHEMA, files=files, checked=True)
 
 
-def measure(snakemake: Any) -> None:
-    """Measure the cell of a measuring rule's job."""
+def measure(snakemake: Any, attempt: Attempt) -> None:
+    """Measure the cell of a measuring rule's job in a process that is started already."""
     # Without this Python ends at once and the measuring process has to learn of it from the kernel.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
     bench = bench_of(snakemake)
     experiment, cell = bench.locate(snakemake.output[0])
     report = progress.Progress(bench, experiment.name, cell)
     report.begin()
-    record = run.measure_cell(bench, experiment.name, cell, log=Path(snakemake.log[0]))
+    record = run.measure_cell(bench, experiment.name, cell, attempt=attempt)
     report.end(record)
 
 
