@@ -85,7 +85,7 @@ def measure(snakemake: Any, attempt: Attempt) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
     bench = bench_of(snakemake)
     experiment, cell = bench.locate(snakemake.output[0])
-    report = progress.Progress(bench, experiment.name, cell)
+    report = progress.Progress(bench, experiment.name, cell, run=_started(bench))
     report.begin()
     record = run.measure_cell(bench, experiment.name, cell, attempt=attempt)
     report.end(record)
@@ -148,13 +148,10 @@ def write_up(snakemake: Any) -> None:
 def _run_facts(bench: Bench) -> dict[str, Any] | None:
     """Return what the last run that measured anything cost, and keep it for the runs that only render."""
     kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
-    try:
-        started = json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
-    except FileNotFoundError:
-        started = None
+    started = _started(bench)
     found = [bench.state(name, cell).record for name in bench.names for cell in bench.grid(name)]
     measured = [record for record in found if record is not None and started and record.started >= started]
-    if measured:
+    if measured and started:
         wall_s = time.time() - datetime.datetime.fromisoformat(started).timestamp()
         inside_s = sum(record.duration_s for record in measured)
         facts = {
@@ -167,6 +164,14 @@ def _run_facts(bench: Bench) -> dict[str, Any] | None:
         records.write_atomically(kept, json.dumps(facts))
         return facts
     return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
+
+
+def _started(bench: Bench) -> str | None:
+    """Return when this run began."""
+    try:
+        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
+    except FileNotFoundError:
+        return None
 
 
 def _process_start() -> str:
