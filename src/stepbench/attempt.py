@@ -23,6 +23,8 @@ from stepbench import lifeline, lock
 
 # Another number of threads would be another measurement: the protocol says how many, not whoever starts this.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# Python's 700 would have it search for garbage in most steps, and ten times as often while torch.compile is imported.
+ALLOCATIONS_BETWEEN_COLLECTIONS = 10_000
 
 
 class Attempt:
@@ -83,6 +85,7 @@ def main(parent: int) -> NoReturn:
 
     gc.freeze()
     gc.enable()
+    gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     if text := sys.stdin.read():
         order = json.loads(text)
         from stepbench import records
