@@ -14,6 +14,7 @@ include: "rules/data.smk"
 include: "rules/ceilings.smk"
 include: "rules/end_to_end.smk"
 include: "rules/warmup.smk"
+include: "rules/attention.smk"
 include: "rules/numerics.smk"
 include: "rules/writeup.smk"
 

@@ -50,15 +50,20 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
 def wildcards_of(bench: Bench) -> dict[str, str]:
     """Return the pattern of each wildcard: this machine's own name, and the axes of all experiments by their types.
 
+    Where two experiments have an axis of one name with other words to choose from, either is let through; which of them
+    a cell may have is checked when its path is read (`cells.parse`).
+
     Raises:
         TypeError: two experiments have an axis of one name with two types.
     """
-    found = {"machine": re.escape(bench.machine)}
+    found: dict[str, dict[str, type]] = {}
     for name in experiments.names():
         for axis in cells.axes(experiments.load(name).cell):
-            if found.setdefault(axis.name, axis.pattern) != axis.pattern:
+            patterns = found.setdefault(axis.name, {})
+            patterns[axis.pattern] = axis.type
+            if set(patterns.values()) != {axis.type}:
                 raise TypeError(f"axis `{axis.name}` of {name} must have the type that it has in other experiments")
-    return found
+    return {"machine": re.escape(bench.machine)} | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
 def start_run(bench: Bench) -> None:

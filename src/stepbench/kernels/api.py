@@ -1,6 +1,6 @@
 """One attention operator, many implementations: the contract, its checks, and the list of names.
 
-A new implementation is one file that defines an `Implementation`, and one line in `IMPLEMENTATIONS`. The file is
+A new implementation is one file that defines an `Implementation`, and one line in `names.IMPLEMENTATIONS`. The file is
 imported when it is first asked for, so that a machine without Triton can use the rest.
 """
 
@@ -23,23 +23,9 @@ from stepbench.kernels.contract import (
     UnsupportedAttention,
     name_of,
 )
+from stepbench.kernels.names import IMPLEMENTATIONS
 
 __all__ = ["IMPLEMENTATIONS", "NoSecondDerivative", "UnsupportedAttention", "attention", "bind", "unsupported_reason"]
-
-IMPLEMENTATIONS: dict[str, str] = {
-    "naive": "stepbench.kernels.naive:IMPLEMENTATION",
-    "reference": "stepbench.kernels.reference:IMPLEMENTATION",
-    "tiled": "stepbench.kernels.tiled:IMPLEMENTATION",
-    "triton": "stepbench.kernels.triton:TWO_PASSES",
-    "triton_atomics": "stepbench.kernels.triton:ATOMICS",
-    "compiled": "stepbench.kernels.compiled:IMPLEMENTATION",
-    "sdpa": "stepbench.kernels.sdpa:SDPA",
-    "sdpa_math": "stepbench.kernels.sdpa:MATH",
-    "sdpa_flash": "stepbench.kernels.sdpa:FLASH",
-    "sdpa_cudnn": "stepbench.kernels.sdpa:CUDNN",
-    "sdpa_efficient": "stepbench.kernels.sdpa:EFFICIENT",
-    "flex": "stepbench.kernels.flex:IMPLEMENTATION",
-}
 
 
 def attention(
