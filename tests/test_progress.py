@@ -57,5 +57,22 @@ def test_the_end_says_how_it_went(
     bench: Bench, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], said: str
 ) -> None:
     cell = Warmup("nano", 1)
-    Progress(bench, "warmup", cell).end(record(bench, cell, **changes))
-    assert capsys.readouterr().err.strip() == said
+    told = Progress(bench, "warmup", cell)
+    told.begin()
+    told.end(record(bench, cell, **changes))
+    assert capsys.readouterr().err.splitlines()[1].strip() == said
+
+
+def test_a_run_looks_at_all_records_once(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Warmup("nano", 0), Warmup("nano", 1)
+    told = Progress(bench, "warmup", first, run="today")
+    told.begin()
+    told.end(record(bench, first, duration_s=30.0))
+    monkeypatch.setattr(Bench, "state", None)
+    Progress(bench, "warmup", second, run="today").begin()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("[2/5] measuring warmup size~nano,warmup~1,replicate~0 (3 left, about 60 s")
+    with pytest.raises(TypeError):
+        Progress(bench, "warmup", second, run="tomorrow").begin()

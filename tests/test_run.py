@@ -12,6 +12,7 @@ import torch
 import yaml
 from tests.test_bench import CELL, PATH, ROOT, SETTINGS
 
+from stepbench import attempt as attempts
 from stepbench import config, records, run
 from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
@@ -24,10 +25,20 @@ OK = {"status": "ok", "samples": {"step_s": [0.1]}, "scalars": {}, "details": {}
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(run.tempfile, "gettempdir", lambda: str(tmp_path))  # the device's lock is this test's own
+    monkeypatch.setattr(run, "Attempt", Unstarted)
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(SETTINGS))
     return Bench(SETTINGS, root=tmp_path, schema=ROOT / config.SCHEMA, files=[file])
+
+
+class Unstarted:
+    """Stands in for a measuring process that is never asked anything."""
+
+    def __init__(self, log: Path) -> None:
+        assert log.suffix == ".log"
+
+    def end(self) -> None:
+        pass
 
 
 def supervised(
@@ -132,11 +143,10 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
     def attempt_(measure: Callable[[Numerics, Setting], Measurement], **changes: Any) -> dict[str, Any]:
         real = experiments.load("numerics")
         fake = type("Fake", (), {"cell": real.cell, "measure": staticmethod(measure)})
-        monkeypatch.setattr(run.experiments, "load", lambda _: fake)
+        monkeypatch.setattr(experiments, "load", lambda _: fake)
         cell = Numerics("accumulation")
         monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
         order = {
-            "parent": 0,
             "experiment": "numerics",
             "cell": "case~accumulation",
             "answer": "",
@@ -146,10 +156,11 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
             "tokens": None,
             "artifacts": str(bench.root / "stem"),
             "host_memory_gib": None,
+            "trust_prediction": True,
             **changes,
         }
         assert real.cell is type(cell)
-        return run._attempt(json.loads(json.dumps(order)))
+        return attempts.attempt(json.loads(json.dumps(order)))
 
     return attempt_
 

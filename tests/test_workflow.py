@@ -4,6 +4,7 @@ import re
 from dataclasses import make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 from tests.test_bench import ROOT, SETTINGS
@@ -35,6 +36,17 @@ def test_every_axis_of_every_experiment_has_its_pattern(bench: Bench) -> None:
 def test_a_machines_name_is_no_pattern(tmp_path: Path) -> None:
     found = Bench({**SETTINGS, "machine": "a.b"}, root=tmp_path, schema=ROOT / config.SCHEMA)
     assert not re.fullmatch(workflow.wildcards_of(found)["machine"], "axb")
+
+
+def test_one_axis_may_have_other_words_in_another_experiment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    types = {
+        "one": make_dataclass("One", [("dtype", Literal["a", "b"])]),
+        "two": make_dataclass("Two", [("dtype", Literal["c"])]),
+    }
+    monkeypatch.setattr(experiments, "names", lambda: ("one", "two"))
+    monkeypatch.setattr(experiments, "load", lambda name: SimpleNamespace(cell=types[name]))
+    found = workflow.wildcards_of(bench)["dtype"]
+    assert [bool(re.fullmatch(found, word)) for word in ("a", "b", "c", "d", "ac")] == [True, True, True, False, False]
 
 
 def test_one_axis_has_one_type_in_all_experiments(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,16 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import yaml
 
 from stepbench import grids
 from stepbench.experiments import experiment as experiments
 from stepbench.models.sizes import ModelSize
+
+if TYPE_CHECKING:
+    import jsonschema
 
 SCHEMA = "config.schema.yaml"
 
@@ -67,8 +69,9 @@ def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()
         _, mistakes, places = _parse(file)
         errors.extend(mistakes)
         lines.update(places)
-    validator = _Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
-    for mistake in sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path]):
+    for mistake in sorted(
+        _validator(schema).iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path]
+    ):
         errors.extend(f"{_place(lines, path)}{sentence}" for path, sentence in _sentences(mistake))
     if not errors:
         errors = [f"{_place(lines, path)}{sentence}" for path, sentence in _meaning(config)]
@@ -89,11 +92,13 @@ def _parse(path: Path) -> tuple[Any, list[str], dict[tuple[str, ...], str]]:
         raise ConfigError(f"{path}: must be YAML, got {' '.join(str(error).split())}") from None
 
 
-# JSON Schema takes 7.0 for a whole number, and Python's range() does not.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
-)
+def _validator(schema: Path) -> Any:
+    import jsonschema  # late: jobs read settings that are checked already
+
+    # JSON Schema takes 7.0 for a whole number, and Python's range() does not.
+    strict = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    made = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=strict)
+    return made(yaml.safe_load(schema.read_text(encoding="utf-8")))
 
 
 def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:

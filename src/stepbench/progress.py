@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from stepbench import cells, records
-from stepbench.bench import Bench
+from stepbench.bench import STATE_FOLDER, Bench
+
+# What was looked up when the run's first cell began: with thousands of cells it takes seconds, which no later one pays.
+NOTE = Path(STATE_FOLDER, "progress.json")
 
 
 class Progress:
@@ -15,15 +19,44 @@ class Progress:
 
     The estimate takes the time that cells of the same experiment and size took on this machine before, in whatever
     version of the code, and leaves out what no earlier cell resembles.
+
+    Args:
+        bench: the configuration.
+        name: the experiment.
+        cell: one of its cells.
+        run: what tells this run from others; None where there is none, and all is looked up anew.
     """
 
-    def __init__(self, bench: Bench, name: str, cell: Any) -> None:
-        self._bench, self._name, self._cell = bench, name, cell
+    def __init__(self, bench: Bench, name: str, cell: Any, run: str | None = None) -> None:
+        self._bench, self._name, self._cell, self._run = bench, name, cell, run
+        self._path = str(bench.path(name, cell))
 
     def begin(self) -> None:
         """Say which cell is measured and what is left after it."""
-        waiting: list[tuple[str, Any]] = []
-        known: dict[tuple[str, str], list[float]] = {}
+        self._note = self._known() or self._looked_up()
+        waiting: dict[str, str] = self._note["waiting"]
+        waiting.pop(self._path, None)
+        position = self._note["total"] - len(waiting)
+        left = _left(list(waiting.values()), self._note["durations_s"])
+        _say(f"[{position}/{self._note['total']}] measuring {self._name} {cells.name(self._cell)}{left}")
+
+    def end(self, record: records.Record) -> None:
+        """Say how it went."""
+        outcome = f"{record.duration_s:.1f} s" if record.ok else f"{record.status}: {record.reason}"
+        _say(f"        measured {self._name} {cells.name(self._cell)}: {outcome}")
+        self._note["durations_s"].setdefault(_kind(self._name, self._cell), []).append(record.duration_s)
+        records.write_atomically(self._bench.root / NOTE, json.dumps(self._note))
+
+    def _known(self) -> dict[str, Any] | None:
+        try:
+            found = json.loads((self._bench.root / NOTE).read_text(encoding="utf-8"))
+            return found if self._run is not None and found["run"] == self._run else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _looked_up(self) -> dict[str, Any]:
+        waiting: dict[str, str] = {}
+        known: dict[str, list[float]] = {}
         total = 0
         for name in self._bench.names:
             for cell in self._bench.grid(name):
@@ -31,31 +64,25 @@ class Progress:
                 state = self._bench.state(name, cell)
                 if state.record is not None:
                     known.setdefault(_kind(name, cell), []).append(state.record.duration_s)
-                if state.kind != "fresh" and (name, cell) != (self._name, self._cell):
-                    waiting.append((name, cell))
-        position = total - len(waiting)
-        _say(f"[{position}/{total}] measuring {self._name} {cells.name(self._cell)}{_left(waiting, known)}")
-
-    def end(self, record: records.Record) -> None:
-        """Say how it went."""
-        outcome = f"{record.duration_s:.1f} s" if record.ok else f"{record.status}: {record.reason}"
-        _say(f"        measured {self._name} {cells.name(self._cell)}: {outcome}")
+                if state.kind != "fresh":
+                    waiting[str(self._bench.path(name, cell))] = _kind(name, cell)
+        return {"run": self._run, "total": total, "waiting": waiting, "durations_s": known}
 
 
-def _kind(name: str, cell: Any) -> tuple[str, str]:
-    return name, getattr(cell, "size", "")
+def _kind(name: str, cell: Any) -> str:
+    return f"{name} {getattr(cell, 'size', '')}"
 
 
-def _left(waiting: Sequence[tuple[str, Any]], known: dict[tuple[str, str], list[float]]) -> str:
-    times = [known.get(_kind(name, cell), []) for name, cell in waiting]
+def _left(kinds: list[str], known: dict[str, list[float]]) -> str:
+    times = [known.get(kind, []) for kind in kinds]
     estimated = [sum(durations) / len(durations) for durations in times if durations]
-    if not waiting:
+    if not kinds:
         return " (the last one)"
     if not estimated:
-        return f" ({len(waiting)} left)"
-    unlike = len(waiting) - len(estimated)
+        return f" ({len(kinds)} left)"
+    unlike = len(kinds) - len(estimated)
     more = f" and {unlike} unlike any before" if unlike else ""
-    return f" ({len(waiting)} left, about {_duration(sum(estimated))}{more})"
+    return f" ({len(kinds)} left, about {_duration(sum(estimated))}{more})"
 
 
 def _duration(seconds: float) -> str:

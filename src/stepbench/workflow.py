@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import psutil
 
 from stepbench import cells, progress, records, run, staleness
+from stepbench.attempt import Attempt
 from stepbench.bench import STATE_FOLDER, Bench
 from stepbench.config import SCHEMA, ConfigError
 from stepbench.experiments import experiment as experiments
@@ -21,11 +23,15 @@ from stepbench.lock import BusyError
 
 RUN_NOTE = "run.json"
 USAGE_EXIT_CODE = 2
+# Snakemake makes hundreds of thousands of objects that stay, and Python looks through them again and again: over 5 000
+# cells that was a sixth of a dry run.
+ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 TERMINATED_EXIT_CODE = 143
 
 
 def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
     """Return the bench of a Snakefile that is being read, or end with one line for each mistake in what was asked."""
+    gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     try:
         bench = Bench(
             settings,
@@ -44,15 +50,20 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
 def wildcards_of(bench: Bench) -> dict[str, str]:
     """Return the pattern of each wildcard: this machine's own name, and the axes of all experiments by their types.
 
+    Where two experiments have an axis of one name with other words to choose from, either is let through; which of them
+    a cell may have is checked when its path is read (`cells.parse`).
+
     Raises:
         TypeError: two experiments have an axis of one name with two types.
     """
-    found = {"machine": re.escape(bench.machine)}
+    found: dict[str, dict[str, type]] = {}
     for name in experiments.names():
         for axis in cells.axes(experiments.load(name).cell):
-            if found.setdefault(axis.name, axis.pattern) != axis.pattern:
+            patterns = found.setdefault(axis.name, {})
+            patterns[axis.pattern] = axis.type
+            if set(patterns.values()) != {axis.type}:
                 raise TypeError(f"axis `{axis.name}` of {name} must have the type that it has in other experiments")
-    return found
+    return {"machine": re.escape(bench.machine)} | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
 def start_run(bench: Bench) -> None:
@@ -67,19 +78,21 @@ def start_run(bench: Bench) -> None:
 
 def bench_of(snakemake: Any) -> Bench:
     """Return the bench of a rule's script."""
+    gc.disable()  # a script is over in seconds, and what it imports stays: a fifth of its time
     home = Path(snakemake.scriptdir).parent
-    return Bench(snakemake.config, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"])
+    files = [home / "config.yaml"]
+    return Bench(snakemake.config, root=Path.cwd(), schema=home / SCHEMA, files=files, checked=True)
 
 
-def measure(snakemake: Any) -> None:
-    """Measure the cell of a measuring rule's job."""
+def measure(snakemake: Any, attempt: Attempt) -> None:
+    """Measure the cell of a measuring rule's job in a process that is started already."""
     # Without this Python ends at once and the measuring process has to learn of it from the kernel.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
     bench = bench_of(snakemake)
     experiment, cell = bench.locate(snakemake.output[0])
-    report = progress.Progress(bench, experiment.name, cell)
+    report = progress.Progress(bench, experiment.name, cell, run=_started(bench))
     report.begin()
-    record = run.measure_cell(bench, experiment.name, cell, log=Path(snakemake.log[0]))
+    record = run.measure_cell(bench, experiment.name, cell, attempt=attempt)
     report.end(record)
 
 
@@ -140,13 +153,10 @@ def write_up(snakemake: Any) -> None:
 def _run_facts(bench: Bench) -> dict[str, Any] | None:
     """Return what the last run that measured anything cost, and keep it for the runs that only render."""
     kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
-    try:
-        started = json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
-    except FileNotFoundError:
-        started = None
+    started = _started(bench)
     found = [bench.state(name, cell).record for name in bench.names for cell in bench.grid(name)]
     measured = [record for record in found if record is not None and started and record.started >= started]
-    if measured:
+    if measured and started:
         wall_s = time.time() - datetime.datetime.fromisoformat(started).timestamp()
         inside_s = sum(record.duration_s for record in measured)
         facts = {
@@ -159,6 +169,14 @@ def _run_facts(bench: Bench) -> dict[str, Any] | None:
         records.write_atomically(kept, json.dumps(facts))
         return facts
     return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
+
+
+def _started(bench: Bench) -> str | None:
+    """Return when this run began."""
+    try:
+        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
+    except FileNotFoundError:
+        return None
 
 
 def _process_start() -> str:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from stepbench.experiments import ceilings, end_to_end, numerics, warmup
+from stepbench.experiments import attention, ceilings, end_to_end, numerics, warmup
 from stepbench.experiments import experiment as experiments
+from stepbench.experiments.attention import Attention
 from stepbench.experiments.ceilings import Ceilings
 from stepbench.experiments.end_to_end import EndToEnd
 from stepbench.experiments.numerics import Numerics
@@ -53,7 +54,7 @@ def test_what_is_timed_has_replicates_from_the_start(name: str) -> None:
 
 
 def test_an_experiment_that_is_none_is_refused_with_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"an experiment must be one of ceilings, .*, got 'experiment'"):
+    with pytest.raises(ValueError, match=r"an experiment must be one of attention, ceilings, .*, got 'experiment'"):
         experiments.load("experiment")
 
 
@@ -175,3 +176,51 @@ def test_autocast_chooses_dtypes(case: Any, low: str) -> None:
     assert found["parameters_dtype"] == found["gradients_dtype"] == "float32"
     assert found["first_layer_dtype"] == found["logits_dtype"] == low
     assert found["loss_dtype"] == "float32"
+
+
+# -- one attention operator --------------------------------------------------------------------------------------------
+
+OPERATOR = Attention("naive", seq=24, head_dim=8, heads=2)
+
+
+@pytest.mark.parametrize("implementation", ["naive", "tiled", "sdpa_math", "sdpa_flash"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_an_operator_is_timed_and_checked_against_float64(implementation: str, causal: bool) -> None:
+    found = attention.measure(dataclasses.replace(OPERATOR, implementation=implementation, causal=causal), SETTING)
+    assert {name: len(values) for name, values in found.samples.items()} == {"forward_s": 3, "backward_s": 3}
+    assert found.scalars["forward_flops"] == 4 * 2 * 24 * 24 * 8 // (2 if causal else 1)
+    assert found.scalars["backward_flops"] == found.scalars["forward_flops"] * 5 // 2
+    assert all(0 < found.scalars[f"{name}_error"] < 1e-5 for name in ("o", "dq", "dk", "dv"))
+    assert found.protocol["l2_flush_bytes"] is None
+
+
+def test_what_is_kept_for_the_backward_pass_is_counted_once() -> None:
+    operand = 2 * 24 * 8 * 4
+    tiled = attention.measure(dataclasses.replace(OPERATOR, implementation="tiled"), SETTING)
+    assert tiled.scalars["saved_bytes"] == 4 * operand + 2 * 24 * 4  # q, k, v, o and the logsumexp
+    naive = attention.measure(OPERATOR, SETTING)
+    assert naive.scalars["saved_bytes"] >= 3 * operand + 2 * 24 * 24 * 4
+
+
+def test_an_operator_that_the_device_lacks_is_unsupported() -> None:
+    with pytest.raises(UnsupportedError, match="triton needs a CUDA device, got cpu"):
+        attention.measure(dataclasses.replace(OPERATOR, implementation="triton"), SETTING)
+
+
+def test_an_operator_that_computes_something_else_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stepbench.kernels import api
+
+    def zeros(q: Any, k: Any, v: Any, **_: Any) -> Any:
+        return (q + k + v) * 0
+
+    monkeypatch.setattr(api, "attention", zeros)
+    with pytest.raises(ArithmeticError, match=r"o must be within 2 × .* of float64, got an error of"):
+        attention.measure(OPERATOR, SETTING)
+
+
+def test_the_oracle_takes_any_number_of_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    operands = [torch.randn(1, 2, 24, 8, dtype=torch.float64) for _ in range(4)]
+    whole = attention._by_rows(operands, causal=True)
+    monkeypatch.setattr(attention, "CHECKED_ROWS", 5)
+    for one, other in zip(whole, attention._by_rows(operands, causal=True), strict=True):
+        torch.testing.assert_close(one, other)

@@ -11,7 +11,9 @@ import torch
 from stepbench.kernels import api
 from stepbench.kernels.api import IMPLEMENTATIONS, UnsupportedAttention, attention, unsupported_reason
 
-ON_CPU = [name for name in IMPLEMENTATIONS if unsupported_reason(name, device="cpu", dtype=torch.float32, head_dim=16) is None]
+ON_CPU = [
+    name for name in IMPLEMENTATIONS if unsupported_reason(name, device="cpu", dtype=torch.float32, head_dim=16) is None
+]
 
 
 def tensors(
@@ -143,17 +145,19 @@ def test_importing_the_contract_imports_no_triton_and_no_compiler() -> None:
         "api.unsupported_reason('triton', device='cpu', dtype=torch.bfloat16, head_dim=64);"
         "print([name for name in ('triton', 'torch._inductor.compile_fx') if name in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
-NEW_IMPLEMENTATION = '''
+NEW_IMPLEMENTATION = """
 from stepbench.kernels.contract import Implementation
 
 def attention(q, k, v, *, is_causal, scale, return_lse):
     return v.mean(dim=-2, keepdim=True).expand_as(q)
 
 IMPLEMENTATION = Implementation(attention, lambda case: "mean has no mask" if case.is_causal else None)
-'''
+"""
 
 
 def test_a_new_implementation_is_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests.testing.interpreter import ARRANGEMENTS, Call, run
 from tests.testing.oracles import QUANTITIES, Problem, assert_as_exact_as_plain
 
@@ -137,3 +136,33 @@ def test_any_problem(
 ) -> None:
     problem = Problem(q_len, k_len, head_dim, dtype, is_causal, 1, key_heads * group, key_heads, seed)
     check(interpreted, problem, tile=tile, descriptors=descriptors, atomics=atomics)
+
+
+def test_the_operator_is_compiled_into_one_graph_and_refuses_a_second_derivative(interpreted: Call) -> None:
+    assert interpreted(compile_and_differentiate_twice) == (
+        "triton has no second derivative: its gradients cannot be differentiated; impl='reference' and impl='naive' can"
+    )
+
+
+def compile_and_differentiate_twice() -> str:
+    """Compile the operator whole, compare with eager, and return what a second derivative is refused with."""
+    from stepbench.kernels.contract import NoSecondDerivative
+    from stepbench.kernels.triton import operator
+    from stepbench.kernels.triton.tiles import Plan, Tile
+
+    tile = Tile(16, 16, 4, 2)
+    plan = Plan(tile, tile, tile, tile, descriptors=True).to_text()
+
+    def function(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return operator.attention_forward(q, k, v, 0.3, True, False, plan)[0] * 2
+
+    inputs = Problem(24, 24, 16).inputs()
+    outputs = function(*inputs), torch.compile(function, backend="aot_eager", fullgraph=True)(*inputs)
+    gradients = [torch.autograd.grad(o.square().sum(), inputs, create_graph=True) for o in outputs]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*gradients)
+    try:
+        gradients[0][0].sum().backward()
+    except NoSecondDerivative as refusal:
+        return str(refusal)
+    return "nothing was refused"

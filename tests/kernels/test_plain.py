@@ -1,4 +1,4 @@
-"""What needs no GPU kernel: the plain implementations, torch's own where they run here, and FlashAttention-2 in PyTorch."""
+"""What needs no kernel of ours: the plain implementations, torch's own where they run here, and `tiled`."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.testing.interpreter import ARRANGEMENTS
+from tests.testing.oracles import Problem, assert_as_exact_as_plain, differentiate
 from torch.autograd.graph import saved_tensors_hooks
 
 from stepbench.kernels import sdpa, tiled
-from stepbench.kernels.api import NoSecondDerivative, UnsupportedAttention, attention, unsupported_reason
-from tests.testing.interpreter import ARRANGEMENTS
-from tests.testing.oracles import Problem, assert_as_exact_as_plain, differentiate
+from stepbench.kernels.api import NoSecondDerivative, UnsupportedAttention, attention, bind, unsupported_reason
 
 PLAIN = ["naive", "reference", "tiled"]
 LENGTHS = [(1, 1), (1, 40), (40, 1), (33, 65), (65, 33), (64, 64)]
@@ -19,9 +19,7 @@ LENGTHS = [(1, 1), (1, 40), (40, 1), (33, 65), (65, 33), (64, 64)]
 
 def check(problem: Problem, impl: str, *, with_lse: bool = True, arrange: str = "contiguous") -> None:
     inputs = tuple(ARRANGEMENTS[arrange](x.detach()).requires_grad_() for x in problem.inputs())
-    answer: Any = attention(
-        *inputs, is_causal=problem.is_causal, scale=problem.scale, impl=impl, return_lse=with_lse
-    )
+    answer: Any = attention(*inputs, is_causal=problem.is_causal, scale=problem.scale, impl=impl, return_lse=with_lse)
     o, lse = answer if with_lse else (answer, None)
     assert o.dtype == inputs[0].dtype
     assert_as_exact_as_plain(differentiate(o, lse, inputs, problem), problem)
@@ -92,9 +90,7 @@ def test_tiled_with_any_tiles(
 ) -> None:
     problem = Problem(q_len, k_len, 8, dtype, is_causal, heads=2 * group)
     inputs = problem.inputs()
-    o, lse = tiled.attention(
-        *inputs, is_causal=is_causal, scale=problem.scale, return_lse=True, b_r=b_r, b_c=b_c
-    )
+    o, lse = tiled.attention(*inputs, is_causal=is_causal, scale=problem.scale, return_lse=True, b_r=b_r, b_c=b_c)
     assert_as_exact_as_plain(differentiate(o, lse, inputs, problem), problem)
 
 
@@ -111,7 +107,9 @@ def test_a_gradient_of_o_alone_and_of_the_logsumexp_alone() -> None:
     for output in (0, 1):
         ours, oracle = (
             torch.autograd.grad(
-                attention(q, k, v, impl=impl, is_causal=True, return_lse=True)[output].sum(), (q, k, v), allow_unused=True
+                attention(q, k, v, impl=impl, is_causal=True, return_lse=True)[output].sum(),
+                (q, k, v),
+                allow_unused=True,
             )
             for impl in ("tiled", "reference")
         )
@@ -122,7 +120,9 @@ def test_a_gradient_of_o_alone_and_of_the_logsumexp_alone() -> None:
 def test_the_second_derivative_of_tiled_is_a_clear_error() -> None:
     q, k, v = Problem(8, 8, 8, "float64").inputs()
     (dq,) = torch.autograd.grad(attention(q, k, v, impl="tiled").square().sum(), q, create_graph=True)
-    with pytest.raises(NoSecondDerivative, match="tiled has no second derivative.*impl='reference' and impl='naive' can"):
+    with pytest.raises(
+        NoSecondDerivative, match=r"tiled has no second derivative.*impl='reference' and impl='naive' can"
+    ):
         dq.sum().backward()
 
 
@@ -158,5 +158,6 @@ def test_an_operator_can_be_compiled_whole(impl: str) -> None:
     """The decoder is compiled with any of them inside; a graph break would measure something else."""
     assert unsupported_reason(impl, device="cpu", dtype=torch.float32, head_dim=16) is None
     q, k, v = Problem(16, 16, 16).inputs()
-    compiled = torch.compile(lambda *x: attention(*x, impl=impl, is_causal=True) * 2, backend="eager", fullgraph=True)
+    bound = bind(impl)
+    compiled = torch.compile(lambda *x: bound(*x, is_causal=True) * 2, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(q, k, v), attention(q, k, v, impl=impl, is_causal=True) * 2)

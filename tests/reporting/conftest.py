@@ -19,6 +19,9 @@ SMALL_GRIDS = {
     ],
     "warmup": [{"size": ["nano"], "warmup": [0, 1, 5]}],
     "numerics": [{"case": ["accumulation", "autocast_fp16", "autocast_bf16"]}],
+    "attention": [
+        {"implementation": ["naive", "tiled", "sdpa_flash"], "seq": [128, 512, 2048], "head_dim": [64]},
+    ],
 }
 
 

@@ -141,4 +141,36 @@ def numerics(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -
     }
 
 
-MEASURED = {"end_to_end": decoder_step, "warmup": decoder_step, "ceilings": ceilings, "numerics": numerics}
+def attention(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> dict[str, Any]:
+    """Return samples and scalars of an attention operator, or why there are none without a GPU."""
+    speeds = {"naive": 0.1, "tiled": 0.02, "sdpa_math": 0.08, "sdpa_flash": 0.3, "compiled": 0.15}
+    if cell.implementation not in speeds:
+        return {"status": "unsupported", "reason": f"{cell.implementation} needs a CUDA device, got cpu"}
+    forward = 2 * cell.batch * cell.heads * cell.seq**2 * cell.head_dim
+    speed = speeds[cell.implementation] * PEAK_FLOPS_PER_S[cell.dtype]
+    rows = cell.batch * cell.heads * cell.seq * 4
+    scores = 0 if cell.implementation in ("tiled", "sdpa_flash") else rows * cell.seq
+    count = bench.protocol["measured_steps"]
+    return {
+        "samples": {
+            "forward_s": (forward / speed * rng.lognormal(0, spread, count)).tolist(),
+            "backward_s": (2.5 * forward / speed * rng.lognormal(0, spread, count)).tolist(),
+        },
+        "scalars": {
+            "forward_flops": forward,
+            "backward_flops": forward * 5 // 2,
+            "saved_bytes": 4 * rows * cell.head_dim + rows + scores,
+            "peak_memory_bytes": None,
+            **{f"{name}_error": 1e-6 for name in ("o", "dq", "dk", "dv")},
+            **{f"{name}_plain_error": 2e-6 for name in ("o", "dq", "dk", "dv")},
+        },
+    }
+
+
+MEASURED = {
+    "end_to_end": decoder_step,
+    "warmup": decoder_step,
+    "ceilings": ceilings,
+    "numerics": numerics,
+    "attention": attention,
+}

@@ -16,7 +16,7 @@ from stepbench.experiments import experiment as experiments
 from stepbench.reporting import comparison_figures, comparisons, figures, peaks, roofline, step_figures
 from stepbench.reporting.statistics import MIN_PROCESSES, Verdict
 
-NAMES = ("ceilings", "end_to_end", "warmup", "numerics")
+NAMES = ("ceilings", "end_to_end", "warmup", "numerics", "attention")
 
 
 @functools.cache  # the session's bench is drawn once for all tests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from stepbench.reporting import marks
 from stepbench.reporting.statistics import summarize
@@ -56,3 +57,18 @@ def test_noise_is_marked_with_its_size():
 @pytest.mark.parametrize("samples", [[1.0], [0.0, 0.0], [0.0] * 8, [1.0] * 8])
 def test_degenerate_samples_have_no_marks(samples):
     assert kinds(samples) == []
+
+
+@pytest.mark.parametrize("n", [5, 7, 10, 20])
+def test_the_trend_test_decides_as_the_exact_one(n: int) -> None:
+    """scipy's exact test is the oracle; the approximation is a little stricter where the exact p is just below 1 %."""
+    generator = np.random.default_rng(0)
+    for spread in np.repeat([0.5, 1.0, 2.0, 4.0], 50):
+        ranks = np.argsort(np.argsort(np.arange(n) + generator.normal(size=n) * spread))
+        samples = 1.0 + 0.5 * ranks / n
+        exact = float(scipy.stats.kendalltau(np.arange(n), samples, method="exact").pvalue)
+        change = float(scipy.stats.theilslopes(samples, np.arange(n)).slope) * (n - 1) / float(np.median(samples))
+        if 0.8 * marks.DRIFT_P < exact <= marks.DRIFT_P:
+            continue
+        expected = exact <= marks.DRIFT_P and abs(change) > marks.DRIFT_RATIO
+        assert ("drifting" in kinds(samples)) == expected

@@ -1,8 +1,8 @@
 """The Triton kernels in Triton's interpreter, in a process of their own.
 
-Triton reads TRITON_INTERPRET when a kernel is decorated, its own library's included, so that a process has either interpreted
-or compiled kernels. A worker that starts with the variable set leaves this process as it is: compile tests and
-interpreter tests run side by side, under xdist as well, where every worker of xdist has one such process.
+Triton reads TRITON_INTERPRET when a kernel is decorated, its own library's included, so that a process has either
+interpreted or compiled kernels. A worker that starts with the variable set leaves this process as it is: compile
+tests and interpreter tests run side by side, under xdist as well, where every worker of xdist has one such process.
 """
 
 import os
@@ -13,9 +13,8 @@ from multiprocessing import get_context
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from tests.testing.oracles import Problem, differentiate
+from torch import Tensor
 
 Call = Callable[..., Any]
 

@@ -121,6 +121,6 @@ def assert_as_exact_as_plain(got: Mapping[str, Tensor], problem: Problem) -> Non
         error, plain_error = ((x - exact[name]).abs().max().item() for x in (value, low[name]))
         allowed = 2 * plain_error + 2 * eps * terms[name]
         assert error <= allowed, (
-            f"{name} must be within {allowed:.3g} of float64, got {error:.3g}; plain {problem.dtype} is {plain_error:.3g} "
-            f"off; {problem}"
+            f"{name} must be within {allowed:.3g} of float64, got {error:.3g}; "
+            f"plain {problem.dtype} is {plain_error:.3g} off; {problem}"
         )

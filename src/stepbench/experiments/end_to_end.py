@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stepbench.experiments.experiment import Experiment
+from stepbench.kernels.names import Name
 from stepbench.measure.measurement import Measurement, Setting
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class EndToEnd:
     batch: int = 4
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     implementation: Literal["eager", "compiled"] = "eager"
-    attention: Literal["naive", "sdpa"] = "naive"
+    attention: Name = "naive"
     passes: Literal["forward", "forward_backward", "train_step"] = "train_step"
     replicate: int = 0
 

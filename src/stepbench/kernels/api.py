@@ -1,13 +1,13 @@
 """One attention operator, many implementations: the contract, its checks, and the list of names.
 
-A new implementation is one file that defines an `Implementation`, and one line in `IMPLEMENTATIONS`. The file is imported when
-it is first asked for, so that a machine without Triton can use the rest.
+A new implementation is one file that defines an `Implementation`, and one line in `names.IMPLEMENTATIONS`. The file is
+imported when it is first asked for, so that a machine without Triton can use the rest.
 """
 
 import importlib
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,23 +23,9 @@ from stepbench.kernels.contract import (
     UnsupportedAttention,
     name_of,
 )
+from stepbench.kernels.names import IMPLEMENTATIONS
 
 __all__ = ["IMPLEMENTATIONS", "NoSecondDerivative", "UnsupportedAttention", "attention", "bind", "unsupported_reason"]
-
-IMPLEMENTATIONS: dict[str, str] = {
-    "naive": "stepbench.kernels.naive:IMPLEMENTATION",
-    "reference": "stepbench.kernels.reference:IMPLEMENTATION",
-    "tiled": "stepbench.kernels.tiled:IMPLEMENTATION",
-    "triton": "stepbench.kernels.triton:TWO_PASSES",
-    "triton_atomics": "stepbench.kernels.triton:ATOMICS",
-    "compiled": "stepbench.kernels.compiled:IMPLEMENTATION",
-    "sdpa": "stepbench.kernels.sdpa:SDPA",
-    "sdpa_math": "stepbench.kernels.sdpa:MATH",
-    "sdpa_flash": "stepbench.kernels.sdpa:FLASH",
-    "sdpa_cudnn": "stepbench.kernels.sdpa:CUDNN",
-    "sdpa_efficient": "stepbench.kernels.sdpa:EFFICIENT",
-    "flex": "stepbench.kernels.flex:IMPLEMENTATION",
-}
 
 
 def attention(
@@ -54,8 +40,8 @@ def attention(
 ) -> Answer:
     """Compute softmax(q kᵀ · scale) v.
 
-    With `is_causal` the mask is aligned at the end: the last query sees every key, and query i the keys up to
-    i + Tk − Tq. A query that sees no key gets o = 0 and lse = −∞, and passes no gradient on. Inputs may have any strides.
+    With `is_causal` the mask is aligned at the end: the last query sees every key, and query i the keys up to i + Tk
+    − Tq. A query that sees no key gets o = 0 and lse = −∞, and passes no gradient on. Inputs may have any strides.
 
     Args:
         q: [B, H, Tq, D], float32, bfloat16 or float16; float64 where the implementation has it. D is 8 to 256.
@@ -67,8 +53,9 @@ def attention(
         return_lse: whether to return the logsumexp as well.
 
     Returns:
-        o, [B, H, Tq, D] in q's dtype; with `return_lse` also lse, [B, H, Tq] in float32, or float64 for float64. Both can be
-        differentiated with respect to q, k and v; of the gradients, only those of naive and reference can be again.
+        o, [B, H, Tq, D] in q's dtype; with `return_lse` also lse, [B, H, Tq] in float32, or float64 for float64. Both
+        can be differentiated with respect to q, k and v; of the gradients, only those of naive and reference can be
+        again.
 
     Raises:
         ValueError: an argument breaks the contract, or `impl` is no implementation.
@@ -80,20 +67,10 @@ def attention(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"`scale` must be positive and finite, got {scale}")
-    case = Case(
-        device=q.device,
-        dtype=q.dtype,
-        head_dim=q.shape[-1],
-        q_len=q.shape[-2],
-        k_len=k.shape[-2],
-        grouped=q.shape[1] != k.shape[1],
-        is_causal=is_causal,
-        return_lse=return_lse,
-    )
-    implementation = _implementation(impl)
-    if reason := implementation.unsupported(case):
+    grouped = q.shape[1] != k.shape[1]
+    if reason := _reason(impl, q.device, q.dtype, q.shape[3], q.shape[2], k.shape[2], grouped, is_causal, return_lse):
         raise UnsupportedAttention(reason)
-    return implementation.call(q, k, v, is_causal=is_causal, scale=scale, return_lse=return_lse)
+    return _LOADED[impl].call(q, k, v, is_causal=is_causal, scale=scale, return_lse=return_lse)
 
 
 def bind(impl: str) -> Callable[..., Tensor]:
@@ -150,25 +127,24 @@ def unsupported_reason(
     Raises:
         ValueError: `impl` is no implementation.
     """
-    case = Case(
-        device=torch.device(device),
-        dtype=dtype,
-        head_dim=head_dim,
-        q_len=q_len,
-        k_len=q_len if k_len is None else k_len,
-        grouped=grouped,
-        is_causal=is_causal,
-        return_lse=return_lse,
-    )
-    return _implementation(impl).unsupported(case)
+    k_len = q_len if k_len is None else k_len
+    return _reason(impl, torch.device(device), dtype, head_dim, q_len, k_len, grouped, is_causal, return_lse)
+
+
+_LOADED: dict[str, Implementation] = {}
+
+
+def _reason(impl: str, *case: Any) -> str | None:
+    return _implementation(impl).unsupported(Case(*case))
 
 
 def _implementation(impl: str) -> Implementation:
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"`impl` must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
-    module, _, attribute = IMPLEMENTATIONS[impl].partition(":")
-    implementation: Implementation = getattr(importlib.import_module(module), attribute)
-    return implementation
+    if impl not in _LOADED:
+        module, _, attribute = IMPLEMENTATIONS[impl].partition(":")
+        _LOADED[impl] = getattr(importlib.import_module(module), attribute)
+    return _LOADED[impl]
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:

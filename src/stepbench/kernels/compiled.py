@@ -1,7 +1,7 @@
 """`naive` through torch.compile: what fusion alone buys, with the score matrix still in memory.
 
-Compiled for each shape by itself (``dynamic=False``) and whole (``fullgraph=True``): where torch.compile would give up and go
-back to the plain code, it raises instead. The first call of a shape compiles, which takes seconds.
+Compiled for each shape by itself (``dynamic=False``) and whole (``fullgraph=True``): where torch.compile would give
+up and go back to the plain code, it raises instead. The first call of a shape compiles, which takes seconds.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """torch's FlexAttention: a Triton kernel that torch.compile writes around a mask given as a Python function.
 
-The block mask, which tells the kernel the tiles it may skip, is made once per shape and kept: a measurement does not pay for
-it. torch has no backward for it on a CPU, so there it is unsupported.
+The block mask, which tells the kernel the tiles it may skip, is made once per shape and kept: a measurement does not
+pay for it. torch has no backward for it on a CPU, so there it is unsupported.
 """
 
 import functools

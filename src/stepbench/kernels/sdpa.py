@@ -1,10 +1,10 @@
 """torch.nn.functional.scaled_dot_product_attention: torch's own choice, and each of its backends by name.
 
-A named backend is the only one allowed while it runs. Where torch finds that it cannot, that is an `UnsupportedAttention`
-with torch's reasons, never another backend under its name.
+A named backend is the only one allowed while it runs. Where torch finds that it cannot, that is an
+`UnsupportedAttention` with torch's reasons, never another backend under its name.
 
-Trap: torch aligns ``is_causal`` at the first key, this package at the last one. They agree where Tq = Tk. Elsewhere flash
-and efficient get torch's lower-right bias, which their kernels know, and the others an explicit mask.
+Trap: torch aligns ``is_causal`` at the first key, this package at the last one. They agree where Tq = Tk. Elsewhere
+flash and efficient get torch's lower-right bias, which their kernels know, and the others an explicit mask.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 
 from stepbench.kernels.contract import (
     SIXTEEN_BIT,
@@ -60,6 +59,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, scale: float,
     if is_causal and q_len == k_len:
         options["is_causal"] = True
     elif is_causal and q.is_cuda and name in LOWER_RIGHT:
+        from torch.nn.attention.bias import causal_lower_right  # late: it takes torch._dynamo's 2 s with it
+
         options["attn_mask"] = causal_lower_right(q_len, k_len)
     elif is_causal:
         options["attn_mask"] = _mask(q_len, k_len, q.device)

@@ -1,21 +1,23 @@
 """FlashAttention-2 in plain PyTorch: the algorithm, to be read. The Triton kernels do the same, faster.
 
-The idea. Attention needs whole rows of the score matrix S = q kᵀ · scale, because a softmax divides by its row's sum. But a
-row can be taken tile by tile if what was summed before is corrected whenever a larger score turns up:
+The idea. Attention needs whole rows of the score matrix S = q kᵀ · scale, because a softmax divides by its row's sum.
+But a row can be taken tile by tile if what was summed before is corrected whenever a larger score turns up:
 
     m_new = max(m, max S_ij)                     the row's maximum so far
     P_ij  = exp(S_ij − m_new)                    exponentials against that maximum
     l     = exp(m − m_new) · l + sum P_ij        what was summed against the old maximum shrinks by exp(m − m_new)
     O     = exp(m − m_new) · O + P_ij V_j
 
-At the end O / l is the answer. Only tiles of S ever exist. For the backward pass one number per row is kept, the logsumexp
-L = m + log l, since exp(S_ij − L) is the softmax itself: P is computed a second time instead of being stored.
+At the end O / l is the answer. Only tiles of S ever exist. For the backward pass one number per row is kept, the
+logsumexp L = m + log l, since exp(S_ij − L) is the softmax itself: P is computed a second time instead of being
+stored.
 
-Letters, as in the paper: tiles Q_i of B_r rows, tiles K_j and V_j of B_c rows, L_i logsumexp, D_i = rowsum(dO_i ∘ O_i).
-Tensors here carry the batch and the heads in front, [B, Hkv, H / Hkv, T, D], so that one tile is taken for all heads at once.
+Letters, as in the paper: tiles Q_i of B_r rows, tiles K_j and V_j of B_c rows, L_i logsumexp, D_i = rowsum(dO_i ∘
+O_i). Tensors here carry the batch and the heads in front, [B, Hkv, H / Hkv, T, D], so that one tile is taken for all
+heads at once.
 
-Source: Dao, FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning (2023), algorithms 1 and 2.
-The gradients are those of FlashAttention (Dao et al., 2022), appendix B.2.
+Source: Dao, FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning (2023), algorithms 1 and
+2. The gradients are those of FlashAttention (Dao et al., 2022), appendix B.2.
 """
 
 from collections.abc import Iterator
@@ -43,11 +45,8 @@ def attention(
 ) -> Answer:
     """Compute attention tile by tile; nothing of size Tq × Tk is ever kept. For the contract see `api.attention`.
 
-    Sums run in float32 for 16-bit inputs, as they do in a tensor core. The gradients have no gradients.
-
-    Args:
-        b_r: rows of a tile of queries.
-        b_c: rows of a tile of keys and values.
+    Sums run in float32 for 16-bit inputs, as they do in a tensor core. The gradients have no gradients. A tile of
+    queries has `b_r` rows, one of keys and values `b_c`.
     """
     o, lse = _Attention.apply(q, k, v, is_causal, scale, b_r, b_c)
     return (o, lse) if return_lse else o
@@ -90,25 +89,25 @@ def forward(
     """Return o [B, H, Tq, D] and the logsumexp [B, H, Tq] (algorithm 1)."""
     o = torch.empty_like(q)
     lse = q.new_empty(q.shape[:-1], dtype=sum_dtype(q))
-    Q, O, L = (x.unflatten(1, (k.shape[1], -1)) for x in (q, o, lse))
+    Q, O, L = (x.unflatten(1, (k.shape[1], -1)) for x in (q, o, lse))  # noqa: E741
     K, V = k[:, :, None], v[:, :, None]
     for i in tiles(q.shape[2], b_r):  # line 3
         Q_i = in_sum_dtype(Q, i)
-        m = Q_i.new_full(Q_i.shape[:-1], -torch.inf)  # line 5
-        l = Q_i.new_zeros(Q_i.shape[:-1])  # noqa: E741 - the paper's letter
+        m_i = Q_i.new_full(Q_i.shape[:-1], -torch.inf)  # line 5
+        l_i = Q_i.new_zeros(Q_i.shape[:-1])
         O_i = torch.zeros_like(Q_i)
         for j in tiles_seen(i, q.shape[2], k.shape[2], b_c, is_causal):  # line 6
             S_ij = masked(Q_i @ in_sum_dtype(K, j).mT * scale, i, j, q.shape[2], k.shape[2], is_causal)  # line 8
-            m_new = torch.maximum(m, S_ij.amax(dim=-1))  # line 9
+            m_new = torch.maximum(m_i, S_ij.amax(dim=-1))  # line 9
             shift = m_new.masked_fill(m_new == -torch.inf, 0.0)  # a row that has seen no key yet: not −∞ − (−∞)
             P_ij = torch.exp(S_ij - shift[..., None])
-            alpha = torch.exp(m - shift)
-            l = alpha * l + P_ij.sum(dim=-1)  # noqa: E741
+            alpha = torch.exp(m_i - shift)
+            l_i = alpha * l_i + P_ij.sum(dim=-1)
             O_i = alpha[..., None] * O_i + P_ij @ in_sum_dtype(V, j)  # line 10
-            m = m_new
-        blind = l == 0
-        O[..., i, :] = O_i / l.masked_fill(blind, 1.0)[..., None]  # line 12
-        L[..., i] = torch.where(blind, -torch.inf, m + l.log())  # line 13
+            m_i = m_new
+        blind = l_i == 0
+        O[..., i, :] = O_i / l_i.masked_fill(blind, 1.0)[..., None]  # line 12
+        L[..., i] = torch.where(blind, -torch.inf, m_i + l_i.log())  # line 13
     return o, lse
 
 
@@ -118,9 +117,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return dq, dk, dv (algorithm 2).
 
-    Args:
-        do: gradient of o, or None for zeros.
-        dlse: gradient of the logsumexp, or None for zeros. Since d lse / dS = P, it only adds to −D.
+    The gradients `do` of o and `dlse` of the logsumexp are None where they are zeros. Since d lse / dS = P, the latter
+    only adds to −D.
     """
     do = torch.zeros_like(o) if do is None else do
     D = (do.to(lse.dtype) * o.to(lse.dtype)).sum(dim=-1)  # line 4

@@ -7,7 +7,6 @@ from typing import Any
 
 from stepbench.reporting import markup, units
 from stepbench.reporting import peaks as peaks_module
-from stepbench.reporting.findings import plural
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.peaks import Peaks, Rate
 from stepbench.reporting.tables import MARKS, STATUS, Column, Row, Table, axis_text, facts, frame
@@ -82,7 +81,7 @@ def findings(rates: Sequence[Rate], peaks: Peaks) -> list[str]:
         cached = [rate for rate in rates if rate.operation == "copy" and rate.per_s > CACHED * peaks.copy.per_s]
         if cached:
             ratio = units.ratio(max(rate.per_s for rate in cached) / peaks.copy.per_s)
-            found.append(f"{plural(len(cached), 'smaller copy')} up to {ratio} as fast: a cache holds what is copied.")
+            found.append(f"A smaller copy is up to {ratio} as fast: a cache holds what is copied.")
     return found
 
 

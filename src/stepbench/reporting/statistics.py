@@ -28,7 +28,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.special
-import scipy.stats
 from numpy.typing import NDArray
 
 from stepbench.reporting import marks
@@ -229,7 +228,7 @@ def _order_interval(samples: Array) -> tuple[float | None, float | None]:
 @functools.cache
 def _order_weight(n: int) -> tuple[int, float]:
     """Return at which order statistic (from 1) the interval begins, and how far it goes to the next inner one."""
-    coverage = [1 - 2 * float(scipy.stats.binom.cdf(k - 1, n, 0.5)) for k in range(1, n // 2 + 1)]
+    coverage = [1 - 2 * float(scipy.special.bdtr(k - 1, n, 0.5)) for k in range(1, n // 2 + 1)]
     k = sum(
         each >= INTERVAL_LEVEL for each in coverage
     )  # the innermost pair (k-th from below and above) that is enough
@@ -262,6 +261,8 @@ def _welch(baseline: Array, other: Array) -> tuple[Array, Array]:
 
 
 def _permutation_p(baseline: Array, other: Array) -> Array:
+    import scipy.stats  # late: it takes a second, and few tables compare
+
     def difference(a: Array, b: Array, axis: int) -> Array:
         return a.mean(axis=axis) - b.mean(axis=axis)
 

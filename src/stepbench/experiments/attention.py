@@ -1,0 +1,245 @@
+"""What does one attention operator cost, in each implementation there is?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stepbench.experiments.experiment import Experiment
+from stepbench.kernels.names import Name
+from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from stepbench.reporting.frames import Results
+    from stepbench.reporting.tables import Table
+
+CHECKED_ROWS = 128  # the float64 oracle takes so many query rows at a time: the scores of a long sequence do not fit
+L2_FLUSH_BYTES = 256 * 2**20  # five times the 50 MiB of an H100
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One operator on random inputs of one shape."""
+
+    implementation: Name
+    seq: int
+    head_dim: int
+    heads: int = 1
+    batch: int = 1
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    causal: bool = True
+    replicate: int = 0
+
+
+def measure(cell: Attention, setting: Setting) -> Measurement:
+    """Time forward and backward pass apart, after checking both against float64.
+
+    The backward pass is timed alone: each repeat has its own forward pass outside the timed region.
+    """
+    import torch
+
+    from stepbench.kernels.api import UnsupportedAttention, attention, unsupported_reason
+    from stepbench.measure import clock, memory
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[cell.dtype]
+    reason = unsupported_reason(
+        cell.implementation,
+        device=setting.device,
+        dtype=dtype,
+        head_dim=cell.head_dim,
+        q_len=cell.seq,
+        is_causal=cell.causal,
+    )
+    if reason is not None:
+        raise UnsupportedError(reason)
+    torch.manual_seed(setting.protocol["seed"])
+    shape = (cell.batch, cell.heads, cell.seq, cell.head_dim)
+    q, k, v = (torch.randn(shape, device=setting.device, dtype=dtype, requires_grad=True) for _ in range(3))
+    upstream = torch.randn(shape, device=setting.device, dtype=dtype)
+
+    def forward() -> torch.Tensor:
+        try:
+            out = attention(q, k, v, is_causal=cell.causal, impl=cell.implementation)
+        except UnsupportedAttention as error:  # what a backend of torch says only when it is called
+            raise UnsupportedError(str(error)) from error
+        assert isinstance(out, torch.Tensor)  # noqa: S101 (no logsumexp was asked for)
+        return out
+
+    errors = _errors(forward, (q, k, v), upstream, causal=cell.causal)
+    saved_bytes = _saved_bytes(forward)
+    memory.reset_peak(setting.device)
+    samples = _time(forward, (q, k, v), upstream, setting)
+    # A product of [m, k] and [k, n] is 2 m k n; scores and values are one each. A causal mask needs half of them.
+    flops = 4 * cell.batch * cell.heads * cell.seq * cell.seq * cell.head_dim // (2 if cell.causal else 1)
+    return Measurement(
+        samples=samples,
+        scalars={
+            "forward_flops": flops,
+            "backward_flops": flops * 5 // 2,
+            "saved_bytes": saved_bytes,
+            "score_matrix_bytes": cell.batch * cell.heads * cell.seq * cell.seq * dtype.itemsize,
+            **errors,
+            **memory.peak_bytes(setting.device),
+        },
+        protocol={
+            "clock": "CUDA events" if setting.device == "cuda" else clock.for_device(setting.device).name,
+            "l2_flush_bytes": L2_FLUSH_BYTES if setting.device == "cuda" else None,
+            "effective_threads": torch.get_num_threads(),
+        },
+    )
+
+
+def _time(
+    forward: Callable[[], torch.Tensor], inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor, setting: Setting
+) -> dict[str, Any]:
+    """Return `forward_s` and `backward_s`, with a cold L2 cache on CUDA."""
+    import torch
+
+    from stepbench.measure import clock, timing
+
+    held: list[torch.Tensor] = []
+    cuda = setting.device == "cuda"
+    cache = torch.empty(L2_FLUSH_BYTES if cuda else 0, dtype=torch.int8, device=setting.device)
+    timer = clock.for_device(setting.device)
+
+    def backward() -> None:
+        torch.autograd.grad(held.pop(), inputs, upstream)
+
+    def prepare_backward() -> None:
+        held.append(forward())
+        cache.zero_()
+
+    def repeat(work: Callable[[], object], before: Callable[[], object], repeats: int) -> list[float]:
+        if cuda:
+            return timing.time_on_device(work, before=before, repeats=repeats)
+        samples = []
+        for _ in range(repeats):
+            before()
+            samples += timing.time_whole(work, clock=timer, repeats=1)
+        return samples
+
+    warmup, measured = setting.protocol["warmup_steps"], setting.protocol["measured_steps"]
+    repeat(backward, prepare_backward, warmup)
+    return {
+        "forward_s": repeat(forward, cache.zero_, measured),
+        "backward_s": repeat(backward, prepare_backward, measured),
+    }
+
+
+def _saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
+    """Return the bytes that autograd keeps for the backward pass, each storage once, the inputs included."""
+    import torch
+
+    storages: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = forward()
+    del out
+    return sum(storages.values())
+
+
+def _errors(
+    forward: Callable[[], torch.Tensor], inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor, *, causal: bool
+) -> dict[str, float]:
+    """Return the largest error of output and gradients against float64, beside that of a plain computation.
+
+    Raises:
+        ArithmeticError: one is more than twice the plain computation's error and a rounding band, so what would be
+            timed is not attention.
+    """
+    import torch
+
+    out = forward()
+    found = (out.detach(), *torch.autograd.grad(out, inputs, upstream))
+    operands = [tensor.detach() for tensor in (*inputs, upstream)]
+    device = "cpu" if upstream.device.type == "mps" else upstream.device  # MPS has no float64
+    exact = _by_rows([tensor.to(device, torch.float64) for tensor in operands], causal=causal)
+    plain = _by_rows(operands, causal=causal)
+    errors: dict[str, float] = {}
+    for name, ours, reference, simple in zip(("o", "dq", "dk", "dv"), found, exact, plain, strict=True):
+        error = float((ours.to(reference) - reference).abs().max())
+        plain_error = float((simple.to(reference) - reference).abs().max())
+        band = 4 * torch.finfo(ours.dtype).eps * float(reference.abs().max())
+        if not error <= 2 * plain_error + band:
+            raise ArithmeticError(
+                f"{name} must be within 2 × {plain_error:.3g} + {band:.3g} of float64, got an error of {error:.3g}"
+            )
+        errors |= {f"{name}_error": error, f"{name}_plain_error": plain_error}
+    return errors
+
+
+def _by_rows(operands: Sequence[torch.Tensor], *, causal: bool) -> tuple[torch.Tensor, ...]:
+    """Return o, dq, dk, dv of attention for q, k, v and do, by blocks of query rows, so that any length fits."""
+    import torch
+
+    q, k, v, upstream = operands
+    scale = q.shape[-1] ** -0.5
+    columns = torch.arange(k.shape[-2], device=q.device)
+    o, dq = torch.empty_like(q), torch.empty_like(q)
+    dk, dv = (torch.zeros_like(k, dtype=torch.promote_types(k.dtype, torch.float32)) for _ in range(2))
+    for start in range(0, q.shape[-2], CHECKED_ROWS):
+        rows = slice(start, start + CHECKED_ROWS)
+        scores = q[..., rows, :] @ k.transpose(-1, -2) * scale
+        if causal:
+            above = columns > columns[rows, None]
+            scores = scores.masked_fill(above, float("-inf"))
+        p = scores.softmax(-1)
+        o[..., rows, :] = p @ v
+        dp = upstream[..., rows, :] @ v.transpose(-1, -2)
+        delta = (upstream[..., rows, :] * o[..., rows, :]).sum(-1, keepdim=True)
+        ds = p * (dp - delta) * scale
+        dq[..., rows, :] = ds @ k
+        dk += ds.transpose(-1, -2) @ q[..., rows, :]
+        dv += p.transpose(-1, -2) @ upstream[..., rows, :]
+    return o, dq, dk, dv
+
+
+# -- what is told of it; nothing above uses what is below, so that no number goes stale with a table's layout ----------
+
+
+def tabulate(results: Results) -> list[Table]:
+    """Return one row for each operator: times, rates, memory, and the error beside that of a plain computation."""
+    from stepbench.reporting import operator_tables
+
+    return [operator_tables.table(results.groups(), "attention")]
+
+
+def plot(results: Results) -> dict[str, Figure]:
+    """Return time and FLOP/s over the sequence length, one line for each implementation."""
+    from stepbench.reporting import operator_figures
+
+    groups = results.groups()
+    return {
+        "latency": operator_figures.over_length(groups, rate=False),
+        "rate": operator_figures.over_length(groups, rate=True),
+    }
+
+
+def find(results: Results) -> list[str]:
+    """Return who is fastest, what fusing saves in memory, and where memory ends, with its arithmetic."""
+    from stepbench.reporting import operator_findings
+
+    return operator_findings.find(results.groups())
+
+
+EXPERIMENT = Experiment(
+    name="attention",
+    title="Attention",
+    question="What does one attention operator cost, in each implementation there is?",
+    cell=Attention,
+    measure=measure,
+    settings=("protocol",),
+    table_names=("attention",),
+    tabulate=tabulate,
+    figure_names=("latency", "rate"),
+    plot=plot,
+    find=find,
+)

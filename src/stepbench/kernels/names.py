@@ -1,0 +1,28 @@
+"""The names of all attention implementations, and where each is defined.
+
+The standard library alone: config.yaml and target paths are checked against these names without importing torch. A new
+implementation is one file that defines an `Implementation`, and one line here.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+IMPLEMENTATIONS: dict[str, str] = {
+    "naive": "stepbench.kernels.naive:IMPLEMENTATION",
+    "reference": "stepbench.kernels.reference:IMPLEMENTATION",
+    "tiled": "stepbench.kernels.tiled:IMPLEMENTATION",
+    "triton": "stepbench.kernels.triton:TWO_PASSES",
+    "triton_atomics": "stepbench.kernels.triton:ATOMICS",
+    "compiled": "stepbench.kernels.compiled:IMPLEMENTATION",
+    "sdpa": "stepbench.kernels.sdpa:SDPA",
+    "sdpa_math": "stepbench.kernels.sdpa:MATH",
+    "sdpa_flash": "stepbench.kernels.sdpa:FLASH",
+    "sdpa_cudnn": "stepbench.kernels.sdpa:CUDNN",
+    "sdpa_efficient": "stepbench.kernels.sdpa:EFFICIENT",
+    "flex": "stepbench.kernels.flex:IMPLEMENTATION",
+}
+
+# The type of an experiment's axis; a type checker cannot look into a dictionary.
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[tuple(IMPLEMENTATIONS)]

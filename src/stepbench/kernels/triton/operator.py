@@ -1,0 +1,90 @@
+"""The kernels as torch operators: with fake versions, so that torch.compile can pass them by, and with a gradient."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepbench.kernels.contract import Answer, NoSecondDerivative, name_of
+from stepbench.kernels.triton import launch
+from stepbench.kernels.triton.tiles import Plan, architecture_of, plan_for
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    is_causal: bool,
+    scale: float,
+    return_lse: bool,
+    atomics: bool = False,
+    plan: Plan | None = None,
+) -> Answer:
+    """Compute attention with the Triton kernels. For the contract see `api.attention`.
+
+    With `atomics` the backward pass sums dq by atomic additions: fewer products, and not the same bits twice. The tile
+    shapes are those of `plan`, or of this device's table.
+    """
+    text = shipped_plan(q.device, q.shape[-1], q.dtype, is_causal) if plan is None else plan.to_text()
+    o, lse = attention_forward(q, k, v, scale, is_causal, atomics, text)
+    return (o, lse) if return_lse else o
+
+
+@torch.compiler.assume_constant_result  # torch.compile cannot trace files and device queries, and need not
+def shipped_plan(device: torch.device, head_dim: int, dtype: torch.dtype, is_causal: bool) -> str:
+    """Return the plan of the table for a device, as text."""
+    architecture = architecture_of(torch.cuda.get_device_capability(device))
+    return plan_for(architecture, head_dim, name_of(dtype), is_causal).to_text()
+
+
+@torch.library.custom_op("stepbench::attention_forward", mutates_args=())
+def attention_forward(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, is_causal: bool, atomics: bool, plan: str
+) -> tuple[Tensor, Tensor]:
+    """Return o and lse; `atomics` is for the gradient."""
+    return launch.forward(q, k, v, scale, is_causal, Plan.from_text(plan))
+
+
+@attention_forward.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, is_causal: bool, atomics: bool, plan: str
+) -> tuple[Tensor, Tensor]:
+    return launch.empty_like_rows(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("stepbench::attention_backward", mutates_args=())
+def attention_backward(
+    do: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor,
+    scale: float, is_causal: bool, atomics: bool, plan: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return dq, dk, dv."""
+    return launch.backward(do, dlse, q, k, v, o, lse, scale, is_causal, Plan.from_text(plan), atomics=atomics)
+
+
+@attention_backward.register_fake
+def _(
+    do: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor,
+    scale: float, is_causal: bool, atomics: bool, plan: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return launch.empty_like_rows(q), launch.empty_like_rows(k), launch.empty_like_rows(v)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, *ctx.options = inputs
+    ctx.save_for_backward(q, k, v, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, do: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
+    q, k, v, o, lse = ctx.saved_tensors
+    do = torch.zeros_like(o) if do is None else do
+    return *attention_backward(do, dlse, q, k, v, o, lse, *ctx.options), None, None, None, None
+
+
+def _refuse(ctx: Any, *gradients: Tensor) -> None:
+    raise NoSecondDerivative("triton")
+
+
+attention_forward.register_autograd(_differentiate, setup_context=_keep)
+attention_backward.register_autograd(_refuse)

@@ -1,0 +1,162 @@
+"""What all data-parallel strategies share: equal replicas, and one gradient that is the mean over the ranks.
+
+Each rank holds the whole module and its own part of the batch. The strategies differ only in when and in how many
+messages the gradients travel:
+
+    naive       after backward, one message for each parameter, one after the other
+    flat        after backward, all gradients in one message
+    overlapped  during backward, one message for each parameter
+    bucketed    during backward, in messages of a chosen size
+
+A parameter that got no gradient on one rank counts as zero there. One that got none on any rank has none afterwards, as
+in a single process: an optimizer must skip it, and zeros would decay it and move its momentum. For that the ranks tell
+each other what they have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import Parameter
+
+from stepbench.parallel.communicator import Communicator
+from stepbench.parallel.traffic import Traffic
+
+
+class DataParallel(nn.Module):
+    """Replicas that start equal; what happens to their gradients is up to the subclass.
+
+    By itself it synchronises nothing: the strategy `none`, whose step is the others' step with communication removed.
+    To be used as the others:
+
+        replica = BucketedDDP(module, bucket_mib=25)
+        loss(replica(batch)).backward()
+        replica.finish_gradient_synchronization()
+        optimizer.step()
+
+    Args:
+        module: any module, already on its device and in its dtype. Its parameters and buffers are overwritten with
+            those of rank 0. Parameters that do not require a gradient now are never synchronised.
+        group: the process group, or None for all ranks.
+
+    Raises:
+        ValueError: the ranks hold different modules, or parameters on several devices.
+    """
+
+    def __init__(self, module: nn.Module, *, group: dist.ProcessGroup | None = None) -> None:
+        super().__init__()
+        self.module = module
+        self.communicator = Communicator(device_of(module), group)
+        start_equal(module, self.communicator)
+        named = list(module.named_parameters())
+        self._trainable = [parameter for _, parameter in named if parameter.requires_grad]
+        self._frozen = {name: parameter for name, parameter in named if not parameter.requires_grad}
+        self._synchronizes = True
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this strategy communicated, and how long it waited."""
+        return self.communicator.traffic
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        return self.module(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Accumulate gradients on this rank alone; the next backward pass outside communicates their sum."""
+        before, self._synchronizes = self._synchronizes, False
+        try:
+            yield
+        finally:
+            self._synchronizes = before
+
+    def finish_gradient_synchronization(self) -> None:
+        """Return when every gradient is the mean over the ranks; call it on all ranks after the backward pass.
+
+        Raises:
+            RuntimeError: called inside `no_sync()`, or a parameter was unfrozen after it had been wrapped.
+        """
+        if not self._synchronizes:
+            raise RuntimeError("finish_gradient_synchronization() must be called outside no_sync()")
+        refuse_unfrozen(self._frozen)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Communicate what is left to communicate, and wait for all of it."""
+
+
+def present_anywhere(present: Sequence[bool], communicator: Communicator) -> list[bool]:
+    """Return for each flag whether it is set on any rank; one small message."""
+    if not present:
+        return []
+    device = communicator.traffic.device
+    # Copying flags to a CUDA device and reading them make the host wait; so both only where something is missing.
+    flags = torch.ones(len(present), dtype=torch.int32, device=device)
+    if not all(present):
+        flags = torch.tensor(present, dtype=torch.int32, device=device)
+    communicator.all_reduce(flags).wait()
+    return list(present) if all(present) else [count > 0 for count in flags.tolist()]
+
+
+def refuse_unfrozen(frozen: Mapping[str, Parameter]) -> None:
+    """Raise if a parameter requires a gradient that did not when it was wrapped.
+
+    Raises:
+        RuntimeError: one does; nobody would synchronise it.
+    """
+    for name, parameter in frozen.items():
+        if parameter.requires_grad:
+            raise RuntimeError(f"`{name}` must be unfrozen before the module is wrapped, or nobody synchronises it")
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the one device that holds a module's parameters and buffers.
+
+    Raises:
+        ValueError: there are none, or they are on several devices.
+    """
+    devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    if len(devices) != 1:
+        found = ", ".join(sorted(map(str, devices))) or "no parameters"
+        raise ValueError(f"`module` must have parameters, all on one device, got {found}")
+    return devices.pop()
+
+
+@torch.no_grad()
+def start_equal(module: nn.Module, communicator: Communicator) -> None:
+    """Overwrite the parameters and buffers of all ranks with those of rank 0.
+
+    Raises:
+        ValueError: the ranks' parameters and buffers differ in name, shape, dtype or whether they are trained; said on
+            every rank, because to start would be to hang.
+    """
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    described = [f"{name} {tuple(each.shape)} {each.dtype} {each.requires_grad}" for name, each in tensors]
+    digest = hashlib.sha256("\n".join(described).encode()).digest()
+    mine = torch.tensor(list(digest), dtype=torch.uint8, device=communicator.traffic.device)
+    everyones = torch.zeros(communicator.size, len(digest), dtype=torch.uint8, device=mine.device)
+    everyones[communicator.rank] = mine
+    communicator.all_gather(everyones.view(-1)).wait()
+    if different := [rank for rank, each in enumerate(everyones.tolist()) if each != everyones[0].tolist()]:
+        raise ValueError(
+            f"`module` must have the same parameters on every rank, got others on rank {different[0]} than on 0"
+        )
+    for _, tensor in tensors:
+        broadcast_into(tensor.detach(), communicator)
+
+
+def broadcast_into(tensor: Tensor, communicator: Communicator) -> None:
+    """Overwrite a tensor of any layout with that of rank 0."""
+    if tensor.numel() == 0:
+        return
+    dense = tensor.contiguous()
+    communicator.broadcast(dense, root=0).wait()
+    if dense is not tensor:
+        tensor.copy_(dense)

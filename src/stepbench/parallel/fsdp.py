@@ -1,0 +1,228 @@
+"""Sharding everything: each rank keeps a slice of every large weight, and gathers a weight only while it is used.
+
+Parameters, gradients and optimizer state all shrink to 1/ranks. The price is communication: each weight is gathered for
+the forward pass and again for the backward pass, and its gradient is reduce-scattered, half as much again as one
+all-reduce moves. What is gathered next is known from the step before, so it travels while the current one computes.
+
+How a gathered weight gets into a module and out of autograd's memory: during a module's forward its `weight` is an
+instance attribute, which Python finds before the registered parameter (the piece). What autograd would keep of it for
+the backward pass is replaced by a note (saved-tensor hooks), and reading the note gathers the weight again. So memory
+is freed by nothing but the last reference going away.
+
+Source: Zhao et al. 2023, PyTorch FSDP (arXiv:2304.11277); Rajbhandari et al. 2019, ZeRO (arXiv:1910.02054), 5.3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.utils._pytree import tree_map
+
+from stepbench.parallel.bucket import Bucket
+from stepbench.parallel.communicator import Communicator
+from stepbench.parallel.data_parallel import device_of, refuse_unfrozen, start_equal
+from stepbench.parallel.layout import by_kind
+from stepbench.parallel.traffic import Traffic
+from stepbench.parallel.unit import Unit
+from stepbench.parallel.unit_plan import PlannedUnit, plan
+from stepbench.parallel.visit_order import VisitOrder
+from stepbench.parallel.weight_use import WeightUse
+
+
+class FSDP(nn.Module):
+    """A module whose Linear and Embedding weights are sharded, each block's together; used as the data-parallel ones.
+
+    Make the optimizer after wrapping, from `parameters()`: it must be one that works on each element by itself. All
+    ranks must run the same modules in the same order, since they gather together; torch's FSDP asks the same. A weight
+    is whole only while the Linear or Embedding that holds it is called, so nobody else may compute with it.
+
+    Args:
+        module: any module, on its device. Its parameters and buffers are overwritten with those of rank 0. Biases,
+            norms and all else that is no Linear or Embedding weight is replicated.
+        compute_dtype: of the gathered weights, of the replicated parameters where they are used, and of floating-point
+            inputs. The parameters themselves keep their dtype, and so do their gradients. None: no casts.
+        prefetch: how many units to gather ahead of the one in use; 0 for none.
+        group: the process group, or None for all ranks.
+
+    Raises:
+        ValueError: the ranks hold different modules, `prefetch` is negative, or an Embedding asks for `max_norm` or
+            sparse gradients, which need the whole weight.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        compute_dtype: torch.dtype | None = None,
+        *,
+        prefetch: int = 1,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        if prefetch < 0:
+            raise ValueError(f"`prefetch` must be 0 or more, got {prefetch}")
+        super().__init__()
+        self.module = module
+        self.communicator = Communicator(device_of(module), group)
+        self._compute_dtype = compute_dtype
+        self._forward_order: VisitOrder[Unit] = VisitOrder(prefetch)
+        self._backward_order: VisitOrder[Unit] = VisitOrder(prefetch)
+        self._synchronizes = True
+        self._in_flight: Unit | None = None
+        start_equal(module, self.communicator)
+        self._units = [(planned, self._shard(planned)) for planned in plan(module)]
+        pieces = {piece for _, unit in self._units for piece in unit.pieces}
+        named = module.named_parameters(remove_duplicate=False)
+        self._replicated = {name: each for name, each in named if each not in pieces}
+        self._frozen = {name: each for name, each in self._replicated.items() if not each.requires_grad}
+        trained = dict.fromkeys(each for each in self._replicated.values() if each.requires_grad)
+        self._buckets = [Bucket(same_kind, self.communicator) for same_kind in by_kind(trained)]
+        self._substitute(module)
+
+    def _shard(self, planned: PlannedUnit) -> Unit:
+        """Return a unit in the place of whole weights, which are let go."""
+        unit = Unit(planned.weights, self.communicator, self._compute_dtype)
+        for piece, holders in zip(unit.pieces, planned.holders, strict=True):
+            for holder in holders:
+                setattr(holder.module, holder.attribute, piece)
+        planned.weights.clear()
+        return unit
+
+    def _substitute(self, module: nn.Module) -> None:
+        """Have every module see whole weights, in the compute dtype, while it runs."""
+        uses: dict[nn.Module, WeightUse] = {}
+        for planned, unit in self._units:
+            for index, holders in enumerate(planned.holders):
+                for holder in holders:
+                    use = uses.setdefault(holder.module, WeightUse(self._gather, self._collect, self._compute_dtype))
+                    use.add_weight(holder.attribute, unit, index)
+            for user in planned.users:
+                user.register_forward_hook(lambda *_, unit=unit: self._after_forward(unit), always_call=True)
+        if self._compute_dtype is not None:
+            replicated = set(self._replicated.values())
+            for each in module.modules():
+                for attribute, parameter in each.named_parameters(recurse=False):
+                    if parameter in replicated and parameter.is_floating_point():
+                        use = uses.setdefault(each, WeightUse(self._gather, self._collect, self._compute_dtype))
+                        use.add_cast(attribute)
+        for each, use in uses.items():
+            use.attach(each)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was communicated; `wait_s("all_gather")` is exposed gather time, `hidden_s("all_gather")` hidden."""
+        return self.communicator.traffic
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        if not _in_backward():
+            self._forward_order.restart()
+            self._backward_order.restart()
+            for _, unit in self._units:
+                unit.free()
+        if self._compute_dtype is not None:
+            args, kwargs = tree_map(self._cast, (args, kwargs))
+        return self.module(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Accumulate whole gradients on this rank alone; costs the memory of all gradients, in the masters' dtype."""
+        before, self._synchronizes = self._synchronizes, False
+        try:
+            yield
+        finally:
+            self._synchronizes = before
+
+    def finish_gradient_synchronization(self) -> None:
+        """Return when every gradient is the mean over the ranks; call it on all ranks after the backward pass.
+
+        Raises:
+            RuntimeError: called inside `no_sync()`, or a replicated parameter was unfrozen after it had been wrapped.
+        """
+        if not self._synchronizes:
+            raise RuntimeError("finish_gradient_synchronization() must be called outside no_sync()")
+        refuse_unfrozen(self._frozen)
+        for _, unit in self._units:
+            if unit.has_gradients:
+                self._send(unit)
+        for bucket in self._buckets:
+            bucket.launch()
+        for bucket in self._buckets:
+            bucket.wait()
+        for _, unit in self._units:
+            unit.take_gradients()
+            unit.begin_step()
+        self._in_flight = None
+
+    def gather_full_parameters(self) -> dict[str, Tensor]:
+        """Return copies of all whole parameters under the names they had, tied ones under each; a collective."""
+        full = {name: each.detach().clone() for name, each in self._replicated.items()}
+        for names, unit in self._named_units():
+            for weight, aliases in zip(unit.masters(), names, strict=True):
+                full.update(dict.fromkeys(aliases, weight))
+        return full
+
+    @torch.no_grad()
+    def load_full_parameters(self, full: Mapping[str, Tensor]) -> None:
+        """Take over whole parameters, as `gather_full_parameters` returns them, the same on every rank.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        for name, parameter in self._replicated.items():
+            parameter.copy_(full[name])
+        for names, unit in self._named_units():
+            unit.load([full[aliases[0]] for aliases in names])
+
+    def _named_units(self) -> Iterator[tuple[list[list[str]], Unit]]:
+        """Yield each unit with the names of its weights, of which a tied one has several."""
+        paths = {each: f"{path}." if path else "" for path, each in self.module.named_modules(remove_duplicate=False)}
+        for planned, unit in self._units:
+            yield [[paths[each.module] + each.attribute for each in held] for held in planned.holders], unit
+
+    # -- when --------------------------------------------------------------------------------------------------------
+
+    def _gather(self, unit: Unit) -> Tensor:
+        """Return a unit's weights; launch the gathering of those that come next."""
+        backward = _in_backward()
+        order = self._backward_order if backward else self._forward_order
+        before = order.current
+        if backward and before is not None and before is not unit and not before.awaits_gradients:
+            # Nothing else would free frozen weights in the backward pass.
+            before.free()
+        following = order.visit(unit)
+        full = unit.gathered()
+        for each in following:
+            each.start_gather()
+        return full
+
+    def _after_forward(self, unit: Unit) -> None:
+        if _in_backward():
+            return
+        # The last one of the forward pass is the first of the backward pass.
+        if not (torch.is_grad_enabled() and self._forward_order.is_last(unit)):
+            unit.free()
+
+    def _collect(self, unit: Unit, index: int, gradient: Tensor) -> None:
+        unit.collect(index, gradient, accumulating=not self._synchronizes)
+        if not unit.awaits_gradients:
+            unit.free()
+            if self._synchronizes:
+                self._send(unit)
+
+    def _send(self, unit: Unit) -> None:
+        """Launch a unit's reduce-scatter; the one before must have arrived, or whole gradients would pile up."""
+        if self._in_flight is not None:
+            self._in_flight.take_gradients()
+        unit.send_gradients()
+        self._in_flight = unit
+
+    def _cast(self, value: Any) -> Any:
+        return value.to(self._compute_dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1

@@ -1,0 +1,149 @@
+"""The process of one rank: what it does between its start and its last word.
+
+It is started as a file, `python -P rank.py <job.json>`, never imported for its function: the first thing that happens
+must be that this process' life is tied to the launcher's, long before torch is imported (1.7 s). For that reason this
+file imports the standard library alone, and torch only inside functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import importlib
+import json
+import os
+import runpy
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ORPHANED_EXIT_CODE = 113
+STACK_SIGNAL = signal.SIGUSR1
+_PR_SET_PDEATHSIG = 1
+
+
+def outcome_path(folder: Path, rank: int) -> Path:
+    """Return the file that holds a rank's last word."""
+    return folder / f"rank-{rank}.json"
+
+
+def stack_path(folder: Path, rank: int) -> Path:
+    """Return the file into which a rank writes its stack when it gets `STACK_SIGNAL`."""
+    return folder / f"rank-{rank}.stack"
+
+
+def output_path(folder: Path, rank: int) -> Path:
+    """Return the file that holds a rank's stdout and stderr."""
+    return folder / f"rank-{rank}.log"
+
+
+def main(job_file: str) -> None:
+    """Run the job of `job_file` as the rank that the environment names."""
+    folder = Path(job_file).parent
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    _die_with(job["launcher"])
+    rank = int(os.environ["RANK"])
+    _redirect_output(output_path(folder, rank))
+    # Written by the C library's signal handler, so it works while Python waits inside a collective.
+    stack_file = stack_path(folder, rank).open("w")
+    faulthandler.register(STACK_SIGNAL, file=stack_file, all_threads=False)
+    faulthandler.enable()
+    try:
+        text = _as_json(_run(job))
+    except Exception as error:
+        outcome = {
+            "exception": _qualified_name(type(error)),
+            "message": str(error),
+            "traceback": traceback.format_exc(),
+            "time_s": time.time(),
+        }
+        _write_atomically(outcome_path(folder, rank), json.dumps(outcome))
+        # Leaving by the normal way would tear down a process group whose peers may wait, and that can hang.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    _write_atomically(outcome_path(folder, rank), text)
+
+
+def _run(job: dict[str, Any]) -> Any:
+    """Join the process group, call the function, leave the group; return what the function returned."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(job["threads"])
+    sys.path[:] = job["sys_path"]
+    import torch
+    from torch import distributed
+
+    torch.set_num_threads(job["threads"])
+    device = None
+    if job["backend"] == "nccl":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if job["one_node"] and sys.platform == "linux":
+        # Otherwise Gloo asks the resolver for this machine's name, which may know none, or take its time.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # A collective never times out before the launcher does, which is the one that can tell who hangs.
+    distributed.init_process_group(job["backend"], timeout=timedelta(seconds=job["timeout_s"]), device_id=device)
+    result = _function(job["function"])(**job["arguments"])
+    distributed.destroy_process_group()
+    return result
+
+
+def _as_json(result: Any) -> str:
+    try:
+        return json.dumps({"result": result}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`function` must return what JSON can hold, got {error}") from error
+
+
+def _function(where: dict[str, Any]) -> Callable[..., Any]:
+    found: Any = _script(where["script"]) if where["script"] else importlib.import_module(where["module"])
+    for name in where["qualname"].split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _script(path: str) -> ModuleType:
+    """Run the launching script again under a name that its `__main__` guard refuses, as multiprocessing does."""
+    module = ModuleType("__mp_main__")
+    sys.modules["__mp_main__"] = module
+    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+    return module
+
+
+def _die_with(launcher: int) -> None:
+    """Have the kernel kill this process when the launcher's thread that started it ends; leave if it has ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != launcher:
+        os._exit(ORPHANED_EXIT_CODE)
+
+
+def _redirect_output(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (descriptor, 1), (descriptor, 2)):
+        os.dup2(source, target)
+    os.close(descriptor)
+    os.close(nothing)
+
+
+def _qualified_name(kind: type[BaseException]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(temporary).replace(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

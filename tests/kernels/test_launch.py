@@ -1,0 +1,103 @@
+"""Launches without a GPU: what a launch compiles is what `resources` reports on, and what descriptors are made of."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+from tests.testing.interpreter import ARRANGEMENTS  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402 - after the check that there is a triton
+
+from stepbench.kernels.triton import launch, resources  # noqa: E402
+from stepbench.kernels.triton.tiles import Plan, Tile  # noqa: E402
+
+TILE = Tile(64, 32, 8, 2)
+Launches = list[dict[str, Any]]
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launches]:
+    """Collect what Triton was about to compile, on a driver that only says which device it stands for."""
+    seen: Launches = []
+
+    def note(**about: Any) -> bool:
+        compiled = about["compile"]
+        seen.append(
+            {
+                "name": about["fn"].name,
+                "signature": compiled["signature"],
+                "constants": compiled["constants"],
+                "attributes": compiled["configs"][0],
+                "num_warps": compiled["num_warps"],
+                "num_stages": compiled["num_stages"],
+            }
+        )
+        return True  # nothing is compiled, nothing runs
+
+    driver = SimpleNamespace(
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+        get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    )
+    monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", note)
+    triton.runtime.driver.set_active(driver)
+    yield seen
+    triton.runtime.driver.reset_active()
+
+
+def run(head_dim: int, dtype: torch.dtype, *, descriptors: bool, atomics: bool) -> None:
+    q, k, v = (torch.zeros(2, 4, 96, head_dim, dtype=dtype) for _ in range(3))
+    plan = Plan(TILE, TILE, TILE, TILE, descriptors)
+    o, lse = launch.forward(q, k, v, 1.0, True, plan)
+    launch.backward(o, None, q, k, v, o, lse, 1.0, True, plan, atomics=atomics)
+
+
+@pytest.mark.parametrize("atomics", [False, True], ids=["two passes", "atomics"])
+@pytest.mark.parametrize("descriptors", [True, False], ids=["descriptors", "pointers"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("head_dim", [64, 80])
+def test_a_launch_compiles_what_resources_reports_on(
+    launches: Launches, head_dim: int, dtype: str, descriptors: bool, atomics: bool
+) -> None:
+    run(head_dim, getattr(torch, dtype), descriptors=descriptors, atomics=atomics)
+    kernels = ["forward", "row_statistics"] + (["backward_fused"] if atomics else ["backward_keys", "backward_queries"])
+    assert len(launches) == len(kernels)
+    for kernel, seen in zip(kernels, launches, strict=True):
+        is_statistics = kernel == "row_statistics"
+        rows = resources.statistics_rows(head_dim)
+        tile = Tile(rows, rows, 4, 1) if is_statistics else TILE
+        with_descriptors = descriptors and not is_statistics and dtype != "float32"
+        source = resources.kernel_source(kernel, head_dim, dtype, tile, descriptors=with_descriptors)
+        assert seen["signature"] == source.signature
+        assert seen["constants"] == source.constants
+        assert seen["attributes"] == source.attrs
+        if not is_statistics:
+            assert (seen["num_warps"], seen["num_stages"]) == (TILE.warps, TILE.stages)
+
+
+def test_a_head_dim_whose_rows_cannot_start_on_16_bytes_is_loaded_through_pointers(launches: Launches) -> None:
+    run(20, torch.bfloat16, descriptors=True, atomics=False)
+    assert not any("tensordesc" in str(seen["signature"]) for seen in launches)
+
+
+@pytest.mark.parametrize("arrange", ARRANGEMENTS)
+def test_only_what_cannot_be_read_in_place_is_copied(arrange: str) -> None:
+    plan = Plan(TILE, TILE, TILE, TILE, descriptors=True)
+    x = ARRANGEMENTS[arrange](torch.randn(2, 4, 24, 64, dtype=torch.bfloat16))
+    descriptors, (y,) = launch.readable(plan, x)
+    assert descriptors
+    assert torch.equal(x, y)
+    assert (y is x) == (arrange in ("contiguous", "from_projection", "from_packed"))
+    assert y.data_ptr() % 16 == 0
+    assert all(stride % 8 == 0 for stride in y.stride()[:-1])
+
+
+def test_the_output_is_laid_out_like_the_queries() -> None:
+    from_projection = ARRANGEMENTS["from_projection"](torch.randn(2, 4, 24, 64))
+    assert launch.empty_like_rows(from_projection).stride() == from_projection.stride()
+    transposed = ARRANGEMENTS["transposed"](torch.randn(2, 4, 24, 64))
+    assert launch.empty_like_rows(transposed).stride(-1) == 1

@@ -1,0 +1,112 @@
+"""The table of tile shapes, and how a problem finds its row."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepbench.kernels.triton import tiles
+from stepbench.kernels.triton.tiles import KERNELS, Plan, Tile, plan_for, read_table, split_head_dim
+
+ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100")
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "chunks"),
+    [(8, (16, 0)), (16, (16, 0)), (20, (32, 0)), (40, (32, 16)), (64, (64, 0)), (80, (64, 16)), (96, (64, 32)),
+     (112, (128, 0)), (128, (128, 0)), (160, (128, 32)), (192, (128, 64)), (200, (256, 0)), (256, (256, 0))],
+)  # fmt: skip
+def test_a_head_dim_is_one_or_two_powers_of_two(head_dim: int, chunks: tuple[int, int]) -> None:
+    assert split_head_dim(head_dim) == chunks
+
+
+def test_no_head_dim_is_cut_short_and_few_columns_are_wasted() -> None:
+    for head_dim in range(8, 257):
+        main, tail = split_head_dim(head_dim)
+        whole = max(1 << (head_dim - 1).bit_length(), 16)
+        assert head_dim <= main + tail <= whole
+        assert all(n & (n - 1) == 0 and (n == 0 or n >= 16) for n in (main, tail))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_shipped_table_has_a_row_for_every_problem(architecture: str) -> None:
+    for head_dim, dtype, is_causal in itertools.product(
+        range(8, 257), ("bfloat16", "float16", "float32"), (True, False)
+    ):
+        plan = plan_for(architecture, head_dim, dtype, is_causal)
+        for kernel in KERNELS:
+            tile = getattr(plan, kernel)
+            if tile is None:
+                assert (kernel, head_dim > 128) == ("backward_fused", True)
+                continue
+            assert {tile.rows, tile.columns} <= {16, 32, 64, 128, 256}
+            assert tile.warps in (4, 8, 16)
+        assert Plan.from_text(plan.to_text()) == plan
+
+
+def test_the_shipped_table_says_where_it_comes_from() -> None:
+    for section in read_table().values():
+        assert section["origin"]
+        assert {"machine", "date", "triton", "descriptors", "rows"} <= section.keys()
+
+
+@pytest.mark.parametrize(
+    ("capability", "architecture"),
+    [((8, 0), "sm_80"), ((8, 6), "sm_89"), ((8, 9), "sm_89"), ((9, 0), "sm_90"), ((10, 0), "sm_100"),
+     ((10, 3), "sm_100"), ((12, 0), "sm_89")],
+)  # fmt: skip
+def test_the_table_that_a_device_uses(capability: tuple[int, int], architecture: str) -> None:
+    assert tiles.architecture_of(capability) == architecture
+
+
+def small_table() -> dict[str, Any]:
+    def row(head_dim: int, dtype: str) -> dict[str, Any]:
+        shapes = {kernel: [head_dim, 32, 4, 2] for kernel in KERNELS}
+        return {"head_dim": head_dim, "dtype": dtype, "causal": True, **shapes}
+
+    rows = [row(128, "bfloat16"), row(64, "bfloat16"), row(64, "float32"), row(32, "float32")]
+    return {"sm_90": {"origin": "a test", "descriptors": True, "rows": rows}}
+
+
+def test_the_smallest_head_dim_that_is_not_smaller(tmp_path: Path) -> None:
+    tiles.write_table(small_table(), tmp_path / "tiles.json")
+    for head_dim, found in ((8, 64), (64, 64), (65, 128), (128, 128)):
+        plan = plan_for("sm_90", head_dim, "bfloat16", True, tmp_path / "tiles.json")
+        assert plan == Plan(*[Tile(found, 32, 4, 2)] * 4, descriptors=True)
+
+
+def test_float32_is_looked_up_by_the_width_of_its_slices(tmp_path: Path) -> None:
+    tiles.write_table(small_table(), tmp_path / "tiles.json")
+    for head_dim, found in ((16, 32), (32, 32), (33, 64), (256, 64)):
+        assert plan_for("sm_90", head_dim, "float32", True, tmp_path / "tiles.json").forward.rows == found
+
+
+def test_a_problem_without_a_row_says_what_there_is(tmp_path: Path) -> None:
+    tiles.write_table(small_table(), tmp_path / "tiles.json")
+    with pytest.raises(
+        ValueError,
+        match=r"must have a row for sm_90, bfloat16, causal=True and head dim 256, got head dims \[64, 128\]",
+    ):
+        plan_for("sm_90", 256, "bfloat16", True, tmp_path / "tiles.json")
+    with pytest.raises(ValueError, match=r"must have a row for sm_70, .*, got head dims \[\]"):
+        plan_for("sm_70", 64, "bfloat16", True, tmp_path / "tiles.json")
+
+
+def test_a_written_table_is_read_again_and_is_sorted_one_row_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "tiles.json"
+    tiles.write_table(small_table(), path)
+    before = tiles.table_digest("sm_90", path)
+    assert json.loads(path.read_text())["sm_90"]["origin"] == "a test"
+    assert [line.count("head_dim") for line in path.read_text().splitlines() if "head_dim" in line] == [1, 1, 1, 1]
+    changed = small_table()
+    changed["sm_90"]["rows"][0]["forward"] = [64, 64, 8, 3]
+    tiles.write_table(changed, path)
+    assert plan_for("sm_90", 128, "bfloat16", True, path).forward == Tile(64, 64, 8, 3)
+    assert tiles.table_digest("sm_90", path) != before
+
+
+def test_the_shipped_file_is_as_this_code_writes_it(tmp_path: Path) -> None:
+    tiles.write_table(read_table(), tmp_path / "tiles.json")
+    assert (tmp_path / "tiles.json").read_text() == tiles.TABLE.read_text()

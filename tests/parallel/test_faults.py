@@ -1,0 +1,83 @@
+"""A rank that raises, dies or hangs in the middle of a backward pass, with each strategy."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from tests.parallel.faults_on_ranks import train_until_fault
+
+from stepbench.parallel.launch import launch
+from stepbench.parallel.outcome import RankError, RankTimeoutError
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "naive": {},
+    "flat": {},
+    "overlapped": {},
+    "bucketed": {"bucket_mib": 4e-4},
+    "sharded_broadcast": {"bucket_mib": 4e-4},
+    "sharded_reduce_scatter": {"bucket_mib": 4e-4},
+    "fsdp": {},
+}
+HANG_DEADLINE_S = 60.0
+OTHERS_AT_A_TIME = 2  # launches of two ranks; more would only make them wait for a core
+
+
+def fail(strategy: str, how: str, deadline_s: float) -> tuple[RankError, float]:
+    started = time.monotonic()
+    with pytest.raises(RankError) as caught:
+        launch(
+            train_until_fault,
+            2,
+            arguments={"strategy": strategy, "options": STRATEGIES[strategy], "how": how},
+            backend="gloo",
+            deadline_s=deadline_s,
+        )
+    return caught.value, time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def failures() -> dict[tuple[str, str], tuple[RankError, float]]:
+    """Every strategy with every fault."""
+    # The hangs begin first; while they wait for their deadline the others run.
+    cases = [(strategy, how) for how in ("hang", "raise", "kill") for strategy in STRATEGIES]
+    with ThreadPoolExecutor(len(STRATEGIES) + OTHERS_AT_A_TIME) as pool:
+        found = pool.map(lambda case: fail(*case, HANG_DEADLINE_S if case[1] == "hang" else 200), cases)
+        return dict(zip(cases, found, strict=True))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.timeout(400)
+def test_a_rank_that_raises_is_named_with_its_own_exception(
+    failures: dict[tuple[str, str], tuple[RankError, float]], strategy: str
+) -> None:
+    error, _ = failures[strategy, "raise"]
+    assert not isinstance(error, RankTimeoutError)
+    assert str(error).startswith("rank 1 raised ValueError: the second rank has had enough")
+    assert error.traceback is not None
+    assert "in fault" in error.traceback
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.timeout(400)
+def test_a_rank_that_is_killed_is_named_with_the_signal(
+    failures: dict[tuple[str, str], tuple[RankError, float]], strategy: str
+) -> None:
+    error, _ = failures[strategy, "kill"]
+    assert not isinstance(error, RankTimeoutError)
+    assert str(error) == "rank 1 was killed by SIGKILL"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.timeout(400)
+def test_a_rank_that_hangs_is_named_at_the_deadline(
+    failures: dict[tuple[str, str], tuple[RankError, float]], strategy: str
+) -> None:
+    error, took_s = failures[strategy, "hang"]
+    assert isinstance(error, RankTimeoutError)
+    assert HANG_DEADLINE_S <= took_s < HANG_DEADLINE_S + 2
+    assert error.rank == 1
+    assert "last seen in hang_for_ever" in str(error)
+    assert error.outcomes[0].status == "timeout"
