@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.reporting import synthetic
 
-from stepbench import config, run
+from stepbench import attempt, config
 from stepbench.experiments import _decoder_memory
 from stepbench.experiments.memory import Memory, measure
 from stepbench.measure import allocator_memory, fit, predicted_memory
@@ -201,7 +201,7 @@ def test_the_record_says_oom_and_predicted(tmp_path: Path, trusted: bool, status
         "host_memory_gib": None,
     }
     limit = resource.getrlimit(resource.RLIMIT_AS)
-    outcome = run._attempt(order)
+    outcome = attempt.attempt(order)
     assert resource.getrlimit(resource.RLIMIT_AS) == limit
     assert outcome["status"] == status
     assert outcome.get("reason", "predicted: ").startswith("predicted: ")
