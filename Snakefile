@@ -15,10 +15,10 @@ include: "rules/ceilings.smk"
 include: "rules/end_to_end.smk"
 include: "rules/warmup.smk"
 include: "rules/attention.smk"
-include: "rules/numerics.smk"
 include: "rules/memory.smk"
 include: "rules/checkpointing.smk"
 include: "rules/profile.smk"
+include: "rules/numerics.smk"
 include: "rules/writeup.smk"
 
 

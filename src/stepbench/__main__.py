@@ -1,15 +1,19 @@
-"""The second door: measure and look at cells without Snakemake.
+"""The second door: measure and look at cells without Snakemake, look at the Triton kernels and tune them.
 
 python -m stepbench measure end_to_end size~micro,context~64
 python -m stepbench cells --where size=micro
+python -m stepbench kernels --architecture sm_90 --head-dim 64 128
+python -m stepbench tune --head-dim 64 --dtype bfloat16
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("experiments", nargs="*", help="only these experiments")
     listing.set_defaults(run=_cells)
 
+    kernels = commands.add_parser("kernels", help="print what every shipped Triton kernel costs; needs no GPU")
+    kernels.add_argument(
+        "--compile", action="store_true", help="compile them now, and unless filtered keep the figures in figures.json"
+    )
+    kernels.add_argument("--architecture", nargs="+", default=[], metavar="NAME", help="only these, such as sm_90")
+    kernels.add_argument("--head-dim", nargs="+", type=int, default=[], metavar="D", help="only these head dims")
+    kernels.add_argument("--dtype", nargs="+", default=[], metavar="NAME", help="only these, such as bfloat16")
+    kernels.set_defaults(run=_kernels)
+
+    tune = commands.add_parser("tune", help="search the fastest tile shapes on this GPU and rewrite tiles.json")
+    tune.add_argument("--head-dim", nargs="+", type=int, default=[64, 128], metavar="D", help="default: 64 128")
+    tune.add_argument("--dtype", nargs="+", default=["bfloat16"], metavar="NAME", help="default: bfloat16")
+    tune.set_defaults(run=_tune)
+
     options = parser.parse_args(arguments)
     try:
-        return options.run(Bench.open(options.root), options)
+        return options.run(options)
     except (ConfigError, BusyError, ValueError) as error:
         for line in str(error).splitlines():
             print(f"stepbench: {line}", file=sys.stderr)
@@ -61,7 +79,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the examples of the module's docstring as they stand."""
 
 
-def _measure(bench: Bench, options: argparse.Namespace) -> int:
+def _measure(options: argparse.Namespace) -> int:
+    bench = Bench.open(options.root)
     experiment = experiments.load(options.experiment)
     cell = complete(experiment.cell, options.cell)
     bench.check_cell(cell)
@@ -116,7 +135,8 @@ def _table_of(record: Record) -> Table:
     return table
 
 
-def _cells(bench: Bench, options: argparse.Namespace) -> int:
+def _cells(options: argparse.Namespace) -> int:
+    bench = Bench.open(options.root)
     wanted = dict(_condition(text) for text in options.where)
     names = [experiments.load(name).name for name in options.experiments] or bench.names
     known = {axis.name for name in names for axis in cells.axes(experiments.load(name).cell)}
@@ -148,6 +168,84 @@ def _condition(text: str) -> tuple[str, str]:
     if not (key and equals and value):
         raise ValueError(f"`--where` must be AXIS=VALUE, got {text!r}")
     return key, value
+
+
+def _kernels(options: argparse.Namespace) -> int:
+    _check_triton()
+    from stepbench.kernels.triton import resources
+
+    asked = {axis: values for axis in ("architecture", "head_dim", "dtype") if (values := getattr(options, axis))}
+    if options.compile:
+        known = [row for architecture in resources.SHARED_BYTES for row in resources.shipped_variants(architecture)]
+        origin = "compiled now"
+    else:
+        figures = resources.read_figures()
+        known = figures["rows"]
+        origin = f"compiled on {figures['date']} with triton {figures['triton']}"
+    for axis, values in asked.items():
+        valid = sorted({row[axis] for row in known})
+        if unknown := [value for value in values if value not in valid]:
+            option = f"--{axis.replace('_', '-')}"
+            raise ValueError(f"`{option}` must be one of {', '.join(map(str, valid))}, got {unknown[0]}")
+    rows = [row for row in known if all(row[axis] in values for axis, values in asked.items())]
+    if not rows:
+        raise ValueError(f"the filters must leave a kernel, got none for {asked}")
+    if options.compile:
+        architectures = options.architecture or resources.ARCHITECTURES
+        rows = resources.table(architectures, options.head_dim or None, options.dtype or None)
+        if not asked:
+            resources.write_figures(rows)
+    _console.print(origin, style="dim")
+    _print_wide(_table_of_kernels(rows))
+    return 0
+
+
+def _table_of_kernels(rows: Sequence[Mapping[str, Any]]) -> Table:
+    from stepbench.reporting import units
+
+    table = Table()
+    for heading in ("kernel", "architecture", "head dim", "dtype", "causal", "tile", "registers", "spills",
+                    "shared memory", "programs", "instructions"):  # fmt: skip
+        is_number = heading in ("head dim", "registers", "spills", "shared memory", "programs")
+        table.add_column(heading, justify="right" if is_number else "left")
+    for row in rows:
+        instructions = ", ".join(f"{count} {name}" for name, count in row["instructions"].items())
+        table.add_row(
+            row["kernel"], row["architecture"], str(row["head_dim"]), row["dtype"], row["causal"], row["tile"],
+            str(row["registers"]), f"{row['spill_bytes']} B", units.byte_count(row["shared_bytes"]),
+            str(row["programs"]), instructions + (", serialized" if row["serialized"] else ""),
+            style="red" if row["spill_bytes"] or row["serialized"] else None,
+        )  # fmt: skip
+    return table
+
+
+def _print_wide(table: Table) -> None:
+    """Print a table to a terminal as it fits, and to a file or a pipe as wide as it is."""
+    console = _console if _console.is_terminal else Console(highlight=False, width=1000)
+    console.print(table)
+
+
+def _tune(options: argparse.Namespace) -> int:
+    _check_triton()
+    import torch
+
+    from stepbench.kernels.triton import tune
+
+    if not torch.cuda.is_available():
+        raise ValueError("tuning needs a CUDA device, got none")
+    problems = list(tune.shipped_problems(options.head_dim, options.dtype))
+    tune.tune(problems, report=functools.partial(_console.print, markup=False))
+    print(
+        "tiles.json is rewritten; now run `python -m stepbench kernels --compile`, for figures.json is of other tiles",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _check_triton() -> None:
+    """Raise ValueError where there is no Triton."""
+    if importlib.util.find_spec("triton") is None:
+        raise ValueError("the Triton kernels need the triton package, got none")
 
 
 if __name__ == "__main__":

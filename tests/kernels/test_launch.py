@@ -1,6 +1,5 @@
 """Launches without a GPU: what a launch compiles is what `resources` reports on, and what descriptors are made of."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +19,7 @@ Launches = list[dict[str, Any]]
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launches]:
+def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     """Collect what Triton was about to compile, on a driver that only says which device it stands for."""
     seen: Launches = []
 
@@ -39,14 +38,18 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launches]:
         return True  # nothing is compiled, nothing runs
 
     driver = SimpleNamespace(
-        get_current_device=lambda: 0,
+        get_current_device=lambda: "none",  # Triton keeps what it knows of a device; a real one has a number
         get_current_stream=lambda device: 0,
         get_current_target=lambda: GPUTarget("cuda", 90, 32),
     )
     monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", note)
-    triton.runtime.driver.set_active(driver)
-    yield seen
-    triton.runtime.driver.reset_active()
+    monkeypatch.setattr(triton.runtime.driver, "_active", driver)  # where there is no GPU, `reset_active` would raise
+    return seen
+
+
+def spaceless(signature: dict[str, Any]) -> dict[str, str]:
+    """Make the types comparable: Triton writes the shape of a descriptor with spaces, and reads it either way."""
+    return {name: str(type_).replace(" ", "") for name, type_ in signature.items()}
 
 
 def run(head_dim: int, dtype: torch.dtype, *, descriptors: bool, atomics: bool) -> None:
@@ -72,9 +75,9 @@ def test_a_launch_compiles_what_resources_reports_on(
         tile = Tile(rows, rows, 4, 1) if is_statistics else TILE
         with_descriptors = descriptors and not is_statistics and dtype != "float32"
         source = resources.kernel_source(kernel, head_dim, dtype, tile, descriptors=with_descriptors)
-        assert seen["signature"] == source.signature
+        assert spaceless(seen["signature"]) == spaceless(source.signature)
         assert seen["constants"] == source.constants
-        assert seen["attributes"] == source.attrs
+        assert {path: found for path, found in seen["attributes"].items() if found} == source.attrs
         if not is_statistics:
             assert (seen["num_warps"], seen["num_stages"]) == (TILE.warps, TILE.stages)
 

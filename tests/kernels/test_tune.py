@@ -50,8 +50,8 @@ def test_a_candidate_that_the_compiler_dies_of_is_out() -> None:
 
 
 def test_what_is_shipped_is_among_the_candidates() -> None:
-    for section in (read_table()["sm_90"],):
-        for shipped in section["rows"]:
+    for architecture in ("sm_90", "sm_100"):
+        for shipped in read_table()[architecture]["rows"]:
             candidates = tune.SINGLE_CANDIDATES if shipped["dtype"] == "float32" else tune.CANDIDATES
             for kernel in KERNELS:
                 if shipped[kernel] is not None:
@@ -75,3 +75,8 @@ def test_the_problems_are_those_of_the_papers_figures() -> None:
     problems = list(tune.shipped_problems())
     assert {(p.head_dim, p.is_causal) for p in problems} == {(64, True), (64, False), (128, True), (128, False)}
     assert {(p.dtype, p.tokens, p.width) for p in problems} == {("bfloat16", 16_384, 2048)}
+
+
+def test_float32_is_tuned_once_for_each_width_of_its_slices() -> None:
+    problems = list(tune.shipped_problems((16, 32, 64, 128), ("float32",)))
+    assert [(p.head_dim, p.is_causal) for p in problems] == [(16, True), (16, False), (64, True), (64, False)]

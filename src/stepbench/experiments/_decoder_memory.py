@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from stepbench.measure.measurement import Setting, UnsupportedError
 
@@ -104,7 +103,7 @@ def make(setting: Setting, shape: Shape, *, steps: int) -> DecoderStep:
     """
     import torch
 
-    from stepbench.kernels.api import attention
+    from stepbench.kernels.api import bind
     from stepbench.models.checkpointing import checkpoint_blocks
     from stepbench.models.decoder import Decoder
     from stepbench.models.sizes import ModelSize
@@ -118,7 +117,7 @@ def make(setting: Setting, shape: Shape, *, steps: int) -> DecoderStep:
     model = Decoder(
         ModelSize(**setting.definition["size"]),
         vocabulary=setting.definition["vocabulary"],
-        attention=functools.partial(cast(Any, attention), impl="naive"),
+        attention=bind("naive"),
         dtype=torch.bfloat16 if in_bf16 else torch.float32,
         device=setting.device,
     )

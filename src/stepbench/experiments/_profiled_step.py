@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import sys
 import tempfile
@@ -46,7 +45,7 @@ def make(setting: Setting, what: Profiled, *, steps: int) -> TrainingStep:
     import torch
     from torch import nn
 
-    from stepbench.kernels.api import attention
+    from stepbench.kernels.api import bind
     from stepbench.models.decoder import Decoder
     from stepbench.models.ranged_attention import ranged_attention
     from stepbench.models.sizes import ModelSize
@@ -60,11 +59,11 @@ def make(setting: Setting, what: Profiled, *, steps: int) -> TrainingStep:
     model: nn.Module = Decoder(
         ModelSize(**setting.definition["size"]),
         vocabulary=setting.definition["vocabulary"],
-        attention=functools.partial(cast(Any, attention), impl="naive") if compiled else ranged_attention,
+        attention=bind("naive") if compiled else ranged_attention,
         device=setting.device,
     )
     return TrainingStep(
-        cast(nn.Module, torch.compile(model)) if compiled else model,
+        cast(nn.Module, torch.compile(model, fullgraph=True)) if compiled else model,
         _random_batches(setting.definition["vocabulary"], what),
         device=setting.device,
         precision=what.precision,

@@ -52,7 +52,7 @@ class Phase:
 
     Attributes:
         name: the phase.
-        seconds: the median of the profiled steps.
+        seconds: the mean of the profiled steps, as are the operators' times.
         operators: rows of the record: `name`, `calls`, `self_s`, `device_s`, per step, the largest first.
         on_device: whether times are a device's; otherwise they are the host's.
     """
@@ -140,9 +140,9 @@ def whole(found: Sequence[Phase]) -> dict[str, float]:
 
 
 def profiled_s(group: Group, name: str = WHOLE) -> float | None:
-    """Return the median seconds of a phase or of the whole step under the profiler."""
+    """Return the mean seconds of a phase or of the whole step under the profiler; it tells operators as sums alone."""
     samples = processes(group.records[:1], f"profiled_{name}_s")
-    return float(np.median(samples[0])) if samples else None
+    return float(np.mean(samples[0])) if samples else None
 
 
 def sum_over_step(group: Group) -> float | None:

@@ -5,19 +5,26 @@ read the result. What to look for:
 
 - Spills: a value without a register goes to memory and back in the inner loop. None may, on sm_80 and sm_90.
 - Registers and shared memory decide how many programs a multiprocessor holds at a time. Beside a second one, or with
-  two
-  groups of four warps in one, exponentials of one run while the other keeps the tensor cores busy.
+  two groups of four warps in one, exponentials of one run while the other keeps the tensor cores busy.
 - Matrix instructions: `wgmma` on sm_90, `mma` on sm_80, `tcgen05` on sm_100. A kernel without them is on the slow path.
 - Serialized: ptxas may give up on overlapping wgmma instructions and wait after each of them, which it only tells in a
   note. 128 × 128 tiles on 4 warps at head dim 64 are an example: no spill, 255 registers, and slow.
+
+What the shipped variants cost is kept in figures.json, so that it can be shown without compiling anything. The file
+holds a hash of what it was compiled from, and is refused once that has changed.
 """
 
+import ast
+import datetime
 import functools
+import hashlib
+import inspect
+import json
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,10 +35,11 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from stepbench.kernels.triton import backward, forward, single
+from stepbench.kernels.triton import backward, forward, primitives, single
 from stepbench.kernels.triton.launch import is_interpreted
 from stepbench.kernels.triton.tiles import CHUNK, KERNELS, Tile, read_table, slice_of, split_head_dim, statistics_rows
 
+FIGURES = Path(__file__).with_name("figures.json")
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # Bytes of shared memory that a program may ask for, and that a multiprocessor has: CUDA C++ programming guide,
 # technical specifications per compute capability.
@@ -41,6 +49,9 @@ SHARED_BYTES = {
     "sm_90": (232_448, 233_472),
     "sm_100": (232_448, 233_472),
 }
+TENSOR_MEMORY_COLUMNS = (
+    512  # of sm_100, per multiprocessor; taken as a power of two, at least 32: PTX ISA, tcgen05.alloc
+)
 _FUNCTIONS = {
     "forward": forward.forward,
     "row_statistics": backward.row_statistics,
@@ -91,6 +102,46 @@ def table(
         return list(pool.map(with_figures, variants, chunksize=4))
 
 
+def read_figures(path: Path = FIGURES) -> dict[str, Any]:
+    """Return the kept figures: triton and date of their making, digest, and rows as `table` returns them.
+
+    Raises:
+        ValueError: the tiles of tiles.json or the kernels have changed since.
+    """
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if figures["digest"] != (digest := figures_digest()):
+        raise ValueError(
+            f"{path.name} must be of today's kernels and tile shapes, digest {digest}, got {figures['digest']}: "
+            "`python -m stepbench kernels --compile` makes it anew"
+        )
+    return figures
+
+
+def write_figures(rows: Sequence[Mapping[str, Any]], path: Path = FIGURES) -> None:
+    """Keep what `table` has compiled for every shipped variant of `ARCHITECTURES`, one row a line."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    head = {"triton": triton.__version__, "date": today, "digest": figures_digest()}
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
+    body = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
+    path.write_text("\n".join(["{", *lines, '  "rows": [', body, "  ]", "}", ""]), encoding="utf-8")
+
+
+def figures_digest() -> str:
+    """Return a short hash of the shipped variants and of the kernels' code, without its docstrings and comments."""
+    variants = [variant for architecture in ARCHITECTURES for variant in shipped_variants(architecture)]
+    parts = (forward, backward, single, primitives, kernel_source)
+    code = [_code_of(inspect.getsource(part)) for part in parts]
+    return hashlib.sha256(json.dumps([variants, code], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _code_of(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.unparse(tree)  # unlike a dump, the same text in every version of Python
+
+
 def shipped_variants(architecture: str) -> Iterator[dict[str, Any]]:
     """Yield what tiles.json says for one architecture, once for each kernel that is compiled, without its figures.
 
@@ -115,7 +166,7 @@ def shipped_variants(architecture: str) -> Iterator[dict[str, Any]]:
                     "causal": causal,
                     "tile": str(Tile(*shape)),
                     **dict(zip(("rows", "columns", "warps", "stages"), shape, strict=True)),
-                    "descriptors": section["descriptors"] and kernel != "row_statistics",
+                    "descriptors": section["descriptors"] and kernel in KERNELS and row["dtype"] != "float32",
                 },
             )
             if variant["causal"] != causal:
@@ -148,7 +199,8 @@ def compile_figures(
         instructions (name to number, in the whole kernel) and serialized.
 
     Raises:
-        RuntimeError: Triton is interpreting (TRITON_INTERPRET=1), so there is nothing to compile.
+        RuntimeError: Triton is interpreting (TRITON_INTERPRET=1), so there is nothing to compile; or the variant asks
+            for more tensor memory than sm_100 has, for which Triton compiles a kernel that does nothing but trap.
     """
     if is_interpreted():
         raise RuntimeError("Triton must compile, got TRITON_INTERPRET in the environment")
@@ -157,6 +209,12 @@ def compile_figures(
         target=GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32),
         options={"num_warps": tile.warps, "num_stages": tile.stages},
     )
+    columns = getattr(compiled.metadata, "tmem_size", None) or 0
+    if columns > TENSOR_MEMORY_COLUMNS:
+        raise RuntimeError(
+            f"{kernel} at head dim {head_dim}, {tile} must fit {TENSOR_MEMORY_COLUMNS} columns of tensor memory, "
+            f"got {columns}"
+        )
     report = _disassemble(compiled.asm["cubin"])
     found = re.search(r"REG:(\d+) STACK:(\d+)", report)
     if found is None:
@@ -168,7 +226,7 @@ def compile_figures(
         "registers": registers,
         "spill_bytes": int(found[2]),
         "shared_bytes": shared_bytes,
-        "programs": _programs(architecture, registers, tile.warps, shared_bytes),
+        "programs": _programs(architecture, registers, tile.warps, shared_bytes, columns),
         "instructions": {name: count for name, count in instructions.items() if count},
         # An overlapped kernel waits two or three times per loop, a serialized one once per instruction.
         "serialized": waits > 0 and 2 * waits >= len(re.findall(r"\bHGMMA", report)),
@@ -212,10 +270,12 @@ def kernel_source(kernel: str, head_dim: int, dtype: str, tile: Tile, *, descrip
     return ASTSource(function, signature, {n: v for n, v in constants.items() if n in signature}, attributes)
 
 
-def _programs(architecture: str, registers: int, warps: int, shared_bytes: int) -> int:
-    """Return how many programs fit a multiprocessor: 65 536 registers, 256 at a time per warp; 64 warps."""
+def _programs(architecture: str, registers: int, warps: int, shared_bytes: int, columns: int) -> int:
+    """Return how many programs fit a multiprocessor: 65 536 registers, 256 at a time per warp; 64 warps, or 48."""
     per_program = warps * -(-registers * 32 // 256) * 256
-    return min(65_536 // per_program, SHARED_BYTES[architecture][1] // (shared_bytes + 1024), 64 // warps)
+    by_memory = SHARED_BYTES[architecture][1] // (shared_bytes + 1024)
+    by_tensor_memory = TENSOR_MEMORY_COLUMNS // max(1 << (columns - 1).bit_length(), 32) if columns else 64
+    return min(65_536 // per_program, by_memory, by_tensor_memory, (48 if architecture == "sm_89" else 64) // warps)
 
 
 def _disassemble(cubin: bytes) -> str:

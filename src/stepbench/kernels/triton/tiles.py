@@ -1,8 +1,8 @@
 """Which tile shape a kernel gets: a table per architecture, head dim, dtype and causality, kept as data in tiles.json.
 
 The standard library alone, so that tables can be read, compared and shown anywhere. No measurement ever searches for
-a tile
-shape: `python -m stepbench tune` does, on a GPU, and rewrites the table of that architecture with machine and date.
+a tile shape: `python -m stepbench tune` does, on a GPU, and rewrites the table of that architecture with machine and
+date.
 """
 
 import hashlib
