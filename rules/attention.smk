@@ -20,6 +20,7 @@ rule tabulate_attention:
         rendered("tables", "attention"),
     output:
         multiext("results/{machine}/tables/attention/attention", ".csv", ".md"),
+        multiext("results/{machine}/tables/attention/kernels", ".csv", ".md"),
     log:
         "results/{machine}/logs/tables/attention.log",
     resources:

@@ -206,10 +206,10 @@ def _by_rows(operands: Sequence[torch.Tensor], *, causal: bool) -> tuple[torch.T
 
 
 def tabulate(results: Results) -> list[Table]:
-    """Return one row for each operator: times, rates, memory, and the error beside that of a plain computation."""
-    from stepbench.reporting import operator_tables
+    """Return one row for each operator, with the error beside that of a plain computation; and what ours compile to."""
+    from stepbench.reporting import kernel_table, operator_tables
 
-    return [operator_tables.table(results.groups(), "attention")]
+    return [operator_tables.table(results.groups(), "attention"), kernel_table.table("kernels")]
 
 
 def plot(results: Results) -> dict[str, Figure]:
@@ -237,7 +237,7 @@ EXPERIMENT = Experiment(
     cell=Attention,
     measure=measure,
     settings=("protocol",),
-    table_names=("attention",),
+    table_names=("attention", "kernels"),
     tabulate=tabulate,
     figure_names=("latency", "rate"),
     plot=plot,

@@ -62,8 +62,8 @@ def seconds(value: float | None, spread: float | None = None) -> str:
 
 
 def byte_count(value: float | None) -> str:
-    """Return an amount of memory such as `1.24 GiB`."""
-    return quantity(value, BYTES)
+    """Return an amount of memory such as `1.24 GiB`; there is no part of a byte."""
+    return f"{value:.0f} B" if _known(value) and value < 2**10 else quantity(value, BYTES)
 
 
 def byte_rate(value: float | None, spread: float | None = None) -> str:

@@ -1,0 +1,22 @@
+"""The table of compiled figures shows what ships, and is rendered anew when that changes."""
+
+from __future__ import annotations
+
+from stepbench import fingerprint
+from stepbench.reporting import kernel_table
+
+
+def test_it_shows_every_kernel_on_every_architecture():
+    table = kernel_table.table("kernels")
+    shown = {(row["kernel"], row["architecture"], row["head_dim"]) for row in table.rows}
+    kernels = ("forward", "backward_keys", "backward_queries", "backward_fused", "row_statistics")
+    assert shown == {(k, a, d) for k in kernels for a in ("sm_80", "sm_90", "sm_100") for d in (64, 128)}
+    texts = {column.heading: column.text(table.rows[0]) for column in table.columns}
+    assert texts["spills"] == "0 B"
+    assert texts["architecture"] == "`sm_80`"
+    assert texts["instructions"].endswith(" mma")
+
+
+def test_a_change_of_the_figures_is_a_change_of_what_is_rendered():
+    source = fingerprint.source("stepbench.experiments.attention", ("tabulate", "EXPERIMENT"))
+    assert any(name.endswith("figures.json") for name in source), sorted(source)
