@@ -15,8 +15,10 @@ Source: torch.distributed._tools.mem_tracker counts the same way, by module; the
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,7 +37,7 @@ def predict(make: Callable[[], WatchedStep]) -> Timeline:
     Args:
         make: builds the step; everything that it creates is fake.
     """
-    with FakeTensorMode(), StorageWatcher() as watcher:
+    with _without_collections(), FakeTensorMode(), StorageWatcher() as watcher:
         step = make()
         watcher.claim(step.owned())
         step.prime()
@@ -43,6 +45,18 @@ def predict(make: Callable[[], WatchedStep]) -> Timeline:
         for name, work in step.phases.items():
             watcher.run(name, work, step.owned)
         return watcher.timeline()
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Let no search for garbage decide when a storage goes; and they took a sixth of the largest predictions' time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class StorageWatcher(TorchDispatchMode):
