@@ -29,8 +29,8 @@ def table(name: str) -> Table:
     rows = [row for row in kept["rows"] if all(row[key] in wanted for key, wanted in SHOWN.items())]
     caption = (
         f"Compiled without a GPU, with Triton {kept['triton']} on {kept['date']}, in bfloat16 and at the tile shapes "
-        "that the kernels are launched with: queries × keys, warps of 32 threads, stages of the pipeline. Programs: how "
-        "many a multiprocessor holds at a time. Instructions: those of the tensor cores. A spill would be a value "
+        "that the kernels are launched with: queries × keys, warps of 32 threads, stages of the pipeline. Programs: so "
+        "many fit a multiprocessor at a time. Instructions: those of the tensor cores. A spill would be a value "
         "without a register, written to memory inside of the loop. All of them: python -m stepbench kernels."
     )
     columns = [
