@@ -18,7 +18,18 @@ RULES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 
 STANDARD_LIBRARY_ONLY = ("cells", "grids", "records", "fingerprint", "lifeline", "lock")
 # What Snakemake's process imports when it reads the Snakefile; third parties that it may use are light.
-PARSED = (*STANDARD_LIBRARY_ONLY, "config", "bench", "staleness", "progress", "workflow", "run", "attempt", "__main__")
+PARSED = (
+    *STANDARD_LIBRARY_ONLY,
+    "config",
+    "bench",
+    "staleness",
+    "progress",
+    "planning",
+    "workflow",
+    "run",
+    "attempt",
+    "__main__",
+)
 LIGHT = {"jsonschema", "yaml", "psutil", "pynvml", "rich"}
 
 # Which parts of the package a part may import; `top` is what lies beside the packages.

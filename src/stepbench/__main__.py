@@ -2,6 +2,9 @@
 
 python -m stepbench measure end_to_end size~micro,context~64
 python -m stepbench cells --where size=micro
+python -m stepbench plan --price-per-hour 2.50
+python -m stepbench why 'results/…/size~micro,….json'
+python -m stepbench prune --dry-run
 python -m stepbench kernels --architecture sm_90 --head-dim 64 128
 python -m stepbench tune --head-dim 64 --dtype bfloat16
 """
@@ -20,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stepbench import cells, run
+from stepbench import cells, planning, run
 from stepbench.bench import Bench
 from stepbench.config import ConfigError
 from stepbench.experiments import experiment as experiments
@@ -51,6 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("--state", choices=["fresh", "stale", "missing", "failed"], help="only cells in this state")
     listing.add_argument("experiments", nargs="*", help="only these experiments")
     listing.set_defaults(run=_cells)
+
+    plan = commands.add_parser("plan", help="list what a run would measure, why, and about how long it would take")
+    plan.add_argument("--price-per-hour", type=float, help="what an hour of this machine costs, in any currency")
+    plan.add_argument("experiments", nargs="*", help="only these experiments")
+    plan.set_defaults(run=_plan)
+
+    why = commands.add_parser("why", help="explain what one cell's file is worth today")
+    why.add_argument("path", help="a target path")
+    why.set_defaults(run=_why)
+
+    prune = commands.add_parser("prune", help="remove this machine's records that no configured grid asks for")
+    prune.add_argument("--dry-run", action="store_true", help="only list them")
+    prune.set_defaults(run=_prune)
 
     kernels = commands.add_parser("kernels", help="print what every shipped Triton kernel costs; needs no GPU")
     kernels.add_argument(
@@ -153,6 +169,49 @@ def _cells(options: argparse.Namespace) -> int:
                 counts[state.kind] = counts.get(state.kind, 0) + 1
                 _print_cell(str(bench.path(name, cell)), state.kind, state.reasons)
     print(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no such cell", file=sys.stderr)
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    bench = Bench.open(options.root)
+    found = planning.plan(bench, [experiments.load(name).name for name in options.experiments])
+    for each in found.waiting:
+        _print_cell(each.path, each.state, each.reasons)
+    seconds, unlike = planning.estimate([each.kind for each in found.waiting], found.durations_s)
+    told = [f"{len(found.waiting)} of {found.total} cells would be measured"]
+    if unlike < len(found.waiting):
+        told.append(f"about {planning.duration(seconds)} inside measurements, going by earlier cells")
+    if unlike:
+        told.append(f"{unlike} unlike any before, of which nothing is known")
+    if options.price_per_hour is not None and unlike < len(found.waiting):
+        told.append(f"which costs {seconds / 3600 * options.price_per_hour:.2f} at {options.price_per_hour:g} an hour")
+    print("; ".join(told), file=sys.stderr)
+    return 0
+
+
+def _why(options: argparse.Namespace) -> int:
+    bench = Bench.open(options.root)
+    experiment, cell = bench.locate(options.path)
+    state = bench.state(experiment.name, cell)
+    _print_cell(str(bench.path(experiment.name, cell)), state.kind, ())
+    for reason in state.reasons:
+        _console.print(f"  {reason}", markup=False)
+    if cell not in bench.grid(experiment.name):
+        _console.print("  it is not in the configured grid, so no table shows it", style="dim")
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    bench = Bench.open(options.root)
+    if not options.dry_run:
+        bench.hold()
+    found = planning.left_over(bench)
+    for path in found:
+        _console.print(str(path), markup=False)
+        if not options.dry_run:
+            (bench.root / path).unlink()
+    verb = "would be removed" if options.dry_run else "removed"
+    print(f"{len(found)} records that no configured grid asks for {verb}", file=sys.stderr)
     return 0
 
 

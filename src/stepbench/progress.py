@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stepbench import cells, records
+from stepbench import cells, planning, records
 from stepbench.bench import STATE_FOLDER, Bench
 
 # What was looked up when the run's first cell began: with thousands of cells it takes seconds, which no later one pays.
@@ -44,7 +44,7 @@ class Progress:
         """Say how it went."""
         outcome = f"{record.duration_s:.1f} s" if record.ok else f"{record.status}: {record.reason}"
         _say(f"        measured {self._name} {cells.name(self._cell)}: {outcome}")
-        self._note["durations_s"].setdefault(_kind(self._name, self._cell), []).append(record.duration_s)
+        self._note["durations_s"].setdefault(planning.kind_of(self._name, self._cell), []).append(record.duration_s)
         records.write_atomically(self._bench.root / NOTE, json.dumps(self._note))
 
     def _known(self) -> dict[str, Any] | None:
@@ -55,40 +55,19 @@ class Progress:
             return None
 
     def _looked_up(self) -> dict[str, Any]:
-        waiting: dict[str, str] = {}
-        known: dict[str, list[float]] = {}
-        total = 0
-        for name in self._bench.names:
-            for cell in self._bench.grid(name):
-                total += 1
-                state = self._bench.state(name, cell)
-                if state.record is not None:
-                    known.setdefault(_kind(name, cell), []).append(state.record.duration_s)
-                if state.kind != "fresh":
-                    waiting[str(self._bench.path(name, cell))] = _kind(name, cell)
-        return {"run": self._run, "total": total, "waiting": waiting, "durations_s": known}
-
-
-def _kind(name: str, cell: Any) -> str:
-    return f"{name} {getattr(cell, 'size', '')}"
+        found = planning.plan(self._bench)
+        waiting = {each.path: each.kind for each in found.waiting}
+        return {"run": self._run, "total": found.total, "waiting": waiting, "durations_s": found.durations_s}
 
 
 def _left(kinds: list[str], known: dict[str, list[float]]) -> str:
-    times = [known.get(kind, []) for kind in kinds]
-    estimated = [sum(durations) / len(durations) for durations in times if durations]
     if not kinds:
         return " (the last one)"
-    if not estimated:
+    seconds, unlike = planning.estimate(kinds, known)
+    if unlike == len(kinds):
         return f" ({len(kinds)} left)"
-    unlike = len(kinds) - len(estimated)
     more = f" and {unlike} unlike any before" if unlike else ""
-    return f" ({len(kinds)} left, about {_duration(sum(estimated))}{more})"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f" ({len(kinds)} left, about {planning.duration(seconds)}{more})"
 
 
 def _say(line: str) -> None:
