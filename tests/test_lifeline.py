@@ -19,8 +19,8 @@ from stepbench import lifeline
 PROMISED_S = 2.0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches processes through /proc and pidfd")
 
-# Prints its id, then waits for a line that never comes; a child that lost its standard input would end by itself.
-SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+# Prints its id, then sleeps in naps: Python handles a signal that comes just before a sleep when that sleep is over.
+SLEEPER = "import os, time; print(os.getpid(), flush=True)\nwhile True: time.sleep(0.1)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 
 
@@ -35,13 +35,18 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.
         return started[-1]
 
     yield run
-    left = []
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get("STEPBENCH_TEST") == mark:
-                if process.pid not in [each.pid for each in started]:
-                    left.append(" ".join(process.cmdline()))
-                process.kill()
+                found.append(process)
+    # A shell whose command has ended may be about to end.
+    unexpected = [process for process in found if process.pid not in [each.pid for each in started]]
+    _, alive = psutil.wait_procs(unexpected, timeout=PROMISED_S)
+    left = [process.pid for process in alive]
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     for process in started:
         process.wait()
         assert process.stdout

@@ -40,6 +40,8 @@ def test_links_lead_to_files_that_exist(full, tmp_path):
             text = (folder / f"{each.name}.md").read_text()
             lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
             assert len(lines) == len(each.frame)
+            if tables.RECORDS not in each.frame:  # what ships with the project, and was not measured here
+                continue
             for line in lines:
                 targets = re.findall(r"\]\(([^)]+)\)", line)
                 assert targets

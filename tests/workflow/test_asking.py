@@ -116,8 +116,8 @@ def test_cells_are_listed_by_axis_experiment_and_state(measured: Copy) -> None:
             ("cells", "--where", "replicate=x"),
             "`replicate` must be a whole number from 0 without leading zeros, got 'x'",
         ),
-        (("cells", "toys"), "an experiment must be one of ceilings, "),
-        (("measure", "toys", "behaviour~fine"), "an experiment must be one of ceilings, "),
+        (("cells", "toys"), "an experiment must be one of attention, ceilings, "),
+        (("measure", "toys", "behaviour~fine"), "an experiment must be one of attention, ceilings, "),
         (
             ("measure", "toy", "size~nano"),
             "`behaviour` must be given, a word of letters, digits, '.', '_' and '-', got ",
@@ -176,7 +176,7 @@ def test_targets_that_are_no_cells_are_one_sentence_each(measured: Copy) -> None
         "results/here/toy/behaviour~fine,size~nano.json": "a cell must name the axes behaviour, size, replicate",
         "results/here/toy/size~nano,behaviour~fine,replicate~0.json": "a cell must name the axes behaviour, size, repl",
         "results/there/plain/label~a.json": "a cell can only be measured on its own machine, which is here here, ",
-        "results/here/toys/label~a.json": "an experiment must be one of ceilings, ",
+        "results/here/toys/label~a.json": "an experiment must be one of attention, ceilings, ",
         "results/here/plain/deep/label~a.json": "a cell's path must be results/here/<experiment>/<cell>.json, got ",
     }
     with measured.measuring():
