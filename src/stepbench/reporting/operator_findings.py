@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepbench.reporting import units
-from stepbench.reporting.findings import listing, plural
 from stepbench.reporting.frames import Group
 from stepbench.reporting.operator_figures import slice_of
 from stepbench.reporting.operator_tables import PASSES
 
 
 def find(groups: Sequence[Group]) -> list[str]:
-    """Say who is fastest at the longest length, what is saved for backward, what is unsupported, where memory ends."""
-    return [*_fastest(groups), *_saved(groups), *_memory(groups), *_unsupported(groups)]
+    """Say who is fastest at the longest length, what is saved for backward, and where memory ends."""
+    return [*_fastest(groups), *_saved(groups), *_memory(groups)]
 
 
 def _longest(groups: Sequence[Group]) -> list[Group]:
@@ -79,14 +78,3 @@ def _memory(groups: Sequence[Group]) -> list[str]:
             f"and the device has {units.byte_count(device)}."
         )
     return found
-
-
-def _unsupported(groups: Sequence[Group]) -> list[str]:
-    reasons: dict[str, str] = {}
-    for group in groups:
-        if group.status == "unsupported":
-            reasons.setdefault(group.point["implementation"], group.reason)
-    if not reasons:
-        return []
-    told = listing([f"{name} ({reason})" for name, reason in reasons.items()])
-    return [f"{plural(len(reasons), 'implementation')} cannot run here: {told}."]
