@@ -37,7 +37,13 @@ class FlatBucket:
             for slot in range(len(parameters))
             for rank in range(communicator.size)
         ]
-        self.ranges = [cut for cut in cuts if cut[2] < cut[3]]
+        # A parameter without elements has a state too (a count of steps), which the rank keeps where it would stand.
+        homes = [min(start // length, communicator.size - 1) for start in self._layout.starts]
+        self.ranges = [
+            (slot, rank, start, stop)
+            for slot, rank, start, stop in cuts
+            if start < stop or (not parameters[slot].numel() and rank == homes[slot])
+        ]
         self._places = {
             slot: (self._layout.starts[slot] + start - rank * length, stop - start)
             for slot, rank, start, stop in self.ranges
