@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stepbench import records
+from stepbench import planning, records
 from stepbench.bench import Bench
 
 VERSION = 1
@@ -22,19 +22,16 @@ def pack(bench: Bench, folder: Path, *, more: Mapping[str, Any] | None = None) -
     record as its file holds it) and what `more` adds. A record that cannot be believed is left out and named under
     `refused`.
     """
-    home = bench.root / "results" / bench.machine
     packed: dict[str, Any] = {}
     refused: dict[str, str] = {}
-    for path in sorted(home.glob("*/*.json")):
-        if path.parent.name in ("logs", "tables", "figures"):
-            continue
-        name = path.relative_to(home).as_posix()
+    for path in planning.recorded(bench):
+        name = Path(*path.parts[2:]).as_posix()
         try:
-            records.read(path)
+            records.read(bench.root / path)
         except records.RecordError as error:
             refused[name] = str(error)
         else:
-            packed[name] = json.loads(path.read_text(encoding="utf-8"))
+            packed[name] = json.loads((bench.root / path).read_text(encoding="utf-8"))
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     content = {
         "version": VERSION,

@@ -79,7 +79,12 @@ def duration(seconds: float) -> str:
 
 def left_over(bench: Bench) -> list[Path]:
     """Return this machine's records that no configured grid asks for, relative to the root; nothing is removed."""
-    asked = {bench.root / path for name in bench.names for path in bench.paths(name)}
+    asked = {Path(path) for name in bench.names for path in bench.paths(name)}
+    return [path for path in recorded(bench) if path not in asked]
+
+
+def recorded(bench: Bench) -> list[Path]:
+    """Return this machine's records that there are, relative to the root, in the grid or not."""
     home = bench.root / "results" / bench.machine
     found = (path for path in home.glob("*/*.json") if path.parent.name not in ("logs", "tables", "figures"))
-    return sorted(path.relative_to(bench.root) for path in found if path not in asked)
+    return sorted(path.relative_to(bench.root) for path in found)

@@ -213,14 +213,15 @@ def test_an_operator_that_computes_something_else_gets_no_time(monkeypatch: pyte
     def zeros(q: Any, k: Any, v: Any, **_: Any) -> Any:
         return (q + k + v) * 0
 
-    monkeypatch.setattr(api, "attention", zeros)
+    real = api._implementation("tiled")
+    monkeypatch.setitem(api._LOADED, "tiled", dataclasses.replace(real, call=zeros))
     with pytest.raises(ArithmeticError, match=r"o must be within 2 × .* of float64, got an error of"):
-        attention.measure(OPERATOR, SETTING)
+        attention.measure(dataclasses.replace(OPERATOR, implementation="tiled"), SETTING)
 
 
 def test_the_oracle_takes_any_number_of_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     operands = [torch.randn(1, 2, 24, 8, dtype=torch.float64) for _ in range(4)]
-    whole = attention._by_rows(operands, causal=True)
+    whole = attention._by_rows("reference", operands, causal=True)
     monkeypatch.setattr(attention, "CHECKED_ROWS", 5)
-    for one, other in zip(whole, attention._by_rows(operands, causal=True), strict=True):
+    for one, other in zip(whole, attention._by_rows("reference", operands, causal=True), strict=True):
         torch.testing.assert_close(one, other)

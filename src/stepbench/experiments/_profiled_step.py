@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -45,6 +45,7 @@ def make(setting: Setting, what: Profiled, *, steps: int) -> TrainingStep:
     import torch
     from torch import nn
 
+    from stepbench.data import tokens
     from stepbench.kernels.api import bind
     from stepbench.models.decoder import Decoder
     from stepbench.models.ranged_attention import ranged_attention
@@ -64,7 +65,12 @@ def make(setting: Setting, what: Profiled, *, steps: int) -> TrainingStep:
     )
     return TrainingStep(
         cast(nn.Module, torch.compile(model, fullgraph=True)) if compiled else model,
-        _random_batches(setting.definition["vocabulary"], what),
+        tokens.synthetic(
+            vocabulary=setting.definition["vocabulary"],
+            batch=what.batch,
+            context=what.context,
+            seed=setting.protocol["seed"],
+        ),
         device=setting.device,
         precision=what.precision,
         passes=what.passes,
@@ -96,14 +102,6 @@ def under_nsys(setting: Setting, what: Profiled) -> dict[str, Any]:
 
 def _plain(setting: Setting) -> dict[str, Any]:
     return {"device": setting.device, "protocol": setting.protocol, "definition": setting.definition}
-
-
-def _random_batches(vocabulary: int, what: Profiled) -> Iterator[Any]:
-    import torch
-
-    while True:
-        tokens = torch.randint(vocabulary, (what.batch, what.context + 1))
-        yield tokens[:, :-1], tokens[:, 1:]
 
 
 def _main(order_path: str) -> None:

@@ -161,8 +161,8 @@ def _errors(
     found = (out.detach(), *torch.autograd.grad(out, inputs, upstream))
     operands = [tensor.detach() for tensor in (*inputs, upstream)]
     device = "cpu" if upstream.device.type == "mps" else upstream.device  # MPS has no float64
-    exact = _by_rows([tensor.to(device, torch.float64) for tensor in operands], causal=causal)
-    plain = _by_rows(operands, causal=causal)
+    exact = _by_rows("reference", [tensor.to(device, torch.float64) for tensor in operands], causal=causal)
+    plain = _by_rows("naive", operands, causal=causal)
     # A score is an exponent: one that is off by δ makes its probability off by 1 + δ. It is float32 at least.
     q, k = (tensor.to(torch.float32).norm(dim=-1).max() for tensor in operands[:2])
     through_scores = 2 * torch.finfo(torch.float32).eps * float(q * k) * operands[0].shape[-1] ** -0.5
@@ -179,29 +179,28 @@ def _errors(
     return errors
 
 
-def _by_rows(operands: Sequence[torch.Tensor], *, causal: bool) -> tuple[torch.Tensor, ...]:
-    """Return o, dq, dk, dv of attention for q, k, v and do, by blocks of query rows, so that any length fits."""
+def _by_rows(impl: str, operands: Sequence[torch.Tensor], *, causal: bool) -> tuple[torch.Tensor, ...]:
+    """Return o, dq, dk, dv of attention for q, k, v and do, by blocks of query rows, so that any length fits.
+
+    A causal block sees the keys up to its last row, which is how `attention` aligns what is not square.
+    """
     import torch
 
+    from stepbench.kernels.api import attention
+
     q, k, v, upstream = operands
-    scale = q.shape[-1] ** -0.5
-    columns = torch.arange(k.shape[-2], device=q.device)
-    o, dq = torch.empty_like(q), torch.empty_like(q)
-    dk, dv = (torch.zeros_like(k, dtype=torch.promote_types(k.dtype, torch.float32)) for _ in range(2))
+    o, dq, dk, dv = (torch.zeros_like(operand) for operand in (q, q, k, v))
     for start in range(0, q.shape[-2], CHECKED_ROWS):
-        rows = slice(start, start + CHECKED_ROWS)
-        scores = q[..., rows, :] @ k.transpose(-1, -2) * scale
-        if causal:
-            above = columns > columns[rows, None]
-            scores = scores.masked_fill(above, float("-inf"))
-        p = scores.softmax(-1)
-        o[..., rows, :] = p @ v
-        dp = upstream[..., rows, :] @ v.transpose(-1, -2)
-        delta = (upstream[..., rows, :] * o[..., rows, :]).sum(-1, keepdim=True)
-        ds = p * (dp - delta) * scale
-        dq[..., rows, :] = ds @ k
-        dk += ds.transpose(-1, -2) @ q[..., rows, :]
-        dv += p.transpose(-1, -2) @ upstream[..., rows, :]
+        stop = min(start + CHECKED_ROWS, q.shape[-2])
+        seen = stop if causal else k.shape[-2]
+        parts = [q[:, :, start:stop], k[:, :, :seen], v[:, :, :seen]]
+        inputs = [part.detach().requires_grad_() for part in parts]
+        out = attention(*inputs, is_causal=causal, impl=impl)
+        assert isinstance(out, torch.Tensor)  # noqa: S101 (no logsumexp was asked for)
+        o[:, :, start:stop] = out.detach()
+        found = torch.autograd.grad(out, inputs, upstream[:, :, start:stop])
+        for whole, part in zip((dq[:, :, start:stop], dk[:, :, :seen], dv[:, :, :seen]), found, strict=True):
+            whole += part
     return o, dq, dk, dv
 
 

@@ -37,6 +37,8 @@ INK = "#222222"
 MUTED = "#6b6b6b"
 GRID = "#e3e3e3"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DARK = ("#0072B2", "#D55E00", "#009E73")  # those of them on which white can be read
+LABELLED_SHARE = 7  # in percent; a number does not fit into less
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PHASE_COLORS = dict(zip((*PHASES, WHOLE), ("#0072B2", "#E69F00", "#009E73", INK), strict=True))
 PHASE_MARKERS = dict(zip((*PHASES, WHOLE), ("o", "s", "^", "D"), strict=True))
@@ -159,6 +161,18 @@ def point(axes: Axes, x: float, y: float, summary: Summary, *, along: str, **sty
         axes.errorbar([value], [y], xerr=errors, **drawn)
     else:
         axes.errorbar([x], [value], yerr=errors, **drawn)
+
+
+def shares(axes: Axes, position: float, parts: Mapping[str, float], colors: Sequence[str]) -> None:
+    """Draw one bar of 100 % whose pieces are parts of a whole, each with its share on it where that fits."""
+    total, left = sum(parts.values()), 0.0
+    for (name, part), color in zip(parts.items(), colors, strict=True):
+        share = 100 * part / total if total else 0.0
+        axes.barh(position, share, left=left, height=0.64, color=color, edgecolor="white", label=name)
+        if share >= LABELLED_SHARE:
+            ink = "white" if color in DARK else INK
+            axes.text(left + share / 2, position, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=9)
+        left += share
 
 
 def explain_hollow(axes: Axes, summaries: Iterable[Summary | None]) -> None:

@@ -20,14 +20,13 @@ from stepbench.reporting.memory_shapes import (
     by_category,
     by_size,
     described,
+    over_context,
 )
 from stepbench.reporting.tables import held_constant
 from stepbench.reporting.units import Unit
 
 COLORS = dict(zip(CATEGORIES, ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00"), strict=True))
-ON_DARK = ("#0072B2", "#009E73", "#D55E00")
 ROW_INCHES = 0.42
-LABELLED_SHARE = 7  # in percent; a number does not fit into less
 
 
 @figures.styled
@@ -77,12 +76,7 @@ def sizes(found: Sequence[Shape]) -> Figure:
 @figures.styled
 def contexts(found: Sequence[Shape]) -> Figure:
     """Draw the peak over the context, a line for each kind of step that has several contexts."""
-    kinds: dict[tuple[Any, ...], list[Shape]] = {}
-    for shape in found:
-        if shape.best:
-            kind = tuple(value for axis, value in shape.point.items() if axis != "context")
-            kinds.setdefault(kind, []).append(shape)
-    several = [kind for kind in kinds.values() if len({shape.point["context"] for shape in kind}) > 1]
+    several = over_context(found)
     if not several:
         return figures.nothing("No kind of step has been looked at for more than one context.")
     every = [shape for each in several for shape in each]
@@ -168,19 +162,12 @@ def _draw_shares(axes: Axes, position: int, shape: Shape) -> None:
     parts = by_category(shape.best[1], "peak")
     if not parts:
         return
-    total, left = sum(parts.values()), 0.0
-    for category, size_bytes in parts.items():
-        share = 100 * size_bytes / total
-        label = WORDS[category]
-        axes.barh(position, share, left=left, height=0.62, color=COLORS[category], edgecolor="white", label=label)
-        if share >= LABELLED_SHARE:
-            color = "white" if COLORS[category] in ON_DARK else figures.INK
-            axes.text(left + share / 2, position, f"{share:.0f}", ha="center", va="center", color=color, fontsize=9)
-        left += share
+    figures.shares(
+        axes, position, {WORDS[name]: part for name, part in parts.items()}, [COLORS[name] for name in parts]
+    )
 
 
-def _draw_kind(axes: Axes, kind: Sequence[Shape], name: str, *, color: str, marker: str) -> None:
-    shapes = sorted(kind, key=lambda shape: shape.point["context"])
+def _draw_kind(axes: Axes, shapes: Sequence[Shape], name: str, *, color: str, marker: str) -> None:
     for source, style in ((PREDICTED, {"linestyle": "-"}), (MEASURED, {"linestyle": "none", "marker": marker})):
         known = [(shape.point["context"], peak) for shape in shapes if (peak := shape.peak_bytes(source))]
         if known:

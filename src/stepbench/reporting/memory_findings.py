@@ -16,6 +16,7 @@ from stepbench.reporting.memory_shapes import (
     by_category,
     by_size,
     described,
+    over_context,
     shapes,
 )
 from stepbench.reporting.memory_tables import difference
@@ -57,13 +58,8 @@ def _agreement(found: Sequence[Shape]) -> list[str]:
 
 def _context(found: Sequence[Shape]) -> list[str]:
     """Say how the peak grows from the smallest to the largest context, for each kind of step that has several."""
-    kinds: dict[tuple[object, ...], list[Shape]] = {}
-    for shape in found:
-        if shape.best:
-            kind = tuple(value for axis, value in shape.point.items() if axis != "context")
-            kinds.setdefault(kind, []).append(shape)
     sentences = []
-    several = [sorted(group, key=lambda shape: shape.point["context"]) for group in kinds.values() if len(group) > 1]
+    several = over_context(found)
     for group in several:
         low, high = group[0], group[-1]
         before, after = _peak(low), _peak(high)

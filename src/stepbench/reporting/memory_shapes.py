@@ -9,6 +9,7 @@ from typing import Any
 from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES, GRADIENTS, OPTIMIZER_STATE, PARAMETERS, TEMPORARY
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.steps import PHASES
+from stepbench.reporting.tables import axis_words
 
 PREDICTED, MEASURED = SOURCES = ("predicted", "measured")
 WORDS = {
@@ -102,6 +103,17 @@ def by_size(found: Sequence[Shape]) -> list[Shape]:
     return [most[size] for size in sizes if size in most]
 
 
+def over_context(found: Sequence[Shape]) -> list[list[Shape]]:
+    """Return the steps that have numbers at several contexts and are alike in all else, each kind by its context."""
+    kinds: dict[tuple[Any, ...], list[Shape]] = {}
+    for shape in found:
+        if shape.best:
+            kind = tuple(value for axis, value in shape.point.items() if axis != "context")
+            kinds.setdefault(kind, []).append(shape)
+    several = [kind for kind in kinds.values() if len(kind) > 1]
+    return [sorted(kind, key=lambda shape: shape.point["context"]) for kind in several]
+
+
 def described(shape: Shape, shown: Sequence[Shape]) -> str:
     """Return what tells a shape from others: its size, and the axes in which they differ."""
     axes = [axis for axis in shape.point if axis != "size" and len({each.point[axis] for each in shown}) > 1]
@@ -110,5 +122,5 @@ def described(shape: Shape, shown: Sequence[Shape]) -> str:
 
 
 def _axis_words(axis: str, value: Any) -> str:
-    text = str(value).replace("forward_backward", "forward + backward").replace("_", " ")
+    text = axis_words(value)
     return text if axis in ("passes", "precision", "optimizer") else f"{axis.replace('_', ' ')} {text}"

@@ -19,7 +19,18 @@ from stepbench.reporting.memory_shapes import (
     phases_of,
     shapes,
 )
-from stepbench.reporting.tables import RECORDS, STATUS, Column, Row, Table, axis_columns, frame, held_constant, value
+from stepbench.reporting.tables import (
+    RECORDS,
+    STATUS,
+    Column,
+    Row,
+    Table,
+    axis_columns,
+    frame,
+    held_constant,
+    or_dash,
+    value,
+)
 
 MINUS = "\N{MINUS SIGN}"
 NEXT_TO_NOTHING = 1e-4  # of a peak
@@ -40,7 +51,7 @@ def peaks(results: Results) -> Table:
         Column("predicted peak", lambda row: units.byte_count(row["predicted_bytes"])),
         Column("measured peak", lambda row: units.byte_count(row["measured_bytes"])),
         Column("predicted against measured", lambda row: difference(row["difference_ratio"])),
-        value("peak_in", "reached in", _or_dash, numeric=False),
+        value("peak_in", "reached in", or_dash, numeric=False),
         *(_category_column(category) for category in CATEGORIES),
         STATUS,
     ]
@@ -142,7 +153,3 @@ def _category_column(category: str) -> Column:
         return units.byte_count(size_bytes)
 
     return Column(WORDS[category], text)
-
-
-def _or_dash(found: Any) -> str:
-    return units.NOTHING if found is None else markup.escape(found)

@@ -16,9 +16,7 @@ from stepbench.reporting.tables import held_constant
 COLORS = dict(
     zip(KINDS, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#b9b9b9", "#e4e4e4"), strict=True)
 )
-ON_DARK = ("#0072B2", "#D55E00", "#009E73")
 ROW_INCHES = 0.36
-LABELLED_SHARE = 7  # in percent; a number does not fit into less
 TOP = 7
 NAME_CHARACTERS = 40
 
@@ -71,17 +69,8 @@ def top_operators(groups: Sequence[Group]) -> Figure:
 
 
 def _draw_shares(axes: Axes, place: float, phase: Phase) -> None:
-    found = phase.by_kind()
-    total, left = sum(found.values()), 0.0
-    for kind, seconds in found.items():
-        share = 100 * seconds / total if total else 0.0
-        if not share:
-            continue
-        axes.barh(place, share, left=left, height=0.68, color=COLORS[kind], edgecolor="white", label=kind)
-        if share >= LABELLED_SHARE:
-            color = "white" if COLORS[kind] in ON_DARK else figures.INK
-            axes.text(left + share / 2, place, f"{share:.0f}", ha="center", va="center", color=color, fontsize=9)
-        left += share
+    found = {kind: seconds for kind, seconds in phase.by_kind().items() if seconds}
+    figures.shares(axes, place, found, [COLORS[kind] for kind in found])
 
 
 def _draw_top(axes: Axes, phase: Phase) -> None:

@@ -21,6 +21,7 @@ from stepbench.reporting.tables import (
     facts,
     frame,
     held_constant,
+    or_dash,
     value,
 )
 
@@ -34,7 +35,7 @@ def phases(results: Results) -> Table:
     rows = [row for group in results.groups() for row in _phase_rows(group)]
     columns = [
         *_points(rows, results),
-        value("phase", text=_or_dash, numeric=False),
+        value("phase", text=or_dash, numeric=False),
         Column("profiled", lambda row: units.seconds(row["profiled_s"])),
         Column("matrix products", lambda row: units.percent(row["matrix_ratio"])),
         Column("views and bookkeeping", lambda row: units.percent(row["bookkeeping_ratio"])),
@@ -92,7 +93,7 @@ def top_operators(results: Results) -> Table:
     columns = [
         *_points(rows, results),
         value("phase", text=markup.escape, numeric=False),
-        value("operator", text=_code, numeric=False),
+        value("operator", text=markup.escape, numeric=False),
         Column("calls", lambda row: operators.count(row["calls"])),
         Column("time", lambda row: units.seconds(row["time_s"])),
         Column("share of the phase", lambda row: units.percent(row["share_ratio"])),
@@ -119,8 +120,8 @@ def top_kernels(results: Results) -> Table:
     columns = [
         *_points(rows, results),
         value("phase", text=markup.escape, numeric=False),
-        value("kernel", text=_code, numeric=False),
-        value("operator", "launched by", _code, numeric=False),
+        value("kernel", text=markup.escape, numeric=False),
+        value("operator", "launched by", markup.escape, numeric=False),
         Column("calls", lambda row: operators.count(row["calls"])),
         Column("time", lambda row: units.seconds(row["device_s"])),
         Column("share of the phase", lambda row: units.percent(row["share_ratio"])),
@@ -143,10 +144,10 @@ def nsys(results: Results) -> Table:
             rows.append({**group.point, "kernel": each["name"], **per_step, "report": seen["report"]})
     columns = [
         *_points(rows, results),
-        value("kernel", text=_code, numeric=False),
+        value("kernel", text=markup.escape, numeric=False),
         Column("calls", lambda row: operators.count(row["calls"])),
         Column("time", lambda row: units.seconds(row["device_s"])),
-        value("report", text=_or_dash, numeric=False),
+        value("report", text=or_dash, numeric=False),
     ]
     told = (
         f"The same steps in a process of their own under Nsight Systems, warm-up excluded; the report lies beside the "
@@ -209,11 +210,3 @@ def _constant(rows: Sequence[Row], results: Results) -> str:
 def _part_column(part: str) -> Column:
     text: Callable[[Row], str] = lambda row: units.seconds(row[f"{part}_s"])  # noqa: E731
     return Column(part, text)
-
-
-def _or_dash(found: Any) -> str:
-    return units.NOTHING if found is None else markup.escape(found)
-
-
-def _code(found: Any) -> str:
-    return markup.escape(found)

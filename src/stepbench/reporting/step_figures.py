@@ -60,16 +60,7 @@ def _draw_times(axes: Axes, position: int, found: Mapping[str, Summary | None]) 
 
 def _draw_shares(axes: Axes, position: int, found: Mapping[str, Summary | None]) -> None:
     parts = {name: summary.median for name in PHASES if (summary := found[name]) is not None}
-    total, left = sum(parts.values()), 0.0
-    if not total:
-        return
-    for name, part in parts.items():
-        share = 100 * part / total
-        axes.barh(position, share, left=left, height=0.62, color=figures.PHASE_COLORS[name], edgecolor="white")
-        if share >= 8:
-            color = figures.INK if name == "backward" else "white"  # white on this orange is too faint
-            axes.text(left + share / 2, position, f"{share:.0f}", ha="center", va="center", color=color, fontsize=9)
-        left += share
+    figures.shares(axes, position, parts, [figures.PHASE_COLORS[name] for name in parts])
 
 
 def _row_label(group: Group, groups: Sequence[Group]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from stepbench.records import write_atomically
-from stepbench.reporting import markup
+from stepbench.reporting import markup, units
 from stepbench.reporting.frames import Group
 
 RECORDS = "records"  # the column of paths that makes a row's links
@@ -111,6 +111,11 @@ MARKS = Column("marks", lambda row: markup.escape(row["marks"]), numeric=False, 
 def value(name: str, heading: str | None = None, text: Callable[[Any], str] = str, **more: bool) -> Column:
     """Return a column that shows one raw value."""
     return Column(heading or name, lambda row: text(row[name]), **more)
+
+
+def or_dash(found: Any) -> str:
+    """Return a word as a table shows it, and a dash where there is none."""
+    return units.NOTHING if found is None else markup.escape(found)
 
 
 def axis_columns(rows: Sequence[Row], axes: Iterable[str]) -> list[Column]:
