@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -78,3 +79,20 @@ def test_cells_beyond_the_time_are_left_and_fresh_ones_are_not_measured_again(
     left = gpu_check.measure(bench, cells[:5], deadline=75.0)
     assert measured == [cells[1], cells[2]]
     assert left == ["cell-3.json", "cell-4.json"]
+
+
+def test_a_part_that_takes_too_long_ends_with_all_that_it_started(capsys: pytest.CaptureFixture[str]) -> None:
+    sleeper = "import os, time; print(os.getpid(), flush=True)\nwhile True: time.sleep(0.1)"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleeper!r}]); {sleeper}"
+    found = gpu_check._run([sys.executable, "-c", code], limit_s=3.0)
+    *pids, last = found["closing_lines"]
+    assert last == "ended after 3 s"
+    assert found["exit_code"] != 0
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie" for pid in pids)
+    assert "ended after 3 s" in capsys.readouterr().out
+
+
+def test_a_part_that_ends_is_told_with_its_exit_code() -> None:
+    found = gpu_check._run([sys.executable, "-c", "print('said'); raise SystemExit(5)"], limit_s=60.0)
+    assert (found["exit_code"], found["closing_lines"]) == (5, ["said"])

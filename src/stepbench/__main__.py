@@ -260,21 +260,14 @@ def _kernels(options: argparse.Namespace) -> int:
 
 
 def _table_of_kernels(rows: Sequence[Mapping[str, Any]]) -> Table:
-    from stepbench.reporting import units
+    from stepbench.reporting import kernel_table
 
     table = Table()
-    for heading in ("kernel", "architecture", "head dim", "dtype", "causal", "tile", "registers", "spills",
-                    "shared memory", "programs", "instructions"):  # fmt: skip
-        is_number = heading in ("head dim", "registers", "spills", "shared memory", "programs")
-        table.add_column(heading, justify="right" if is_number else "left")
+    for column in kernel_table.COLUMNS:
+        table.add_column(column.heading, justify="right" if column.numeric else "left")
     for row in rows:
-        instructions = ", ".join(f"{count} {name}" for name, count in row["instructions"].items())
-        table.add_row(
-            row["kernel"], row["architecture"], str(row["head_dim"]), row["dtype"], row["causal"], row["tile"],
-            str(row["registers"]), f"{row['spill_bytes']} B", units.byte_count(row["shared_bytes"]),
-            str(row["programs"]), instructions + (", serialized" if row["serialized"] else ""),
-            style="red" if row["spill_bytes"] or row["serialized"] else None,
-        )  # fmt: skip
+        bad = row["spill_bytes"] or row["serialized"]
+        table.add_row(*(column.text(row) for column in kernel_table.COLUMNS), style="red" if bad else None)
     return table
 
 

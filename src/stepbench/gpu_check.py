@@ -6,8 +6,8 @@
    left is named, and measured by the next run.
 4. Every record of this machine goes into one file, with what the checks said and the tile shapes that were used.
 
-Needs torch, triton, pytest, hypothesis, PyYAML and psutil, and installs nothing: it is made for a machine that cannot
-download. Ends with 0 if all of it went well, 1 if a check failed or cells are left, 2 if it cannot run here.
+Needs torch, triton, pytest, hypothesis, PyYAML, psutil and rich, and installs nothing: it is made for a machine that
+cannot download. Ends with 0 if all of it went well, 1 if a check failed or cells are left, 2 if it cannot run here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 BUDGET_S = 480.0
 TEST_S, TUNE_S = 180.0, 150.0  # at the most, so that cells are measured whatever the first two do
 NEEDED = {"torch": "torch", "triton": "triton", "pytest": "pytest", "hypothesis": "hypothesis", "yaml": "PyYAML",
-          "psutil": "psutil"}  # fmt: skip
+          "psutil": "psutil", "rich": "rich"}  # fmt: skip
 TOKENS, WIDTH = 16_384, 2048  # batch · seq and heads · head dim of the papers' figures
 OUTPUT = Path("results", "bundles")
 
@@ -88,29 +89,33 @@ def measure(bench: Any, cells: Sequence[Any], *, deadline: float) -> list[str]:
 
 
 def _run(command: list[str], limit_s: float) -> dict[str, Any]:
-    """Run a command whose output goes to the terminal as well, and return how it ended."""
+    """Run a command, and end it and all that it has started after `limit_s`; show its output, return how it ended."""
+    from stepbench import lifeline
+
     start = time.monotonic()
-    try:
-        done = subprocess.run(
+    with tempfile.TemporaryFile() as output:
+        path = os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])
+        child = subprocess.Popen(
             command,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=limit_s,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])},
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path},
         )
-        output, code = done.stdout, done.returncode
-    except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""
-        output = (said.decode(errors="replace") if isinstance(said, bytes) else said) + f"\nended after {limit_s} s"
-        code = 124
-    _say(output)
+        try:
+            end = lifeline.wait(child, deadline_s=limit_s, watched=())
+        finally:
+            lifeline.kill_group(child)
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    if end == "deadline":
+        said = f"{said.rstrip()}\nended after {limit_s:g} s"
+    _say(said)
     return {
         "command": command[1:],
-        "exit_code": code,
+        "exit_code": child.returncode,
         "duration_s": time.monotonic() - start,
-        "closing_lines": output.strip().splitlines()[-40:],
+        "closing_lines": said.strip().splitlines()[-40:],
     }
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepbench.reporting import units
-from stepbench.reporting.tables import Column, Table, frame, value
+from stepbench.reporting.findings import listing
+from stepbench.reporting.tables import Column, Row, Table, frame, value
 
 # The figures lie beside this module. It is named, and not imported: what is rendered from them is rendered anew when
 # they change, and no table needs Triton.
 BESIDE = "stepbench.kernels.triton.tiles:KERNELS"
-FILE = "figures.json"
+FIGURES, TILES = "figures.json", "tiles.json"
 SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128)}
 
 
-def read() -> dict[str, Any]:
-    """Return the figures of every shipped variant (`rows`), with the `triton` and the `date` of their making."""
+def read(file: str = FIGURES) -> dict[str, Any]:
+    """Return a data file: the figures of every shipped variant (`rows`), or the tile shapes by architecture."""
     folder = importlib.resources.files("stepbench").joinpath(*BESIDE.partition(":")[0].split(".")[1:-1])
-    found: dict[str, Any] = json.loads(folder.joinpath(FILE).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(folder.joinpath(file).read_text(encoding="utf-8"))
     return found
 
 
@@ -33,15 +35,40 @@ def table(name: str) -> Table:
         "many fit a multiprocessor at a time. Instructions: those of the tensor cores. A spill would be a value "
         "without a register, written to memory inside of the loop. All of them: python -m stepbench kernels."
     )
-    columns = [
-        value("kernel", text=lambda found: str(found).replace("_", " "), numeric=False),
-        value("architecture", text=lambda found: f"`{found}`", numeric=False),
-        value("head_dim", "head dim"),
-        value("tile", numeric=False),
-        value("registers"),
-        value("spill_bytes", "spills", units.byte_count),
-        value("shared_bytes", "shared memory", units.byte_count),
-        value("programs"),
-        Column("instructions", lambda row: ", ".join(f"{n} {sign}" for sign, n in row["instructions"].items()) or "–"),
-    ]
-    return Table(name, "What the Triton kernels compile to", caption, frame(rows), columns)
+    if tuned := tuned_since(rows, read(TILES)):
+        caption += f" The tile shapes of {listing(tuned)} have been tuned since, and these figures are of the old ones."
+    return Table(name, "What the Triton kernels compile to", caption, frame(rows), COLUMNS)
+
+
+def tuned_since(rows: Sequence[Row], tiles: Mapping[str, Any]) -> list[str]:
+    """Return the architectures of which a kernel is launched with another tile shape than its figures are of."""
+    found = {}
+    for row in rows:
+        shipped = [
+            each[row["kernel"]]
+            for each in tiles[row["architecture"]]["rows"]
+            if each["head_dim"] == row["head_dim"] and each["dtype"] == row["dtype"] and row["kernel"] in each
+        ]
+        if shipped and [row[part] for part in ("rows", "columns", "warps", "stages")] not in shipped:
+            found[row["architecture"]] = True
+    return list(found)
+
+
+def _instructions(row: Row) -> str:
+    words = [f"{count} {name}" for name, count in row["instructions"].items()]
+    return ", ".join([*words, *(["serialized"] if row["serialized"] else [])]) or units.NOTHING
+
+
+COLUMNS = (
+    value("kernel", numeric=False),
+    value("architecture", numeric=False),
+    value("head_dim", "head dim"),
+    value("dtype", numeric=False),
+    value("causal", numeric=False),
+    value("tile", numeric=False),
+    value("registers"),
+    value("spill_bytes", "spills", units.byte_count),
+    value("shared_bytes", "shared memory", units.byte_count),
+    value("programs"),
+    Column("instructions", _instructions, numeric=False),
+)
