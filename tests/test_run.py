@@ -1,24 +1,17 @@
 """What becomes of a measurement; how its process is started and ended is tried for real in tests/workflow."""
 
-import json
-import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from tests.test_bench import CELL, PATH, ROOT, SETTINGS
 
-from stepbench import attempt as attempts
 from stepbench import config, records, run
 from stepbench.bench import Bench
-from stepbench.experiments import experiment as experiments
-from stepbench.experiments.numerics import Numerics
 from stepbench.measure import environment
-from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 
 OK = {"status": "ok", "samples": {"step_s": [0.1]}, "scalars": {}, "details": {}, "protocol": {"clock": "host"}}
 
@@ -131,103 +124,6 @@ def test_what_no_record_can_hold_is_the_cells_error(
     assert found.reason
     assert found.reason.startswith(f"what was measured cannot be recorded: {reason}")
     assert (found.samples, found.scalars, found.details) == ({}, {}, {})
-
-
-# -- the child ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Measure in this process, with another function in `measure`'s place."""
-
-    def attempt_(measure: Callable[[Numerics, Setting], Measurement], **changes: Any) -> dict[str, Any]:
-        real = experiments.load("numerics")
-        fake = type("Fake", (), {"cell": real.cell, "measure": staticmethod(measure)})
-        monkeypatch.setattr(experiments, "load", lambda _: fake)
-        cell = Numerics("accumulation")
-        monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-        order = {
-            "experiment": "numerics",
-            "cell": "case~accumulation",
-            "answer": "",
-            "device": "cpu",
-            "protocol": bench.protocol,
-            "definition": {"protocol": {}},
-            "tokens": None,
-            "artifacts": str(bench.root / "stem"),
-            "host_memory_gib": None,
-            "trust_prediction": True,
-            **changes,
-        }
-        assert real.cell is type(cell)
-        return attempts.attempt(json.loads(json.dumps(order)))
-
-    return attempt_
-
-
-def raising(error: BaseException) -> Callable[..., Measurement]:
-    def measure(_cell: Numerics, _setting: Setting) -> Measurement:
-        raise error
-
-    return measure
-
-
-def test_what_measure_returns_is_the_outcome(attempt: Callable[..., dict[str, Any]]) -> None:
-    def measure(cell: Numerics, setting: Setting) -> Measurement:
-        assert cell == Numerics("accumulation")
-        assert (setting.device, setting.protocol["threads"], setting.tokens) == ("cpu", 2, None)
-        return Measurement(samples={"step_s": [0.1]}, scalars={"parameters": 3})
-
-    outcome = attempt(measure)
-    assert (outcome["status"], outcome["samples"], outcome["scalars"]) == ("ok", {"step_s": [0.1]}, {"parameters": 3})
-    assert 0 <= outcome["duration_s"] < 60
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "reason"),
-    [
-        (UnsupportedError("no bf16 here"), "unsupported", "no bf16 here"),
-        (MemoryError(), "oom", "MemoryError: no message"),
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"),
-            "oom",
-            "OutOfMemoryError: CUDA out of memory. Tried",
-        ),
-        (
-            RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"
-            ),
-            "oom",
-            "RuntimeError: [enforce fail at alloc_cpu.cpp:124]",
-        ),
-        (OSError(12, "Cannot allocate memory"), "oom", "OSError: [Errno 12] Cannot allocate memory"),
-        (RuntimeError("\n\n  shapes do not fit\nat all"), "error", "RuntimeError: shapes do not fit"),
-        (ArithmeticError("the loss is not finite"), "error", "ArithmeticError: the loss is not finite"),
-        (ZeroDivisionError(), "error", "ZeroDivisionError: no message"),
-    ],
-)
-def test_what_measure_raises_is_the_reason(
-    attempt: Callable[..., dict[str, Any]], error: Exception, status: str, reason: str
-) -> None:
-    outcome = attempt(raising(error))
-    assert outcome["status"] == status
-    assert outcome["reason"].startswith(reason)
-    assert "\n" not in outcome["reason"]
-    assert ("traceback" in outcome) == (status != "unsupported")
-
-
-def test_memory_is_limited_for_as_long_as_it_is_measured(attempt: Callable[..., dict[str, Any]]) -> None:
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    seen: list[int] = []
-
-    def measure(_cell: Numerics, _setting: Setting) -> Measurement:
-        seen.append(resource.getrlimit(resource.RLIMIT_AS)[0])
-        return Measurement()
-
-    attempt(measure, host_memory_gib=1000.5)
-    attempt(raising(MemoryError()), host_memory_gib=1000)
-    assert seen == [int(1000.5 * 2**30)]
-    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 # -- how a child ends that left no answer ------------------------------------------------------------------------------
