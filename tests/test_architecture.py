@@ -35,7 +35,7 @@ LIGHT = {"jsonschema", "yaml", "psutil", "pynvml", "rich"}
 # Which parts of the package a part may import; `top` is what lies beside the packages.
 MAY_IMPORT = {
     "kernels": {"kernels"},
-    "parallel": {"parallel", "lifeline"},
+    "parallel": {"parallel", "lifeline", "records"},
     "models": {"models"},
     "data": {"data"},
     "measure": {"measure", "fingerprint"},

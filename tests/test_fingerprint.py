@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def source() -> dict[str, str]:
-    return fingerprint.source(MODULE, ("measure", "Cell"))
+    return fingerprint.source(MODULE, ("measure", "Cell"), fingerprint.ROOT.parent / "memo")
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -247,6 +248,23 @@ def test_other_packages_do_not_count(package: Path) -> None:
     assert changed(before) == ["stepbench.models.layers"]
 
 
+def test_what_was_found_in_a_text_is_kept_for_other_processes(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = source()
+    assert found == fingerprint.source(MODULE, ("measure", "Cell"))
+    fingerprint._read.cache_clear()  # as in another process
+
+    def parse(text: str) -> NoReturn:
+        raise AssertionError(text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fingerprint, "_parsed", parse)
+        assert source() == found
+        (package / "kernels" / "tiles.py").write_text("TILE = 32\n")
+        with pytest.raises(AssertionError, match="TILE = 32"):
+            source()
+    assert changed(found) == ["stepbench.kernels.tiles"]
+
+
 def test_a_missing_module_is_named(package: Path) -> None:
     (package / "models" / "layers.py").write_text("import stepbench.nowhere\n")
     with pytest.raises(ModuleNotFoundError, match=r"stepbench\.nowhere must be a module of stepbench, but .* does not"):
@@ -395,6 +413,7 @@ def test_reading_the_snakefile_imports_nothing_heavy(module: str) -> None:
 import sys
 import {module}
 from pathlib import Path
+from typing import NoReturn
 from stepbench.bench import Bench
 from stepbench.experiments import experiment
 bench = Bench.open(Path({str(Path(__file__).parents[1])!r}))

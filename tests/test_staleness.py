@@ -31,7 +31,7 @@ def other(bench: Bench, **changes: Any) -> Bench:
 def test_a_fresh_record_needs_nothing(bench: Bench) -> None:
     write(bench)
     assert staleness.needs(bench, "warmup")(WILDCARDS) == []
-    assert not (bench.root / ".stepbench").exists()
+    assert not (bench.root / ".stepbench" / "stale").exists()
 
 
 def test_a_missing_record_needs_its_tokens(bench: Bench) -> None:

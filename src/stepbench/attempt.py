@@ -115,6 +115,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
         tokens=Path(order["tokens"]) if order["tokens"] else None,
         artifacts=Path(order["artifacts"]),
         trust_prediction=order["trust_prediction"],
+        deadline=order["deadline"],
     )
     torch.set_num_threads(order["protocol"]["threads"])
     limit = resource.getrlimit(resource.RLIMIT_AS)
@@ -135,6 +136,8 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
         outcome = {"status": "unsupported", "reason": str(error)}
     except PredictedOutOfMemoryError as error:
         outcome = {"status": "oom", "reason": str(error)}
+    except TimeoutError as error:
+        outcome = {"status": "timeout", "reason": str(error), "traceback": traceback.format_exc()}
     except Exception as error:
         resource.setrlimit(resource.RLIMIT_AS, limit)
         status = "oom" if _is_out_of_memory(error) else "error"

@@ -188,10 +188,15 @@ class Bench:
             used["size"] = self.settings["sizes"][cell.size]
         return used
 
+    @property
+    def source_memo(self) -> Path:
+        """The folder that keeps what was found in source files, see `stepbench.fingerprint.source`."""
+        return self.root / STATE_FOLDER / "source"
+
     @functools.cache  # noqa: B019
     def _source(self, name: str) -> dict[str, str]:
         experiment = experiments.load(name)
-        return fingerprint.source(experiment.module, ("measure", experiment.cell.__name__))
+        return fingerprint.source(experiment.module, ("measure", experiment.cell.__name__), self.source_memo)
 
     def forget_source(self) -> None:
         """Have the next fingerprint read the source files again."""

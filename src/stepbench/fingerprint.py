@@ -16,10 +16,12 @@ look stands in the same file and changes no number.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -31,15 +33,19 @@ from typing import Any
 PACKAGE = "stepbench"
 _NAMED = re.compile(rf"{PACKAGE}(\.\w+)+(:\w+)?")
 ROOT = Path(__file__).parent
+# What is kept of a text holds for the reader that found it, and for the Python that parsed it.
+_READER = (platform.python_version(), Path(__file__).read_text(encoding="utf-8"))
 
 
-def source(module: str, roots: Iterable[str] | None = None) -> dict[str, str]:
+def source(module: str, roots: Iterable[str] | None = None, memo: Path | None = None) -> dict[str, str]:
     """Return a hash for `module` and for every stepbench module that it reaches by imports.
 
     Args:
         module: a dotted name, such as `stepbench.experiments.warmup`.
         roots: names defined in `module`; only these and what they use count, there and in what is imported. All of the
             module counts where this is None.
+        memo: a folder that keeps what was found in a file's text, for other processes; parsing the whole package takes
+            two seconds.
 
     Returns:
         Dotted module name -> 16 hexadecimal digits; likewise for the data files (.json) that lie beside these modules.
@@ -47,15 +53,15 @@ def source(module: str, roots: Iterable[str] | None = None) -> dict[str, str]:
     Raises:
         ModuleNotFoundError: there is no such module in the package.
     """
-    tree = _parsed(_text(module))
-    body = tree.body if roots is None else _reachable(tree, frozenset(roots))
-    hashes = {module: _digest(body)}
-    waiting = _imports(body)
+    found = _read(_text(module), None if roots is None else frozenset(roots), memo)
+    hashes = {module: found.digest}
+    waiting = found.modules()
     while waiting:
         name = waiting.pop()
         if name not in hashes:
-            hashes[name], imported = _read(_path(name), _text(name))
-            waiting |= imported
+            found = _read(_text(name), None, memo)
+            hashes[name] = found.digest
+            waiting |= found.modules()
     for folder in {_path(name).parent for name in hashes}:
         hashes |= {f"{PACKAGE}/{file.relative_to(ROOT)}": digest(file.read_bytes()) for file in folder.glob("*.json")}
     return dict(sorted(hashes.items()))
@@ -103,10 +109,7 @@ def content(path: Path, memo: Path) -> str:
         return kept.read_text(encoding="ascii")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    whole = kept.with_suffix(f".{os.getpid()}")
-    whole.write_text(found, encoding="ascii")
-    whole.replace(kept)
+    _keep(kept, found)
     return found
 
 
@@ -128,9 +131,7 @@ def _text(module: str) -> str:
     return _path(module).read_text(encoding="utf-8")
 
 
-@functools.lru_cache(maxsize=512)
 def _parsed(text: str) -> ast.Module:
-    """Parse a file's text, which is also what the cache is keyed by: an edit may keep the file's time and size."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _has_docstring(
@@ -153,30 +154,59 @@ def _digest(body: list[ast.stmt]) -> str:
     return digest("\n".join(ast.dump(statement) for statement in body))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What a file's text says: its hash, the stepbench modules that it imports, and names that may be of modules."""
+
+    digest: str
+    imported: frozenset[str]
+    perhaps: frozenset[str]
+
+    def modules(self) -> set[str]:
+        """Return the modules, with the packages that hold them."""
+        parts = [name.split(".") for name in (*self.imported, *filter(_is_module, self.perhaps))]
+        return {".".join(each[:end]) for each in parts for end in range(1, len(each) + 1)}
+
+
+# Keyed by the text itself: an edit may keep the file's time and size.
 @functools.lru_cache(maxsize=512)
-def _read(path: Path, text: str) -> tuple[str, frozenset[str]]:
-    """Return the hash of a whole module and the modules that it imports."""
-    body = _parsed(text).body
-    return _digest(body), frozenset(_imports(body))
+def _read(text: str, roots: frozenset[str] | None, memo: Path | None) -> _Found:
+    """Return what counts of a module's text: all of it, or what `roots` reach."""
+    kept = None if memo is None else memo / f"{digest(repr((_READER, sorted(roots or ()), roots is None, text)))}.json"
+    if kept is not None and kept.exists():
+        values = json.loads(kept.read_text(encoding="utf-8"))
+        return _Found(values["digest"], frozenset(values["imported"]), frozenset(values["perhaps"]))
+    tree = _parsed(text)
+    body = tree.body if roots is None else _reachable(tree, roots)
+    found = _Found(_digest(body), *map(frozenset, _named(body)))
+    if kept is not None:
+        values = {"digest": found.digest, "imported": sorted(found.imported), "perhaps": sorted(found.perhaps)}
+        _keep(kept, json.dumps(values))
+    return found
 
 
-def _imports(body: Iterable[ast.stmt]) -> set[str]:
-    """Return the stepbench modules that statements import, wherever in them, with the packages that hold these."""
-    found: set[str] = set()
+def _keep(path: Path, text: str) -> None:
+    """Write a file of a memo, whole or not at all; another process may write the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(f".{os.getpid()}")
+    whole.write_text(text, encoding="utf-8")
+    whole.replace(path)
+
+
+def _named(body: Iterable[ast.stmt]) -> tuple[set[str], set[str]]:
+    """Return the stepbench modules that statements import, wherever in them, and the names that may be of others."""
+    imported: set[str] = set()
+    perhaps: set[str] = set()
     for statement in body:
         for node in ast.walk(statement):
             if isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names if _ours(alias.name))
+                imported.update(alias.name for alias in node.names if _ours(alias.name))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAMED.fullmatch(node.value):
-                named = node.value.partition(":")[0]  # a registry names what it imports later
-                found.update([named] if _is_module(named) else [])
+                perhaps.add(node.value.partition(":")[0])  # a registry names what it imports later
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module and _ours(node.module):
-                found.add(node.module)
-                found.update(f"{node.module}.{a.name}" for a in node.names if _is_module(f"{node.module}.{a.name}"))
-    for name in list(found):
-        parts = name.split(".")
-        found.update(".".join(parts[:end]) for end in range(1, len(parts)))
-    return found
+                imported.add(node.module)
+                perhaps.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return imported, perhaps
 
 
 def _ours(name: str) -> bool:

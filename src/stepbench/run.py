@@ -114,7 +114,7 @@ def _supervise(bench: Bench, name: str, cell: Any, attempt: Attempt) -> dict[str
     kills = environment.oom_kills()
     with tempfile.TemporaryDirectory(prefix="stepbench-") as folder:
         answer = Path(folder, "answer.json")
-        attempt.order(_order(bench, name, cell, answer))
+        attempt.order({**_order(bench, name, cell, answer), "deadline": start + limits["time_s"]})
         end = lifeline.wait(attempt.process, deadline_s=limits["time_s"], watched=_watched(bench))
         duration_s = time.monotonic() - start
         lifeline.kill_group(attempt.process)

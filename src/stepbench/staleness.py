@@ -89,9 +89,9 @@ def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
     """Return the fingerprint of what is rendered: the list of records, the code that renders, the settings shown."""
     names = bench.names if name is None else (name,)
     function, module = RENDERED_BY[kind]
-    source = fingerprint.source(module)
+    source = fingerprint.source(module, memo=bench.source_memo)
     for each in names:
-        source |= fingerprint.source(experiments.load(each).module, (function, "EXPERIMENT"))
+        source |= fingerprint.source(experiments.load(each).module, (function, "EXPERIMENT"), bench.source_memo)
     return {
         "records": {path: True for each in names for path in bench.paths(each)},
         "source": source,

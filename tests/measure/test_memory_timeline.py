@@ -37,7 +37,7 @@ def step() -> Timeline:
         Claim(3.5, 3, "gradients"),
         Claim(30, 3, "gradients"),
     ]
-    return build(changes, claims, SPANS, unit="changes")
+    return build(changes, claims, SPANS, unit="changes", built=0)
 
 
 def test_each_piece_belongs_to_its_owner_or_to_where_it_lived(step: Timeline) -> None:
@@ -82,7 +82,7 @@ def test_thinning_never_loses_the_peak(sizes: list[int], points: int) -> None:
         for index, size in enumerate(sizes)
         for change in (Change(2 * index, index, size), Change(2 * index + 1, index, -size))
     ]
-    timeline = build(changes, [], [Span("forward", 0, 2 * len(sizes))], unit="changes")
+    timeline = build(changes, [], [Span("forward", 0, 2 * len(sizes))], unit="changes", built=0)
     details = timeline.details(points=points)
     assert len(details["moments"]) <= points + 1
     assert max(map(sum, zip(*details["bytes"].values(), strict=True))) == max(sizes)
@@ -90,15 +90,15 @@ def test_thinning_never_loses_the_peak(sizes: list[int], points: int) -> None:
 
 
 def test_without_a_forward_pass_all_that_nobody_owns_is_temporary() -> None:
-    timeline = build([Change(1, 1, 8)], [], [Span("optimizer", 0, 2)], unit="s")
+    timeline = build([Change(1, 1, 8)], [], [Span("optimizer", 0, 2)], unit="s", built=0)
     assert parts(timeline.peak()) == {"temporary": 8}
 
 
 def test_an_end_without_a_beginning_is_left_out() -> None:
-    timeline = build([Change(1, 9, -8), Change(2, 1, 5)], [], [Span("forward", 0, 3)], unit="s")
+    timeline = build([Change(1, 9, -8), Change(2, 1, 5)], [], [Span("forward", 0, 3)], unit="s", built=0)
     assert parts(timeline.peak()) == {"activations": 5}
 
 
 def test_a_step_without_phases_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one phase"):
-        build([Change(1, 1, 8)], [], [], unit="s")
+        build([Change(1, 1, 8)], [], [], unit="s", built=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from datetime import timedelta
 from typing import Any
 
 from torch import distributed as dist
@@ -11,6 +12,7 @@ from torch import distributed as dist
 from stepbench.parallel.launch import launch
 
 PREFIX = "check_"
+PATIENCE = timedelta(seconds=30)  # for the other ranks, at the end of a check
 
 
 def names(module: Any) -> list[str]:
@@ -21,8 +23,8 @@ def names(module: Any) -> list[str]:
 def run(*, module: str, arguments: dict[str, Any]) -> dict[str, str]:
     """Run all checks of a module on this rank; return the traceback of each that failed, and "" for the others.
 
-    A check that fails on one rank alone may leave the others waiting for it; then the launcher says so at its deadline,
-    with this rank's traceback in its output.
+    A check that fails on one rank alone may leave the others waiting for it; then this rank ends with what went wrong
+    when it has waited `PATIENCE` for them.
     """
     found = importlib.import_module(module)
     report = {}
@@ -33,7 +35,10 @@ def run(*, module: str, arguments: dict[str, Any]) -> dict[str, str]:
         except Exception:
             report[name] = traceback.format_exc()
             print(f"rank {dist.get_rank()}: {name}\n{report[name]}", flush=True)
-        dist.barrier()
+        try:
+            dist.monitored_barrier(timeout=PATIENCE)
+        except RuntimeError as error:
+            raise RuntimeError(f"{name}: {report[name] or 'another rank has not come back'}") from error
     return report
 
 

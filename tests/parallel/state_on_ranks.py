@@ -62,7 +62,7 @@ def single(cls: type[torch.optim.Optimizer], options: dict[str, Any], steps: int
     return module, optimizer
 
 
-def same(one: Any, other: Any, where: str = "") -> None:
+def assert_same(one: Any, other: Any, where: str = "") -> None:
     """Assert that two state dicts agree: keys, shapes and dtypes exactly, numbers to 1e-12."""
     if isinstance(one, Tensor):
         assert one.shape == other.shape, (where, one.shape, other.shape)
@@ -71,11 +71,11 @@ def same(one: Any, other: Any, where: str = "") -> None:
     elif isinstance(one, dict):
         assert one.keys() == other.keys(), (where, list(one), list(other))
         for key in one:
-            same(one[key], other[key], f"{where}.{key}")
+            assert_same(one[key], other[key], f"{where}.{key}")
     elif isinstance(one, list):
         assert len(one) == len(other), where
         for index, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-            same(mine, theirs, f"{where}[{index}]")
+            assert_same(mine, theirs, f"{where}[{index}]")
     else:
         assert one == other, (where, one, other)
 
@@ -88,7 +88,7 @@ def check_every_optimizer_has_the_state_of_one_process() -> None:
             module = layers()
             wrapped, optimizer = sharded(module, cls, variant, **options)
             train(wrapped, optimizer, steps=3)
-            same(optimizer.state_dict(), plain.state_dict())
+            assert_same(optimizer.state_dict(), plain.state_dict())
             for mine, one in zip(module.parameters(), expected.parameters(), strict=True):
                 assert torch.allclose(mine, one, rtol=1e-12, atol=1e-15), (cls, variant)
 
@@ -112,7 +112,7 @@ def check_a_round_trip_changes_nothing() -> None:
         expected = [each.clone() for each in module.parameters()]
         module.load_state_dict(parameters)
         optimizer.load_state_dict(saved)
-        same(optimizer.state_dict(), saved)
+        assert_same(optimizer.state_dict(), saved)
         train(wrapped, optimizer, steps=1)
         assert all(map(torch.equal, module.parameters(), expected))
 
@@ -256,7 +256,7 @@ def check_a_step_goes_in_stages() -> None:
                 stepper.step()
         for mine, one in zip(module.parameters(), expected.parameters(), strict=True):
             assert torch.allclose(mine, one, rtol=1e-12, atol=1e-15), variant
-        same(optimizer.state_dict(), plain.state_dict())
+        assert_same(optimizer.state_dict(), plain.state_dict())
 
 
 def check_more_ranks_than_parameters() -> None:
@@ -286,7 +286,7 @@ def check_parameters_are_still_the_modules_own() -> None:
                 module[0].weight.add_(1)
         ShardedOptimizer(module.parameters(), torch.optim.AdamW, variant=variant)
         assert {name: id(each) for name, each in module.named_parameters()} == before
-        same(dict(module.state_dict()), dict(values))
+        assert_same(dict(module.state_dict()), dict(values))
         assert all(each.data_ptr() % 64 == 0 for each in module.parameters())
 
 
@@ -313,7 +313,7 @@ def check_parameters_with_one_element_or_none() -> None:
                     optimizer.step()
                 optimizer.load_state_dict(optimizer.state_dict())
                 results.append([optimizer.state_dict(), dict(module.state_dict())])
-            same(results[1], results[0])
+            assert_same(results[1], results[0])
 
 
 def check_a_group_in_the_middle_of_a_step_is_refused() -> None:
@@ -388,6 +388,6 @@ def load(*, folder: str) -> None:
                 (sum(wrapped(batch(10 * step + rank)).square().mean() for rank in range(2)) / 2).backward()
                 wrapped.finish_gradient_synchronization()
                 optimizer.step()
-            same(optimizer.state_dict(), plain.state_dict())
+            assert_same(optimizer.state_dict(), plain.state_dict())
             for mine, one in zip(module.parameters(), expected.parameters(), strict=True):
                 assert torch.allclose(mine, one, rtol=1e-12, atol=1e-15), (saved_by, variant)

@@ -55,8 +55,8 @@ def test_state_of_two_ranks_is_loaded_without_sharding(saved_by_two_ranks: Path,
         losses = [module(state_on_ranks.batch(10 * step + rank)).square().mean() for rank in range(2)]
         (sum(losses) / 2).backward()
         optimizer.step()
-    state_on_ranks.same(optimizer.state_dict(), plain.state_dict())
-    state_on_ranks.same(dict(module.state_dict()), dict(expected.state_dict()))
+    state_on_ranks.assert_same(optimizer.state_dict(), plain.state_dict())
+    state_on_ranks.assert_same(dict(module.state_dict()), dict(expected.state_dict()))
 
 
 @given(

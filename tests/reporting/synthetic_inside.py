@@ -34,7 +34,7 @@ def timeline(
         if phase == "backward":
             changes.append(Change(index + 0.4, 4, -activation_bytes))
         spans.append(Span(phase, index + 0.05, index + 0.9))
-    return build(changes, claims, spans, unit=unit)
+    return build(changes, claims, spans, unit=unit, built=0)
 
 
 def memory(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> dict[str, Any]:

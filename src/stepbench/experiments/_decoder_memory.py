@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stepbench.measure.measurement import Setting, UnsupportedError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn, optim
+    from torch import Tensor, optim
 
     from stepbench.measure.memory_timeline import Timeline
     from stepbench.models.decoder import Decoder
@@ -40,6 +40,11 @@ class Shape:
     passes: str = "train_step"
     optimizer: str = "adamw_foreach"
     group_sizes: tuple[int, ...] = ()
+
+    @property
+    def autocast_precision(self) -> str:
+        """What is left to the step once the parameters have their dtype."""
+        return "fp32" if self.parameter_dtype == "bf16" else self.precision
 
 
 class DecoderStep:
@@ -101,37 +106,52 @@ def make(setting: Setting, shape: Shape, *, steps: int) -> DecoderStep:
     Raises:
         UnsupportedError: the device cannot do what is asked for.
     """
+    from stepbench.models.training import TrainingStep
+
+    model = decoder(setting, shape)
+    step = TrainingStep(
+        model,
+        random_batches(setting.definition["vocabulary"], shape),
+        device=setting.device,
+        precision=shape.autocast_precision,
+        passes="forward" if shape.passes == "forward" else "forward_backward",
+        steps=steps,
+    )
+    optimizer = None
+    if shape.passes == "train_step":
+        cls, options = optimizer_named(shape.optimizer)
+        optimizer = cls(model.parameters(), **options)
+    return DecoderStep(model, step, optimizer)
+
+
+def decoder(setting: Setting, shape: Shape) -> Decoder:
+    """Build the decoder alone, with the values that the protocol's seed gives.
+
+    Raises:
+        UnsupportedError: the device cannot do what is asked for.
+    """
     import torch
 
     from stepbench.kernels.api import bind
     from stepbench.models.checkpointing import checkpoint_blocks
     from stepbench.models.decoder import Decoder
     from stepbench.models.sizes import ModelSize
-    from stepbench.models.training import TrainingStep, set_precision
+    from stepbench.models.training import set_precision
 
     if (reason := unsupported_reason(setting, shape)) is not None:
         raise UnsupportedError(reason)
-    in_bf16 = shape.parameter_dtype == "bf16"
     torch.manual_seed(setting.protocol["seed"])
     set_precision(shape.precision)
     model = Decoder(
         ModelSize(**setting.definition["size"]),
         vocabulary=setting.definition["vocabulary"],
         attention=bind("naive"),
-        dtype=torch.bfloat16 if in_bf16 else torch.float32,
+        dtype=torch.bfloat16 if shape.parameter_dtype == "bf16" else torch.float32,
         device=setting.device,
     )
     if shape.group_sizes:
         checkpoint_blocks(model, *shape.group_sizes)
-    step = TrainingStep(
-        model,
-        _random_batches(setting.definition["vocabulary"], shape),
-        device=setting.device,
-        precision="fp32" if in_bf16 else shape.precision,
-        passes="forward" if shape.passes == "forward" else "forward_backward",
-        steps=steps,
-    )
-    return DecoderStep(model, step, _optimizer(model, shape))
+    return model
 
 
 def unsupported_reason(setting: Setting, shape: Shape) -> str | None:
@@ -174,7 +194,8 @@ def check_fit(setting: Setting, step: Shape | int) -> None:
         fit.check(needed, setting.device)
 
 
-def _random_batches(vocabulary: int, shape: Shape) -> Iterator[Any]:
+def random_batches(vocabulary: int, shape: Shape) -> Iterator[Any]:
+    """Yield (inputs, targets), both `[batch, context]`, of random tokens; fake ones under FakeTensorMode."""
     import torch
 
     while True:
@@ -182,18 +203,17 @@ def _random_batches(vocabulary: int, shape: Shape) -> Iterator[Any]:
         yield tokens[:, :-1], tokens[:, 1:]
 
 
-def _optimizer(model: nn.Module, shape: Shape) -> optim.Optimizer | None:
+def optimizer_named(name: str) -> tuple[type[optim.Optimizer], dict[str, Any]]:
+    """Return the class and the options of one of `OPTIMIZERS`."""
     import torch
 
     from stepbench.models.training import LEARNING_RATE
 
-    if shape.passes != "train_step":
-        return None
-    if shape.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, foreach=False)
-    chosen: dict[str, Any] = {
-        "adamw_loop": {"foreach": False},
-        "adamw_foreach": {"foreach": True},
-        "adamw_fused": {"fused": True},
+    chosen: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
+        "adamw_loop": (torch.optim.AdamW, {"foreach": False}),
+        "adamw_foreach": (torch.optim.AdamW, {"foreach": True}),
+        "adamw_fused": (torch.optim.AdamW, {"fused": True}),
+        "sgd": (torch.optim.SGD, {"foreach": False}),
     }
-    return torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, **chosen[shape.optimizer])
+    cls, options = chosen[name]
+    return cls, {"lr": LEARNING_RATE, **options}

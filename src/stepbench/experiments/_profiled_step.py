@@ -87,7 +87,7 @@ def under_nsys(setting: Setting, what: Profiled) -> dict[str, Any]:
     report = None if setting.artifacts is None else Path(f"{setting.artifacts}{nsys.SUFFIX}")
     with tempfile.TemporaryDirectory(prefix="stepbench-") as folder:
         order = Path(folder, "order.json")
-        order.write_text(json.dumps({"setting": _plain(setting), "what": dataclasses.asdict(what)}), encoding="utf-8")
+        order.write_text(json.dumps({"setting": setting.plain(), "what": dataclasses.asdict(what)}), encoding="utf-8")
         command = [sys.executable, "-m", "stepbench.experiments._profiled_step", str(order)]
         try:
             kernels = nsys.record(command, report or Path(folder, f"kept{nsys.SUFFIX}"))
@@ -98,10 +98,6 @@ def under_nsys(setting: Setting, what: Profiled) -> dict[str, Any]:
         "steps": RECORDED_STEPS,
         "kernels": [dataclasses.asdict(kernel) for kernel in kernels],
     }
-
-
-def _plain(setting: Setting) -> dict[str, Any]:
-    return {"device": setting.device, "protocol": setting.protocol, "definition": setting.definition}
 
 
 def _main(order_path: str) -> None:

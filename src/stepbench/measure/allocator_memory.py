@@ -107,7 +107,7 @@ def read(
         for category, addresses in categories.items():
             claims.extend(Claim(marks[name].end, address, category) for address in addresses)
     spans = sorted((span for span in marks.values() if span.name != PRIMING), key=lambda span: span.start)
-    return build(changes, claims, spans, unit="s")
+    return build(changes, claims, spans, unit="s", built=marks[PRIMING].start)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ class Setting:
         tokens: the prepared token file, or None for synthetic ones.
         artifacts: a stem for files kept beside the record, such as traces; the folder exists.
         trust_prediction: whether a cell that is predicted not to fit on the device is not even started.
+        deadline: when the measuring process will be ended, by `time.monotonic()`, which all processes of a host share;
+            None where nobody does.
     """
 
     device: str
@@ -40,6 +42,11 @@ class Setting:
     tokens: Path | None = None
     artifacts: Path | None = None
     trust_prediction: bool = True
+    deadline: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return what another process needs to measure in the same setting, as JSON can hold it."""
+        return {"device": self.device, "protocol": self.protocol, "definition": self.definition}
 
 
 @dataclass(frozen=True)

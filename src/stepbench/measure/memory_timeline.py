@@ -84,12 +84,14 @@ class Timeline:
         levels: after each change, the bytes of each of `CATEGORIES`.
         spans: the phases, in their order.
         unit: what a moment counts: `s`, or `changes` where there is no time.
+        built: when the step had been built and nothing been run.
     """
 
     moments: Sequence[float]
     levels: Sequence[tuple[int, ...]]
     spans: tuple[Span, ...]
     unit: str
+    built: float
 
     def peak(self, span: Span | None = None) -> dict[str, int]:
         """Return the bytes of each category at the moment of the largest sum, of a phase or of all phases.
@@ -120,6 +122,7 @@ class Timeline:
         peak = self.peak()
         found = {"peak_memory_bytes": sum(peak.values())}
         found |= {f"peak_{category}_bytes": value for category, value in peak.items()}
+        found |= {f"built_{category}_bytes": value for category, value in _named(self._before(self.built)).items()}
         found |= {f"before_{category}_bytes": value for category, value in self.before().items()}
         for span in self.spans:
             at_peak = self.peak(span)
@@ -155,7 +158,9 @@ class Timeline:
         return self.levels[changed - 1] if changed else _NOTHING
 
 
-def build(changes: Iterable[Change], claims: Iterable[Claim], spans: Sequence[Span], *, unit: str) -> Timeline:
+def build(
+    changes: Iterable[Change], claims: Iterable[Claim], spans: Sequence[Span], *, unit: str, built: float
+) -> Timeline:
     """Return the timeline of changes, once it is known what each piece was for.
 
     Args:
@@ -163,6 +168,7 @@ def build(changes: Iterable[Change], claims: Iterable[Claim], spans: Sequence[Sp
         claims: of what is alive; those of one moment come after the changes of that moment.
         spans: the phases, in their order.
         unit: what a moment counts.
+        built: when the step had been built.
 
     Raises:
         ValueError: there is no phase.
@@ -176,7 +182,7 @@ def build(changes: Iterable[Change], claims: Iterable[Claim], spans: Sequence[Sp
     for _, piece, sign in followed:
         level[CATEGORIES.index(piece.category or _by_lifetime(piece, forwards))] += sign * piece.size_bytes
         levels.append(tuple(level))
-    return Timeline(tuple(moment for moment, _, _ in followed), tuple(levels), tuple(spans), unit)
+    return Timeline(tuple(moment for moment, _, _ in followed), tuple(levels), tuple(spans), unit, built)
 
 
 @dataclass

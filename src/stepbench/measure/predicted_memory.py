@@ -40,6 +40,7 @@ def predict(make: Callable[[], WatchedStep]) -> Timeline:
     with _without_collections(), FakeTensorMode(), StorageWatcher() as watcher:
         step = make()
         watcher.claim(step.owned())
+        watcher.built()
         step.prime()
         watcher.claim(step.owned())
         for name, work in step.phases.items():
@@ -68,6 +69,11 @@ class StorageWatcher(TorchDispatchMode):
         self._claims: list[Claim] = []
         self._spans: list[Span] = []
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._built = 0.0
+
+    def built(self) -> None:
+        """Note that the step has been built."""
+        self._built = self._now
 
     def run(self, name: str, work: Callable[[], object], owned: Callable[[], Mapping[str, Iterable[Tensor]]]) -> None:
         """Run a phase, and ask at its end who owns what."""
@@ -87,7 +93,7 @@ class StorageWatcher(TorchDispatchMode):
         Raises:
             ValueError: no phase was run.
         """
-        return build(self._changes, self._claims, self._spans, unit="changes")
+        return build(self._changes, self._claims, self._spans, unit="changes", built=self._built)
 
     @property
     def _now(self) -> float:

@@ -50,6 +50,7 @@ class TrainingStep:
         precision: one of `PRECISIONS`.
         passes: one of `PASSES`. `forward` runs without gradients.
         steps: how many steps will be run; their batches are moved to the device now.
+        optimizer: for `train_step`; AdamW with torch's defaults where None.
 
     Raises:
         ValueError: `precision` or `passes` is unknown.
@@ -64,6 +65,7 @@ class TrainingStep:
         precision: str,
         passes: str,
         steps: int,
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -75,7 +77,9 @@ class TrainingStep:
         self._device = device
         self._autocast = AUTOCAST.get(precision)
         self._batches = iter([(x.to(device), y.to(device)) for x, y in (next(batches) for _ in range(steps))])
-        self._optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE) if passes == "train_step" else None
+        self._optimizer = optimizer
+        if passes == "train_step" and optimizer is None:
+            self._optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
         self._scaler = torch.amp.GradScaler(device, enabled=precision == "fp16" and passes == "train_step")
 
     @property
@@ -109,7 +113,8 @@ class TrainingStep:
         self.losses.append(self._loss.detach())
 
     def _backward(self) -> None:
-        self.model.zero_grad(set_to_none=True)
+        # The optimizer's parameters, because between forward and backward pass a sharded model shows others.
+        (self._optimizer or self.model).zero_grad(set_to_none=True)
         self._scaler.scale(self._loss).backward()
 
     def _step(self) -> None:

@@ -15,21 +15,22 @@ each other what they have.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Parameter
 
 from stepbench.parallel.communicator import Communicator
+from stepbench.parallel.synchronization import Synchronizes
 from stepbench.parallel.traffic import Traffic
 
 
-class DataParallel(nn.Module):
+class DataParallel(Synchronizes, nn.Module):
     """Replicas that start equal; what happens to their gradients is up to the subclass.
 
     By itself it synchronises nothing: the strategy `none`, whose step is the others' step with communication removed.
@@ -57,7 +58,6 @@ class DataParallel(nn.Module):
         named = list(module.named_parameters())
         self._trainable = [parameter for _, parameter in named if parameter.requires_grad]
         self._frozen = {name: parameter for name, parameter in named if not parameter.requires_grad}
-        self._synchronizes = True
 
     @property
     def traffic(self) -> Traffic:
@@ -68,23 +68,13 @@ class DataParallel(nn.Module):
         """Call the module."""
         return self.module(*args, **kwargs)
 
-    @contextlib.contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Accumulate gradients on this rank alone; the next backward pass outside communicates their sum."""
-        before, self._synchronizes = self._synchronizes, False
-        try:
-            yield
-        finally:
-            self._synchronizes = before
-
     def finish_gradient_synchronization(self) -> None:
         """Return when every gradient is the mean over the ranks; call it on all ranks after the backward pass.
 
         Raises:
             RuntimeError: called inside `no_sync()`, or a parameter was unfrozen after it had been wrapped.
         """
-        if not self._synchronizes:
-            raise RuntimeError("finish_gradient_synchronization() must be called outside no_sync()")
+        self._refuse_inside_no_sync()
         refuse_unfrozen(self._frozen)
         self._finish()
 
@@ -144,7 +134,9 @@ def start_equal(module: nn.Module, communicator: Communicator) -> None:
     everyones = torch.zeros(communicator.size, len(digest), dtype=torch.uint8, device=mine.device)
     everyones[communicator.rank] = mine
     communicator.all_gather(everyones.view(-1)).wait()
-    if different := [rank for rank, each in enumerate(everyones.tolist()) if each != everyones[0].tolist()]:
+    # A fake tensor, on which memory is predicted without other ranks, has no values to differ in.
+    seen = [] if isinstance(everyones, FakeTensor) else everyones.tolist()
+    if different := [rank for rank, each in enumerate(seen) if each != seen[0]]:
         raise ValueError(
             f"`module` must have the same parameters on every rank, got others on rank {different[0]} than on 0"
         )

@@ -14,7 +14,6 @@ Source: Zhao et al. 2023, PyTorch FSDP (arXiv:2304.11277); Rajbhandari et al. 20
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,6 +26,7 @@ from stepbench.parallel.bucket import Bucket
 from stepbench.parallel.communicator import Communicator
 from stepbench.parallel.data_parallel import device_of, refuse_unfrozen, start_equal
 from stepbench.parallel.layout import by_kind
+from stepbench.parallel.synchronization import Synchronizes
 from stepbench.parallel.traffic import Traffic
 from stepbench.parallel.unit import Unit
 from stepbench.parallel.unit_plan import PlannedUnit, plan
@@ -34,12 +34,13 @@ from stepbench.parallel.visit_order import VisitOrder
 from stepbench.parallel.weight_use import WeightUse
 
 
-class FSDP(nn.Module):
+class FSDP(Synchronizes, nn.Module):
     """A module whose Linear and Embedding weights are sharded, each block's together; used as the data-parallel ones.
 
     Make the optimizer after wrapping, from `parameters()`: it must be one that works on each element by itself. All
     ranks must run the same modules in the same order, since they gather together; torch's FSDP asks the same. A weight
-    is whole only while the Linear or Embedding that holds it is called, so nobody else may compute with it.
+    is whole only while the Linear or Embedding that holds it is called, so nobody else may compute with it. Inside
+    `no_sync()` whole gradients are kept, which costs the memory of all of them, in the masters' dtype.
 
     Args:
         module: any module, on its device. Its parameters and buffers are overwritten with those of rank 0. Biases,
@@ -70,7 +71,6 @@ class FSDP(nn.Module):
         self._compute_dtype = compute_dtype
         self._forward_order: VisitOrder[Unit] = VisitOrder(prefetch)
         self._backward_order: VisitOrder[Unit] = VisitOrder(prefetch)
-        self._synchronizes = True
         self._in_flight: Unit | None = None
         start_equal(module, self.communicator)
         self._units = [(planned, self._shard(planned)) for planned in plan(module)]
@@ -127,23 +127,13 @@ class FSDP(nn.Module):
             args, kwargs = tree_map(self._cast, (args, kwargs))
         return self.module(*args, **kwargs)
 
-    @contextlib.contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Accumulate whole gradients on this rank alone; costs the memory of all gradients, in the masters' dtype."""
-        before, self._synchronizes = self._synchronizes, False
-        try:
-            yield
-        finally:
-            self._synchronizes = before
-
     def finish_gradient_synchronization(self) -> None:
         """Return when every gradient is the mean over the ranks; call it on all ranks after the backward pass.
 
         Raises:
             RuntimeError: called inside `no_sync()`, or a replicated parameter was unfrozen after it had been wrapped.
         """
-        if not self._synchronizes:
-            raise RuntimeError("finish_gradient_synchronization() must be called outside no_sync()")
+        self._refuse_inside_no_sync()
         refuse_unfrozen(self._frozen)
         for _, unit in self._units:
             if unit.has_gradients:

@@ -2,20 +2,19 @@
 
 It is started as a file, `python -P rank.py <job.json>`, never imported for its function: the first thing that happens
 must be that this process' life is tied to the launcher's, long before torch is imported (1.7 s). For that reason this
-file imports the standard library alone, and torch only inside functions.
+file imports what needs the standard library alone, and torch only inside functions.
 """
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
+import gc
 import importlib
 import json
 import os
 import runpy
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -24,9 +23,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-ORPHANED_EXIT_CODE = 113
+from stepbench import lifeline, records
+
 STACK_SIGNAL = signal.SIGUSR1
-_PR_SET_PDEATHSIG = 1
+# Python's 700 would have it search in most steps.
+ALLOCATIONS_BETWEEN_COLLECTIONS = 10_000
 
 
 def outcome_path(folder: Path, rank: int) -> Path:
@@ -48,7 +49,7 @@ def main(job_file: str) -> None:
     """Run the job of `job_file` as the rank that the environment names."""
     folder = Path(job_file).parent
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    _die_with(job["launcher"])
+    lifeline.die_with_parent(job["launcher"])
     rank = int(os.environ["RANK"])
     _redirect_output(output_path(folder, rank))
     # Written by the C library's signal handler, so it works while Python waits inside a collective.
@@ -64,12 +65,15 @@ def main(job_file: str) -> None:
             "traceback": traceback.format_exc(),
             "time_s": time.time(),
         }
-        _write_atomically(outcome_path(folder, rank), json.dumps(outcome))
+        records.write_atomically(outcome_path(folder, rank), json.dumps(outcome))
         # Leaving by the normal way would tear down a process group whose peers may wait, and that can hang.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
-    _write_atomically(outcome_path(folder, rank), text)
+    records.write_atomically(outcome_path(folder, rank), text)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # Python's way through all of torch's modules takes a second, and frees nothing that the kernel does not
 
 
 def _run(job: dict[str, Any]) -> Any:
@@ -77,9 +81,13 @@ def _run(job: dict[str, Any]) -> Any:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(job["threads"])
     sys.path[:] = job["sys_path"]
+    gc.disable()  # it would search half a million objects that stay: a quarter of the import's time
     import torch
     from torch import distributed
 
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     torch.set_num_threads(job["threads"])
     device = None
     if job["backend"] == "nccl":
@@ -117,14 +125,6 @@ def _script(path: str) -> ModuleType:
     return module
 
 
-def _die_with(launcher: int) -> None:
-    """Have the kernel kill this process when the launcher's thread that started it ends; leave if it has ended."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != launcher:
-        os._exit(ORPHANED_EXIT_CODE)
-
-
 def _redirect_output(path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -136,13 +136,6 @@ def _redirect_output(path: Path) -> None:
 
 def _qualified_name(kind: type[BaseException]) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(temporary).replace(path)
 
 
 if __name__ == "__main__":

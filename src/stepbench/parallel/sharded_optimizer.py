@@ -10,8 +10,7 @@ Source: Rajbhandari et al. 2019, ZeRO (arXiv:1910.02054), sections 5.1 and 5.2.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from stepbench.parallel.communicator import Communicator, Pending
 from stepbench.parallel.flat_shards import FlatShards
 from stepbench.parallel.owned_parameters import OwnedParameters
 from stepbench.parallel.pieces import Partition, Piece
+from stepbench.parallel.synchronization import Synchronizes
 from stepbench.parallel.traffic import Traffic
 
 BROADCAST, REDUCE_SCATTER = "broadcast", "reduce_scatter"
@@ -35,8 +35,10 @@ VARIANTS = (BROADCAST, REDUCE_SCATTER)
 _NOT_ELEMENTWISE = ("Adafactor", "Muon", "LBFGS", "SparseAdam")
 
 
-class ShardedOptimizer(Optimizer):
+class ShardedOptimizer(Synchronizes, Optimizer):
     """`optimizer_cls`, with its state divided among the ranks; used as the optimizer itself.
+
+    Of the variant `broadcast` the module's wrapper decides when gradients travel; `no_sync()` here changes nothing.
 
     Args:
         params: parameters, or groups of them, the same on every rank; overwritten with those of rank 0, and moved into
@@ -76,7 +78,6 @@ class ShardedOptimizer(Optimizer):
         if first is None:
             raise ValueError("`params` must have at least one parameter, got none")
         self._communicator = Communicator((first[1] if isinstance(first, tuple) else first).device, group)
-        self._synchronizes = True
         self._partition: Partition
         if variant == BROADCAST:
             self._partition = OwnedParameters(self._communicator, bucket_mib * MIB)
@@ -88,6 +89,11 @@ class ShardedOptimizer(Optimizer):
         self._make = lambda: optimizer_cls([{"params": []}], **kwargs)
         self._stages: list[Optimizer] = []
         super().__init__(groups, self._make().defaults)
+
+    @property
+    def stages(self) -> list[Optimizer]:
+        """The optimizers that update what this rank owns."""
+        return list(self._stages)
 
     @property
     def traffic(self) -> Traffic:
@@ -121,19 +127,9 @@ class ShardedOptimizer(Optimizer):
             local = [piece.local for piece in pieces if piece.local is not None and piece.stage == number]
             stage.add_param_group({**_hyperparameters(group), "params": local})
 
-    @contextlib.contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Accumulate gradients on this rank alone (of the variant `broadcast`, the module's wrapper decides that)."""
-        before, self._synchronizes = self._synchronizes, False
-        try:
-            yield
-        finally:
-            self._synchronizes = before
-
     def finish_gradient_synchronization(self) -> None:
         """Return when the gradients of what this rank owns are ready; `step` does it, if it was not called before."""
-        if not self._synchronizes:
-            raise RuntimeError("finish_gradient_synchronization() must be called outside no_sync()")
+        self._refuse_inside_no_sync()
         self._partition.finish_gradients()
 
     @torch.no_grad()

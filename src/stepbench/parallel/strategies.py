@@ -76,6 +76,23 @@ class Replica:
                 stack.callback(torchs.set_requires_gradient_sync, True)
             yield
 
+    def tensors(self) -> dict[str, list[Tensor]]:
+        """Return what this rank holds now: `parameters`, `gradients` and `optimizer_state`, shards and buffers alike.
+
+        Some are views of the same memory; whoever counts bytes must count storages.
+        """
+        optimizers: list[Any] = [self.optimizer, *getattr(self.optimizer, "stages", [])]
+        # torch's sharded optimizer keeps an ordinary one for its shard.
+        optimizers += [inner for each in optimizers if (inner := getattr(each, "optim", None)) is not None]
+        parameters = [*self.module.parameters()]
+        parameters += [each for found in optimizers for group in found.param_groups for each in group["params"]]
+        states = [state for found in optimizers for state in found.state.values()]
+        return {
+            "parameters": [_local(each) for each in parameters],
+            "gradients": [_local(each.grad) for each in parameters if each.grad is not None],
+            "optimizer_state": [_local(each) for state in states for each in state.values() if torch.is_tensor(each)],
+        }
+
     def full_parameters(self) -> dict[str, Tensor]:
         """Return copies of the whole parameters under the names that they had before wrapping; a collective."""
         if isinstance(self.module, FSDP):
@@ -128,6 +145,11 @@ class Recipe:
 
     cls: type[Optimizer]
     options: dict[str, Any]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Return this rank's part of what torch's FSDP shards, and any other tensor itself."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _none(module: nn.Module, recipe: Recipe, group: Group) -> Replica:

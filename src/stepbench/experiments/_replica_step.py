@@ -1,0 +1,248 @@
+"""A decoder's training step on one of several ranks, and the proof that it is the step of one process.
+
+Everything here runs on a rank, or in the measuring process where a step is predicted without other ranks.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stepbench.experiments import _decoder_memory
+from stepbench.experiments._decoder_memory import Shape
+from stepbench.measure.measurement import Setting
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn, optim
+
+    from stepbench.models.decoder import Decoder
+    from stepbench.parallel.strategies import Replica
+
+PROOF_STEPS, PROOF_BLOCKS, PROOF_BATCH, PROOF_CONTEXT = 3, 2, 2, 16
+# Two computations of equal quality may differ by both their errors.
+PROOF_FACTOR = 2.0
+ROUNDINGS = 4.0  # of the stored parameters, where the plain computation has hardly an error to compare with
+
+
+@dataclass(frozen=True)
+class What:
+    """What a rank trains, as JSON can hold it.
+
+    Attributes:
+        strategy: one of `stepbench.parallel.strategies.STRATEGIES`.
+        shape: the fields of a `Shape`; its batch is one rank's.
+        options: of the strategy; `compute_dtype` is `fp32` or `bf16`.
+    """
+
+    strategy: str
+    shape: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def step(self) -> Shape:
+        """The shape of one rank's step."""
+        return Shape(**{**self.shape, "group_sizes": ()})
+
+    @property
+    def compute_dtype(self) -> str | None:
+        """What the strategy casts weights to, if it does."""
+        return self.options.get("compute_dtype")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the strategy's options with torch's dtypes."""
+        import torch
+
+        dtypes = {"fp32": None, "bf16": torch.bfloat16}
+        found = {key: value for key, value in self.options.items() if value is not None}
+        return found | ({"compute_dtype": dtypes[self.compute_dtype]} if self.compute_dtype else {})
+
+
+class ReplicaStep:
+    """One rank's step (`stepbench.measure.memory_timeline.WatchedStep`), with a phase for what is still on its way.
+
+    Args:
+        setting: with `size` and `vocabulary` in its definition.
+        what: the strategy and the shape.
+        batches: endless (inputs, targets) of this rank.
+        steps: how many will be run.
+        model: the module to wrap, taken over; the decoder of the shape where None.
+    """
+
+    def __init__(
+        self, setting: Setting, what: What, batches: Iterator[Any], *, steps: int, model: Decoder | None = None
+    ) -> None:
+        from stepbench.models.training import TrainingStep
+        from stepbench.parallel.strategies import parallelize
+
+        shape = what.step
+        cls, options = _decoder_memory.optimizer_named(shape.optimizer)
+        self.replica: Replica = parallelize(
+            what.strategy, model or _decoder_memory.decoder(setting, shape), cls, options, **what.arguments()
+        )
+        self._step = TrainingStep(
+            self.replica.module,
+            batches,
+            device=setting.device,
+            precision=shape.autocast_precision,
+            passes="train_step",
+            steps=steps,
+            optimizer=self.replica.optimizer,
+        )
+
+    @property
+    def phases(self) -> dict[str, Callable[[], object]]:
+        """The phases in their order; in `synchronization` this rank waits for gradients that are not here yet."""
+        forward, backward, optimizer = self._step.phases.values()
+        return {
+            "forward": forward,
+            "backward": backward,
+            "synchronization": self.replica.finish_gradient_synchronization,
+            "optimizer": optimizer,
+        }
+
+    def run(self) -> None:
+        """Run a whole step."""
+        for work in self.phases.values():
+            work()
+
+    def run_without_communication(self) -> None:
+        """Run the step with its gradients left where they are; the ranks' parameters drift apart."""
+        phases = self.phases
+        with self.replica.no_sync():
+            phases["forward"]()
+            phases["backward"]()
+        phases["optimizer"]()
+
+    def prime(self) -> None:
+        """Run a first step, so that gradients and optimizer state are there."""
+        self.run()
+
+    def owned(self) -> Mapping[str, list[Tensor]]:
+        """Return the tensors that exist now of parameters, gradients and optimizer state."""
+        return self.replica.tensors()
+
+    def loss_values(self) -> list[float]:
+        """Return this rank's loss of each step so far in nats.
+
+        Raises:
+            ArithmeticError: one is not finite.
+        """
+        return self._step.loss_values()
+
+
+def batches(setting: Setting, shape: Shape, *, rank: int) -> Iterator[Any]:
+    """Return random tokens that differ from rank to rank."""
+    from stepbench.data import tokens
+
+    return tokens.synthetic(
+        vocabulary=setting.definition["vocabulary"],
+        batch=shape.batch,
+        context=shape.context,
+        seed=setting.protocol["seed"] + rank,
+    )
+
+
+def prove(setting: Setting, what: What) -> dict[str, float]:
+    """Train a few steps on other data on each rank, and compare with one process on the joined batch; a collective.
+
+    The strategy `none`, which communicates nothing, is compared with one process on the rank's own batch.
+
+    The model is the cell's with at most `PROOF_BLOCKS` blocks, the batch and context are small. All errors are against
+    one process in float64, as root of the sum of squares over all parameters, over how far the parameters have moved.
+
+    Returns:
+        `proof_difference_ratio`: the error of this strategy; `proof_plain_ratio`: that of one process which computes in
+        the cell's own dtypes; `proof_tolerance_ratio`: what was allowed.
+
+    Raises:
+        ArithmeticError: the strategy's error is larger than the tolerance, so that it does not compute the step.
+    """
+    import torch
+    from torch import distributed
+
+    world, rank = distributed.get_world_size(), distributed.get_rank()
+    layers = min(PROOF_BLOCKS, setting.definition["size"]["layers"])
+    size = setting.definition["size"] | {"layers": layers}
+    setting = dataclasses.replace(setting, definition=setting.definition | {"size": size})
+    small = {"batch": PROOF_BATCH, "context": min(PROOF_CONTEXT, what.step.context)}
+    what = dataclasses.replace(what, shape=what.shape | small)
+    start = _decoder_memory.decoder(setting, what.step)
+    joined = batches(setting, dataclasses.replace(what.step, batch=world * PROOF_BATCH), rank=0)
+    steps = list(itertools.islice(joined, PROOF_STEPS))
+    mine = slice(rank * PROOF_BATCH, (rank + 1) * PROOF_BATCH)
+    own = [(x[mine], y[mine]) for x, y in steps]
+    if what.strategy == "none":
+        steps = own
+
+    oracle = _flat(_one_process(setting, what, copy.deepcopy(start).double(), steps, exact=True).named_parameters())
+    plain = _flat(_one_process(setting, what, copy.deepcopy(start), steps).named_parameters())
+    before = _flat(start.named_parameters())
+    replica = ReplicaStep(setting, what, iter(own), steps=PROOF_STEPS, model=start)
+    for _ in range(PROOF_STEPS):
+        replica.run()
+    found = _flat(replica.replica.full_parameters().items())
+
+    moved = (oracle - before).norm()
+    difference, plain_error = (float((each - oracle).norm() / moved) for each in (found, plain))
+    resolution = torch.finfo(torch.bfloat16 if what.step.parameter_dtype == "bf16" else torch.float32).eps
+    tolerance = PROOF_FACTOR * plain_error + ROUNDINGS * resolution * float(oracle.norm() / moved)
+    if not difference <= tolerance:
+        raise ArithmeticError(
+            f"after {PROOF_STEPS} steps the parameters of {what.strategy} must be within {tolerance:.2e} of one "
+            f"process' on the joined batch (of the way they went), got {difference:.2e}"
+        )
+    return {
+        "proof_difference_ratio": difference,
+        "proof_plain_ratio": plain_error,
+        "proof_tolerance_ratio": tolerance,
+    }
+
+
+def _one_process(setting: Setting, what: What, model: nn.Module, steps: list[Any], *, exact: bool = False) -> nn.Module:
+    """Train a model on whole batches in this process, in the cell's dtypes, or exactly: without any low precision."""
+    from stepbench.models.training import TrainingStep
+
+    cls, options = _decoder_memory.optimizer_named(what.step.optimizer)
+    optimizer = cls(model.parameters(), **options)
+    if what.compute_dtype == "bf16" and not exact:
+        _train_in_low_precision(setting, model, optimizer, steps)
+        return model
+    step = TrainingStep(
+        model,
+        iter(steps),
+        device=setting.device,
+        precision="fp32" if exact else what.step.autocast_precision,
+        passes="train_step",
+        steps=len(steps),
+        optimizer=optimizer,
+    )
+    for _ in steps:
+        for work in step.phases.values():
+            work()
+    return model
+
+
+def _train_in_low_precision(setting: Setting, model: nn.Module, optimizer: optim.Optimizer, steps: list[Any]) -> None:
+    """Compute each step with a copy of the weights in bfloat16, and update the weights in their own dtype."""
+    import torch
+
+    from stepbench.models.decoder import next_token_loss
+
+    for x, y in steps:
+        low = copy.deepcopy(model).to(torch.bfloat16)
+        next_token_loss(low(x.to(setting.device)), y.to(setting.device)).backward()
+        for parameter, copied in zip(model.parameters(), low.parameters(), strict=True):
+            assert copied.grad is not None  # noqa: S101 - every weight of a decoder is used
+            parameter.grad = copied.grad.to(parameter.dtype)
+        optimizer.step()
+
+
+def _flat(named: Any) -> Tensor:
+    """Return all parameters as one vector in float64, in the order of their names."""
+    import torch
+
+    return torch.cat([tensor.detach().double().reshape(-1) for _, tensor in sorted(named)])
