@@ -95,7 +95,7 @@ def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
     return {
         "records": {path: True for each in names for path in bench.paths(each)},
         "source": source,
-        "settings": {key: bench.settings[key] for key in ("sizes", "vocabulary", "data")},
+        "settings": {key: bench.settings.get(key) for key in ("sizes", "vocabulary", "data", "network")},
         "protocol": bench.protocol,
     }
 

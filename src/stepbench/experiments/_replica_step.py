@@ -19,13 +19,15 @@ from stepbench.measure.measurement import Setting
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
+    from stepbench.measure.memory_timeline import Timeline
     from stepbench.models.decoder import Decoder
     from stepbench.parallel.strategies import Replica
 
 PROOF_STEPS, PROOF_BLOCKS, PROOF_BATCH, PROOF_CONTEXT = 3, 2, 2, 16
 # Two computations of equal quality may differ by both their errors.
 PROOF_FACTOR = 2.0
-ROUNDINGS = 4.0  # of the stored parameters, where the plain computation has hardly an error to compare with
+# Of float32, where the plain computation has hardly an error to compare with; parameters of less precision have one.
+ROUNDINGS = 4.0
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class What:
     Attributes:
         strategy: one of `stepbench.parallel.strategies.STRATEGIES`.
         shape: the fields of a `Shape`; its batch is one rank's.
+        ranks: how many.
         options: of the strategy; `compute_dtype` is `fp32` or `bf16`.
     """
 
     strategy: str
     shape: dict[str, Any]
+    ranks: int
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,19 +74,26 @@ class ReplicaStep:
         batches: endless (inputs, targets) of this rank.
         steps: how many will be run.
         model: the module to wrap, taken over; the decoder of the shape where None.
+        group: the process group, or None for all ranks.
     """
 
     def __init__(
-        self, setting: Setting, what: What, batches: Iterator[Any], *, steps: int, model: Decoder | None = None
+        self,
+        setting: Setting,
+        what: What,
+        batches: Iterator[Any],
+        *,
+        steps: int,
+        model: Decoder | None = None,
+        group: Any = None,
     ) -> None:
         from stepbench.models.training import TrainingStep
         from stepbench.parallel.strategies import parallelize
 
         shape = what.step
         cls, options = _decoder_memory.optimizer_named(shape.optimizer)
-        self.replica: Replica = parallelize(
-            what.strategy, model or _decoder_memory.decoder(setting, shape), cls, options, **what.arguments()
-        )
+        module = model or _decoder_memory.decoder(setting, shape)
+        self.replica: Replica = parallelize(what.strategy, module, cls, options, group=group, **what.arguments())
         self._step = TrainingStep(
             self.replica.module,
             batches,
@@ -146,6 +157,42 @@ def batches(setting: Setting, shape: Shape, *, rank: int) -> Iterator[Any]:
     )
 
 
+PREDICTABLE = ("none", "naive", "flat", "overlapped", "bucketed", "sharded_broadcast", "sharded_reduce_scatter",
+               "torch_zero", "fsdp")  # fmt: skip
+
+
+def predict(setting: Setting, what: What) -> Timeline | None:
+    """Return the predicted timeline of such a step after the first on one of the ranks, which send nothing meanwhile.
+
+    The strategy's own code runs on fake tensors, with a process group that pretends. Where there is no process group
+    yet, one is made for the time being, and this is its rank 0.
+
+    Args:
+        setting: with `size` and `vocabulary` in its definition.
+        what: the strategy and the shape; its `ranks` count where there is no process group.
+
+    Returns:
+        None for a strategy that looks at values while it is set up: torch's DDP and `fully_shard`.
+    """
+    from torch import distributed
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from stepbench.measure import predicted_memory
+
+    if what.strategy not in PREDICTABLE:
+        return None
+    alone = not distributed.is_initialized()
+    if alone:
+        distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=what.ranks)
+    try:
+        pretended = None if alone else distributed.new_group(backend="fake")
+        tokens = _decoder_memory.random_batches(setting.definition["vocabulary"], what.step)
+        return predicted_memory.predict(lambda: ReplicaStep(setting, what, tokens, steps=2, group=pretended))
+    finally:
+        if alone:
+            distributed.destroy_process_group()
+
+
 def prove(setting: Setting, what: What) -> dict[str, float]:
     """Train a few steps on other data on each rank, and compare with one process on the joined batch; a collective.
 
@@ -188,8 +235,8 @@ def prove(setting: Setting, what: What) -> dict[str, float]:
 
     moved = (oracle - before).norm()
     difference, plain_error = (float((each - oracle).norm() / moved) for each in (found, plain))
-    resolution = torch.finfo(torch.bfloat16 if what.step.parameter_dtype == "bf16" else torch.float32).eps
-    tolerance = PROOF_FACTOR * plain_error + ROUNDINGS * resolution * float(oracle.norm() / moved)
+    rounding = ROUNDINGS * torch.finfo(torch.float32).eps * float(oracle.norm() / moved)
+    tolerance = PROOF_FACTOR * plain_error + rounding
     if not difference <= tolerance:
         raise ArithmeticError(
             f"after {PROOF_STEPS} steps the parameters of {what.strategy} must be within {tolerance:.2e} of one "

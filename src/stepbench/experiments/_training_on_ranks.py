@@ -1,104 +1,123 @@
-"""What each rank does for a cell of data-parallel, sharded or FSDP training: prove, time, watch."""
+"""What each rank does for a cell of data-parallel, sharded or FSDP training: prove, time, draw, watch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from stepbench.experiments._replica_step import ReplicaStep, What
 from stepbench.measure.measurement import Setting
 
-BESIDE_ROUNDS = 4  # times the protocol's steps: a ratio near 1 needs more of them
-OWN, OTHER = "step_s", "beside_step_s"
+if TYPE_CHECKING:
+    from stepbench.measure.clock import Clock
+
+BESIDE_ROUNDS = 2  # times the protocol's steps: a ratio near 1 needs more of them
+OWN, OTHER = "paired_s", "beside_s"
 
 
-def timed(*, setting: dict[str, Any], what: dict[str, Any], without_communication: bool) -> dict[str, Any]:
-    """Prove the strategy right, then time its step by phases and as a whole, and draw one.
+def run(
+    *,
+    setting: dict[str, Any],
+    what: dict[str, Any],
+    beside: dict[str, Any] | None = None,
+    without_communication: bool = False,
+    watch: bool = False,
+) -> dict[str, Any]:
+    """Prove the strategy right, then time its step by phases and as a whole, and do what else is asked for.
 
     Args:
         setting: a plain `Setting`.
         what: the fields of a `What`.
+        beside: those of another one, to be timed in turn with the first.
         without_communication: whether to time, in turn with the whole steps, steps whose gradients stay where they are.
+        watch: whether to predict and watch the step's memory as well.
 
     Returns:
         `samples` of this rank: `forward_s`, `backward_s`, `synchronization_s`, `optimizer_s`, `step_s`, perhaps
-        `without_communication_s`, `loss_nats`, and for strategies that count `comm_wait_s` and for each collective
-        `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps); `scalars`; `lanes` of one step over time.
+        `without_communication_s`, `paired_s` and `beside_s`; `loss_nats`; for strategies that count `comm_wait_s`, and
+        `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps). `scalars`: the proof and what was counted.
+        `lanes`: one step over time. `predicted` and `measured`: bytes, and `timeline`, where asked for.
     """
-    from torch import distributed
-
     from stepbench.experiments import _replica_step
-    from stepbench.measure import clock, rank_timeline, timing
 
     given, cell = Setting(**setting), What(**what)
     proof = _replica_step.prove(given, cell)
-    warmup, measured = (given.protocol[key] for key in ("warmup_steps", "measured_steps"))
-    rounds = warmup + measured
-    step = _step(given, cell, steps=rounds * (3 if without_communication else 2) + rank_timeline.PROFILED_STEPS)
-    timer = clock.for_device(given.device)
+    found = _time(given, cell, without_communication=without_communication)
+    found["scalars"] = {**proof, **found["scalars"]}
+    if beside is not None:
+        found["samples"] |= _time_in_turn(given, {OWN: cell, OTHER: What(**beside)})
+    if watch:
+        found |= _watch(given, cell)
+    return found
+
+
+def _time(setting: Setting, what: What, *, without_communication: bool) -> dict[str, Any]:
+    from torch import distributed
+
+    from stepbench.measure import clock, rank_timeline, timing
+
+    measured = setting.protocol["measured_steps"]
+    kinds = 3 if without_communication else 2
+    # Each round runs a step of every kind, so fewer rounds warm up as many steps.
+    warmup = -(-setting.protocol["warmup_steps"] // kinds)
+    step = _step(setting, what, steps=(warmup + measured) * kinds + rank_timeline.PROFILED_STEPS)
+    timer, traffic = clock.for_device(setting.device), step.replica.traffic
     samples: dict[str, list[float]] = {}
-    traffic = step.replica.traffic
-    for number in range(rounds):
-        found: dict[str, float] = {}
+    counted: dict[str, int] = {}
+    for number in range(warmup + measured):
         distributed.barrier()
-        for name, values in timing.time_phases(step.phases, clock=timer, repeats=1).items():
-            found[f"{name}_s"] = values[0]
+        found = {
+            f"{name}_s": values[0] for name, values in timing.time_phases(step.phases, clock=timer, repeats=1).items()
+        }
         for each in traffic:
             each.reset()
         found["step_s"] = _together(step.run, timer)
         found |= _waited(traffic)
-        counted = {
-            "collectives_per_step": sum(each.calls for each in traffic),
-            "payload_bytes": sum(each.payload_bytes for each in traffic),
-        }
+        if traffic:
+            counted["collectives_per_step"] = sum(each.calls for each in traffic)
+            counted["payload_bytes"] = sum(each.payload_bytes for each in traffic)
         if without_communication:
             found["without_communication_s"] = _together(step.run_without_communication, timer)
         if number >= warmup:
             for name, value in found.items():
                 samples.setdefault(name, []).append(value)
-    lanes = rank_timeline.watch(step.phases, device=given.device, before=distributed.barrier)
-    samples["loss_nats"] = step.loss_values()
-    return {"samples": samples, "scalars": {**proof, **(counted if traffic else {})}, "lanes": lanes}
+    lanes = rank_timeline.watch(step.phases, device=setting.device, before=distributed.barrier)
+    return {"samples": {**samples, "loss_nats": step.loss_values()}, "scalars": counted, "lanes": lanes}
 
 
-def beside(*, setting: dict[str, Any], what: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Time a strategy's whole step and another's in turn, in the same processes.
-
-    Returns:
-        `samples` of this rank: `step_s` and `beside_step_s`, the n-th of one measured next to the n-th of the other;
-        `scalars` with the proofs of the first.
-    """
-    from stepbench.experiments import _replica_step
+def _time_in_turn(setting: Setting, whats: dict[str, What]) -> dict[str, list[float]]:
+    """Return the samples of whole steps, the n-th of each measured next to the n-th of the others."""
     from stepbench.measure import clock
 
-    given, cells = Setting(**setting), {OWN: What(**what), OTHER: What(**other)}
-    proof = _replica_step.prove(given, cells[OWN])
-    warmup, measured = (given.protocol[key] for key in ("warmup_steps", "measured_steps"))
-    rounds = warmup + BESIDE_ROUNDS * measured
-    steps = {name: _step(given, cell, steps=rounds) for name, cell in cells.items()}
-    timer = clock.for_device(given.device)
-    samples: dict[str, list[float]] = {OWN: [], OTHER: []}
+    warmup = setting.protocol["warmup_steps"]
+    rounds = warmup + BESIDE_ROUNDS * setting.protocol["measured_steps"]
+    steps = {name: _step(setting, what, steps=rounds) for name, what in whats.items()}
+    timer = clock.for_device(setting.device)
+    samples: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds):
-        # Whoever runs second finds warm caches: they take turns.
-        for name in (OWN, OTHER) if number % 2 else (OTHER, OWN):
+        # Who runs second finds warm caches: they take turns at that.
+        for name in list(steps) if number % 2 else reversed(steps):
             seconds = _together(steps[name].run, timer)
             if number >= warmup:
                 samples[name].append(seconds)
     for step in steps.values():
         step.loss_values()
-    return {"samples": samples, "scalars": dict(proof)}
+    return samples
 
 
-def watched(*, setting: dict[str, Any], what: dict[str, Any]) -> dict[str, Any]:
-    """Run the step twice and return what this rank's allocator did in the second: `scalars` and a `timeline`."""
+def _watch(setting: Setting, what: What) -> dict[str, Any]:
+    """Return what the step's own code allocates on fake tensors, and what this rank's allocator did."""
+    from stepbench.experiments import _replica_step
     from stepbench.measure import allocator_memory
 
-    given, cell = Setting(**setting), What(**what)
-    found = allocator_memory.watch(lambda: _step(given, cell, steps=2), device=given.device)
-    peak = max(found.allocator_peak_bytes.values(), default=None)
+    predicted = _replica_step.predict(setting, what)
+    watched = allocator_memory.watch(lambda: _step(setting, what, steps=2), device=setting.device)
+    allocator = watched.allocator_peak_bytes
     return {
-        "scalars": found.timeline.scalars() | ({} if peak is None else {"allocator_peak_bytes": peak}),
-        "timeline": found.timeline.details(),
+        "predicted": None if predicted is None else predicted.scalars(),
+        "measured": watched.timeline.scalars()
+        | ({"allocator_peak_bytes": max(allocator.values())} if allocator else {}),
+        "timeline": watched.timeline.details(),
     }
 
 
@@ -111,7 +130,7 @@ def _step(setting: Setting, what: What, *, steps: int) -> ReplicaStep:
     return ReplicaStep(setting, what, own, steps=steps)
 
 
-def _together(work: Callable[[], object], timer: Any) -> float:
+def _together(work: Callable[[], object], timer: Clock) -> float:
     """Time one call of `work` that all ranks begin together."""
     from torch import distributed
 
@@ -121,14 +140,13 @@ def _together(work: Callable[[], object], timer: Any) -> float:
     return timing.time_whole(work, clock=timer, repeats=1)[0]
 
 
-def _waited(traffic: Iterable[Any]) -> Mapping[str, float]:
-    """Return what counters say of the step since they were reset, by operation and in all."""
+def _waited(traffic: Iterable[Any]) -> dict[str, float]:
+    """Return what counters say of the step since they were reset, in all and by operation."""
     counters = list(traffic)
     if not counters:
         return {}
-    operations = dict.fromkeys(transfer.operation for each in counters for transfer in each.transfers)
     found = {"comm_wait_s": sum(each.comm_wait_s for each in counters)}
-    for operation in operations:
+    for operation in dict.fromkeys(transfer.operation for each in counters for transfer in each.transfers):
         found[f"{operation}_wait_s"] = sum(each.wait_s(operation) for each in counters)
         found[f"{operation}_busy_s"] = sum(each.busy_s(operation) for each in counters)
     return found

@@ -18,6 +18,8 @@ from stepbench.parallel.data_parallel import DataParallel
 from stepbench.parallel.gradient_hook import when_accumulated
 from stepbench.parallel.launch_order import LaunchOrder
 
+FIRST_BUCKET_MIB = 1.0  # so that the wire has something to do early
+
 
 class BucketedDDP(DataParallel):
     """Data parallelism with one all-reduce for each bucket, started when the bucket is complete.
@@ -26,8 +28,9 @@ class BucketedDDP(DataParallel):
 
     Args:
         module: as in `DataParallel`.
-        bucket_mib: a bucket is closed as soon as it holds this much, as torch's DDP does it, so that the two can be
-            compared with the same buckets (torch's first one is smaller, 1 MiB). Positive.
+        bucket_mib: a bucket is closed as soon as it holds this much, the first one as soon as it holds
+            `FIRST_BUCKET_MIB`; torch's DDP has the same rule, so that the two are compared with the same buckets.
+            Positive.
         group: as in `DataParallel`.
 
     Attributes:
@@ -41,7 +44,7 @@ class BucketedDDP(DataParallel):
         if not bucket_mib > 0:
             raise ValueError(f"`bucket_mib` must be positive, got {bucket_mib}")
         super().__init__(module, group=group)
-        assigned = assign(reversed(self._trainable), bucket_bytes=bucket_mib * MIB)
+        assigned = assign(reversed(self._trainable), bucket_bytes=bucket_mib * MIB, first_bytes=FIRST_BUCKET_MIB * MIB)
         self.buckets = [Bucket(parameters, self.communicator) for parameters in assigned]
         self._order = LaunchOrder(len(self.buckets))
         for index, bucket in enumerate(self.buckets):

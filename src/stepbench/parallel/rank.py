@@ -73,7 +73,9 @@ def main(job_file: str) -> None:
     records.write_atomically(outcome_path(folder, rank), text)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # Python's way through all of torch's modules takes a second, and frees nothing that the kernel does not
+    os._exit(
+        0
+    )  # Python's way through all of torch's modules takes a second, and frees nothing that the kernel does not
 
 
 def _run(job: dict[str, Any]) -> Any:

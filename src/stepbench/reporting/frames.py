@@ -13,6 +13,7 @@ from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
 from stepbench.records import Record
 from stepbench.reporting import statistics
+from stepbench.reporting.network import Network
 from stepbench.reporting.peaks import Peaks
 
 REPLICATE = "replicate"
@@ -83,6 +84,7 @@ class Results:
         machine: the machine's name.
         axes: the names of the axes, in the cell's order.
         others: the results of the experiments that this one also reads, by name.
+        network: what a projection supposes, or None where config.yaml states none.
     """
 
     cells: pd.DataFrame
@@ -90,6 +92,7 @@ class Results:
     machine: str
     axes: tuple[str, ...] = field(default=())
     others: Mapping[str, Results] = field(default_factory=dict)
+    network: Network | None = None
 
     @property
     def usable(self) -> pd.DataFrame:
@@ -166,4 +169,5 @@ def _load(bench: Bench, experiment: Any, peaks: Peaks, others: Mapping[str, Resu
         )
     # Objects, all of them: pandas would make 1.0 and NaN of the 1 and None of an optional axis.
     frame = pd.DataFrame(rows, columns=[*axes, "path", "state", "reasons", "status", "record"], dtype=object)
-    return Results(cells=frame, peaks=peaks, machine=bench.machine, axes=axes, others=others)
+    network = Network.of(bench.settings.get("network"))
+    return Results(cells=frame, peaks=peaks, machine=bench.machine, axes=axes, others=others, network=network)

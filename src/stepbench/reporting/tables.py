@@ -136,7 +136,7 @@ def axis_text(found: Any) -> str:
 
 def axis_words(found: Any) -> str:
     """Return an axis' value in words."""
-    return str(found).replace("forward_backward", "forward + backward").replace("_", " ")
+    return "none" if found is None else str(found).replace("forward_backward", "forward + backward").replace("_", " ")
 
 
 def _grid(table: Table) -> str:

@@ -1,0 +1,54 @@
+rule measure_collectives:
+    input:
+        needs("collectives"),
+    output:
+        update(
+            "results/{machine}/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},replicate~{replicate}.json"
+        ),
+    log:
+        "results/{machine}/logs/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},replicate~{replicate}.log",
+    priority: priority_of_round
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/measure.py"
+
+
+rule tabulate_collectives:
+    input:
+        records("collectives"),
+        rendered("tables", "collectives"),
+    output:
+        multiext("results/{machine}/tables/collectives/messages", ".csv", ".md"),
+        multiext("results/{machine}/tables/collectives/fits", ".csv", ".md"),
+    log:
+        "results/{machine}/logs/tables/collectives.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/tabulate.py"
+
+
+rule plot_collectives:
+    input:
+        records("collectives"),
+        rendered("figures", "collectives"),
+    output:
+        report(
+            "results/{machine}/figures/collectives/bandwidth.svg",
+            caption="../report/captions/collectives.rst",
+            category="collectives",
+        ),
+        "results/{machine}/figures/collectives/bandwidth.png",
+    log:
+        "results/{machine}/logs/figures/collectives.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/plot.py"
+
+
+rule collectives:
+    input:
+        expand(rules.tabulate_collectives.output, machine=MACHINE),
+        expand(rules.plot_collectives.output, machine=MACHINE),

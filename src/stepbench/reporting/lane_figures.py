@@ -1,0 +1,82 @@
+"""A step of each strategy over time: what each rank computes, and what it communicates meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stepbench.reporting import figures, units
+from stepbench.reporting.findings import where
+from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.tables import axis_words, held_constant
+
+COMPUTED = {
+    "forward": figures.PALETTE[0],
+    "backward": figures.PALETTE[4],
+    "synchronization": "#d9d9d9",
+    "optimizer": figures.PALETTE[2],
+    "kernels": figures.PALETTE[0],
+}
+WORDS = {"synchronization": "waiting for gradients"}
+COMMUNICATED = figures.PALETTE[1]
+ROW_INCHES = 0.2
+LANES = ("computation", "communication")
+
+
+@figures.styled
+def lanes(results: Results, axis: str) -> Figure:
+    """Draw one step of each point that has numbers, two lanes for each rank; `axis` names the strategy."""
+    shown = [group for group in results.groups() if any(record.details.get("lanes") for record in group.records)]
+    if not shown:
+        return figures.nothing("No step on several ranks has been drawn.")
+    ranks = [len(_lanes(group)) for group in shown]
+    unit = units.pick(units.SECONDS, [_end(group) for group in shown])
+    heights = [2 * count * ROW_INCHES + 0.42 for count in ranks]
+    figure = figures.new(0.95 + sum(heights), held_constant([group.point for group in shown], shown[0].point))
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, group in zip(panels, shown, strict=True):
+        _draw(axes, _lanes(group), unit)
+        axes.set_title(_title(group, shown, axis))
+    panels[-1].set_xlabel(f"time since the step began on this rank ({unit.name})")
+    panels[-1].set_xlim(0, 1.01 * max(_end(group) for group in shown) / unit.size)
+    figures.legend_above(figure, 5)
+    return figure
+
+
+def _draw(axes: Axes, by_rank: Sequence[dict[str, Any]], unit: units.Unit) -> None:
+    ticks = []
+    for rank, lanes in enumerate(by_rank):
+        for lane, name in enumerate(LANES):
+            row = 2 * rank + lane
+            ticks.append(f"rank {rank}" if lane == 0 else "wire")
+            for kind in dict.fromkeys(each for each, _, _ in lanes[name]):
+                spans = [(a / unit.size, (b - a) / unit.size) for each, a, b in lanes[name] if each == kind]
+                color = COMPUTED[kind] if lane == 0 else COMMUNICATED
+                label = WORDS.get(kind, kind) if lane == 0 else "communication"
+                edge = {"edgecolor": "white", "linewidth": 0.3} if lane else {"linewidth": 0}
+                axes.broken_barh(spans, (row - 0.38, 0.76), facecolors=color, label=label, **edge)
+    axes.set_yticks(range(len(ticks)), ticks, fontsize=8)
+    axes.set_ylim(len(ticks) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def _title(group: Group, shown: Sequence[Group], axis: str) -> str:
+    name = axis_words(group.point[axis])
+    alike = [each for each in shown if each.point[axis] == group.point[axis]]
+    more = where(group, alike).partition(", ")[2] if len(alike) > 1 else ""
+    return f"{name}, {more}" if more else name
+
+
+def _lanes(group: Group) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = next(
+        record.details["lanes"] for record in group.records if record.details.get("lanes")
+    )
+    return found
+
+
+def _end(group: Group) -> float:
+    return max(end for lanes in _lanes(group) for spans in lanes.values() for _, _, end in spans)

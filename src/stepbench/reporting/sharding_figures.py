@@ -1,0 +1,67 @@
+"""The picture of what is sharded: bytes of a rank by category."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stepbench.measure.memory_timeline import CATEGORIES
+from stepbench.reporting import figures, units
+from stepbench.reporting.findings import where
+from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.memory_figures import COLORS
+from stepbench.reporting.sharding_tables import SOURCE, VARIANT, prefix, replicated
+from stepbench.reporting.tables import axis_words, held_constant
+
+ROW_INCHES = 0.34
+
+
+@figures.styled
+def memory(results: Results) -> Figure:
+    """Draw a bar for each variant: what fills the rank's memory at the peak of a step."""
+    shown = [group for group in results.groups() if _peak(group) is not None]
+    for group in list(shown):
+        other = replicated(group, results)
+        if other is not None and other not in shown and _peak(other) is not None:
+            shown.insert(0, other)
+    if not shown:
+        return figures.nothing("No variant's memory has been predicted or measured.")
+    shown.sort(key=lambda group: (group.point[SOURCE], str(group.point["size"])))
+    unit = units.pick(units.BYTES, [_peak(group) for group in shown])
+    figure = figures.new(1.05 + ROW_INCHES * len(shown), held_constant([_rest(g) for g in shown], _rest(shown[0])))
+    axes = figure.subplots()
+    for position, group in enumerate(shown):
+        _draw(axes, position, group, unit)
+    axes.set_yticks(range(len(shown)), [_label(group, shown) for group in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlim(0, 1.12 * max(_peak(group) or 0 for group in shown) / unit.size)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(f"bytes of a rank at the peak of a step ({unit.name})")
+    figures.legend_above(figure, len(CATEGORIES))
+    return figure
+
+
+def _draw(axes: Axes, position: int, group: Group, unit: units.Unit) -> None:
+    left = 0.0
+    for category in CATEGORIES:
+        part = (group.scalar(f"{prefix(group)}peak_{category}_bytes") or 0) / unit.size
+        axes.barh(position, part, left=left, height=0.66, color=COLORS[category], label=category.replace("_", " "))
+        left += part
+    text = f" {units.byte_count(_peak(group))}"
+    axes.text(left, position, text, va="center", fontsize=8.5, color=figures.MUTED)
+
+
+def _peak(group: Group) -> int | None:
+    found: int | None = group.scalar(f"{prefix(group)}peak_memory_bytes")
+    return found
+
+
+def _rest(group: Group) -> dict[str, object]:
+    return {axis: value for axis, value in group.point.items() if axis in ("size", "context", "batch", "ranks")}
+
+
+def _label(group: Group, shown: list[Group]) -> str:
+    alike = [each for each in shown if each.point[VARIANT] == group.point[VARIANT]]
+    more = where(group, alike) if len(alike) > 1 else ""
+    predicted = ", predicted" if prefix(group) and "predicted" not in more else ""
+    return f"{axis_words(group.point[VARIANT])}{f' ({more})' if more else ''}{predicted}"
