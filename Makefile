@@ -9,7 +9,7 @@ report: .venv/.report
 	$(BIN)/snakemake --cores 1 report/writeup.md all
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/.test
 	$(BIN)/ruff check .

@@ -69,6 +69,8 @@ def threads_per_rank(setting: Setting, ranks: int) -> int:
     Raises:
         UnsupportedError: there is not a device, or not a thread, for each rank.
     """
+    if ranks < 1:
+        raise UnsupportedError(f"there must be at least one rank, got {ranks}")
     if setting.device not in ("cuda", "cpu"):
         raise UnsupportedError(f"ranks need the device cuda or cpu, got {setting.device}")
     threads = setting.protocol["threads"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ PROOF_STEPS, PROOF_BLOCKS, PROOF_BATCH, PROOF_CONTEXT = 3, 2, 2, 16
 PROOF_FACTOR = 2.0
 # Of float32, where the plain computation has hardly an error to compare with; parameters of less precision have one.
 ROUNDINGS = 4.0
+SUMMED = 64.0  # roundings of a gradient that is summed in another order, over the gradient
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class ReplicaStep:
         steps: how many will be run.
         model: the module to wrap, taken over; the decoder of the shape where None.
         group: the process group, or None for all ranks.
+        options: of the optimizer, in place of its own.
     """
 
     def __init__(
@@ -86,14 +88,17 @@ class ReplicaStep:
         steps: int,
         model: Decoder | None = None,
         group: Any = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         from stepbench.models.training import TrainingStep
         from stepbench.parallel.strategies import parallelize
 
         shape = what.step
-        cls, options = _decoder_memory.optimizer_named(shape.optimizer)
+        cls, usual = _decoder_memory.optimizer_named(shape.optimizer)
         module = model or _decoder_memory.decoder(setting, shape)
-        self.replica: Replica = parallelize(what.strategy, module, cls, options, group=group, **what.arguments())
+        self.replica: Replica = parallelize(
+            what.strategy, module, cls, {**usual, **(options or {})}, group=group, **what.arguments()
+        )
         self._step = TrainingStep(
             self.replica.module,
             batches,
@@ -198,17 +203,18 @@ def prove(setting: Setting, what: What) -> dict[str, float]:
 
     The strategy `none`, which communicates nothing, is compared with one process on the rank's own batch.
 
-    The model is the cell's with at most `PROOF_BLOCKS` blocks, the batch and context are small. All errors are against
-    one process in float64, as root of the sum of squares over all parameters, over how far the parameters have moved.
+    The model is the cell's with at most `PROOF_BLOCKS` blocks, batch and context are small, and the optimizer has
+    options under which a gradient of the wrong size shows (AdamW divides by it otherwise). Each parameter is looked at
+    by itself: its error is the distance from one process in float64, over how far that one has moved. The parameter
+    that is nearest to what is allowed is told.
 
     Returns:
-        `proof_difference_ratio`: the error of this strategy; `proof_plain_ratio`: that of one process which computes in
-        the cell's own dtypes; `proof_tolerance_ratio`: what was allowed.
+        Of that parameter, `proof_difference_ratio`: the error of this strategy; `proof_plain_ratio`: that of one
+        process which computes in the cell's own dtypes; `proof_tolerance_ratio`: what was allowed.
 
     Raises:
-        ArithmeticError: the strategy's error is larger than the tolerance, so that it does not compute the step.
+        ArithmeticError: an error is larger than the tolerance, so that the strategy does not compute the step.
     """
-    import torch
     from torch import distributed
 
     world, rank = distributed.get_world_size(), distributed.get_rank()
@@ -225,28 +231,41 @@ def prove(setting: Setting, what: What) -> dict[str, float]:
     if what.strategy == "none":
         steps = own
 
-    oracle = _flat(_one_process(setting, what, copy.deepcopy(start).double(), steps, exact=True).named_parameters())
-    plain = _flat(_one_process(setting, what, copy.deepcopy(start), steps).named_parameters())
-    before = _flat(start.named_parameters())
-    replica = ReplicaStep(setting, what, iter(own), steps=PROOF_STEPS, model=start)
+    before = _exact(start.named_parameters())
+    oracle = _exact(_one_process(setting, what, copy.deepcopy(start).double(), steps, exact=True).named_parameters())
+    plain = _exact(_one_process(setting, what, copy.deepcopy(start), steps).named_parameters())
+    replica = ReplicaStep(setting, what, iter(own), steps=PROOF_STEPS, model=start, options=_telling_options(what))
     for _ in range(PROOF_STEPS):
         replica.run()
-    found = _flat(replica.replica.full_parameters().items())
-
-    moved = (oracle - before).norm()
-    difference, plain_error = (float((each - oracle).norm() / moved) for each in (found, plain))
-    rounding = ROUNDINGS * torch.finfo(torch.float32).eps * float(oracle.norm() / moved)
-    tolerance = PROOF_FACTOR * plain_error + rounding
+    found = _exact(replica.replica.full_parameters().items())
+    errors = {name: _errors(before[name], oracle[name], plain[name], found[name]) for name in oracle}
+    worst = max(errors, key=lambda name: errors[name]["proof_difference_ratio"] / errors[name]["proof_tolerance_ratio"])
+    difference, tolerance = (errors[worst][f"proof_{each}_ratio"] for each in ("difference", "tolerance"))
     if not difference <= tolerance:
         raise ArithmeticError(
-            f"after {PROOF_STEPS} steps the parameters of {what.strategy} must be within {tolerance:.2e} of one "
-            f"process' on the joined batch (of the way they went), got {difference:.2e}"
+            f"after {PROOF_STEPS} steps `{worst}` under {what.strategy} must be within {tolerance:.2e} of one "
+            f"process' on the joined batch (of the way it went), got {difference:.2e}"
         )
+    return errors[worst]
+
+
+def _errors(before: Tensor, oracle: Tensor, plain: Tensor, found: Tensor) -> dict[str, float]:
+    """Return what a parameter is off, what it may be off, and what the plain computation is off."""
+    import torch
+
+    moved = float((oracle - before).norm())
+    difference, plain_error = (float((each - oracle).norm()) / moved for each in (found, plain))
+    rounding = ROUNDINGS * torch.finfo(torch.float32).eps * (float(oracle.norm()) / moved + SUMMED)
     return {
         "proof_difference_ratio": difference,
         "proof_plain_ratio": plain_error,
-        "proof_tolerance_ratio": tolerance,
+        "proof_tolerance_ratio": PROOF_FACTOR * plain_error + rounding,
     }
+
+
+def _telling_options(what: What) -> dict[str, Any]:
+    """Return options of the cell's optimizer under which a gradient's size shows, and steps stand out of rounding."""
+    return {"lr": 1.0} if what.step.optimizer == "sgd" else {"lr": 0.01, "eps": 0.01}
 
 
 def _one_process(setting: Setting, what: What, model: nn.Module, steps: list[Any], *, exact: bool = False) -> nn.Module:
@@ -254,7 +273,7 @@ def _one_process(setting: Setting, what: What, model: nn.Module, steps: list[Any
     from stepbench.models.training import TrainingStep
 
     cls, options = _decoder_memory.optimizer_named(what.step.optimizer)
-    optimizer = cls(model.parameters(), **options)
+    optimizer = cls(model.parameters(), **options | _telling_options(what))
     if what.compute_dtype == "bf16" and not exact:
         _train_in_low_precision(setting, model, optimizer, steps)
         return model
@@ -288,8 +307,6 @@ def _train_in_low_precision(setting: Setting, model: nn.Module, optimizer: optim
         optimizer.step()
 
 
-def _flat(named: Any) -> Tensor:
-    """Return all parameters as one vector in float64, in the order of their names."""
-    import torch
-
-    return torch.cat([tensor.detach().double().reshape(-1) for _, tensor in sorted(named)])
+def _exact(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Return copies in float64."""
+    return {name: tensor.detach().double().clone() for name, tensor in named}

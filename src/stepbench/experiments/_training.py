@@ -41,6 +41,7 @@ def measure(
     from stepbench.models import costs
     from stepbench.models.sizes import ModelSize
 
+    _ranks.threads_per_rank(setting, what.ranks)
     if (reason := _decoder_memory.unsupported_reason(setting, what.step)) is not None:
         raise UnsupportedError(reason)
     found = _ranks.call(
@@ -63,10 +64,10 @@ def measure(
     }
     details: dict[str, Any] = {"lanes": [rank["lanes"] for rank in found]}
     if watch:
-        scalars |= _fullest([rank["measured"] for rank in found])
-        if all(rank["predicted"] for rank in found):
-            scalars |= _predicted(_fullest([rank["predicted"] for rank in found]))
-        details["timeline"] = found[0]["timeline"]
+        # Of one and the same rank, so that categories add up: the one whose peak decides whether the step fits.
+        fullest = max(found, key=lambda rank: rank["measured"]["peak_memory_bytes"])
+        scalars |= fullest["measured"] | _predicted(fullest["predicted"] or {})
+        details["timeline"] = fullest["timeline"]
         details["measured_by_rank"] = [rank["measured"] for rank in found]
     return Measurement(
         samples=_ranks.by_rank(found),
@@ -99,6 +100,8 @@ def predicted(setting: Setting, what: What) -> Measurement:
     from stepbench.models import costs
     from stepbench.models.sizes import ModelSize
 
+    if what.ranks < 1:
+        raise UnsupportedError(f"there must be at least one rank, got {what.ranks}")
     timeline = _replica_step.predict(setting, what)
     if timeline is None:
         known = ", ".join(_replica_step.PREDICTABLE)
@@ -122,8 +125,3 @@ def _predicted(scalars: Mapping[str, Any]) -> dict[str, Any]:
 def _largest(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return for each key the largest value of any rank: the proof must hold for the worst."""
     return {key: max(each[key] for each in found) for key in found[0]}
-
-
-def _fullest(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the bytes of the rank with the largest peak, which decides whether the step fits."""
-    return max(found, key=lambda each: each["peak_memory_bytes"])

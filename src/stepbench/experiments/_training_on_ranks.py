@@ -106,18 +106,21 @@ def _time_in_turn(setting: Setting, whats: dict[str, What]) -> dict[str, list[fl
 
 
 def _watch(setting: Setting, what: What) -> dict[str, Any]:
-    """Return what the step's own code allocates on fake tensors, and what this rank's allocator did."""
+    """Return what the step's own code allocates on fake tensors, and what this rank did allocate."""
     from stepbench.experiments import _replica_step
-    from stepbench.measure import allocator_memory
+    from stepbench.measure import allocator_memory, predicted_memory
 
     predicted = _replica_step.predict(setting, what)
-    watched = allocator_memory.watch(lambda: _step(setting, what, steps=2), device=setting.device)
-    allocator = watched.allocator_peak_bytes
+    more: dict[str, int] = {}
+    if setting.device == "cpu":
+        timeline = predicted_memory.follow(lambda: _step(setting, what, steps=2))
+    else:
+        watched = allocator_memory.watch(lambda: _step(setting, what, steps=2), device=setting.device)
+        timeline, more = watched.timeline, {"allocator_peak_bytes": max(watched.allocator_peak_bytes.values())}
     return {
         "predicted": None if predicted is None else predicted.scalars(),
-        "measured": watched.timeline.scalars()
-        | ({"allocator_peak_bytes": max(allocator.values())} if allocator else {}),
-        "timeline": watched.timeline.details(),
+        "measured": timeline.scalars() | more,
+        "timeline": timeline.details(),
     }
 
 

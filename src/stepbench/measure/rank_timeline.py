@@ -80,7 +80,13 @@ def read(events: Iterable[Any], phases: Iterable[str]) -> dict[str, list[Span]]:
     def span(event: Any, name: str) -> Span:
         return Span(name, (event.time_range.start - zero) * MICROSECOND, (event.time_range.end - zero) * MICROSECOND)
 
-    inside = [event for event in found if zero <= event.time_range.start < end]
+    # A range of the user's is reported a second time for the device, over its kernels.
+    inside = [
+        event
+        for event in found
+        if zero <= event.time_range.start < end
+        and not (event.device_type == DeviceType.CUDA and getattr(event, "is_user_annotation", False))
+    ]
     collectives = [span(event, name) for event in inside if (name := collective(event)) is not None]
     kernels = [
         span(event, "kernels")

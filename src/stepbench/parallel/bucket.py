@@ -59,7 +59,7 @@ class Bucket:
             raise ValueError(f"a gradient must be dense to be put into a bucket, got {found}")
         # The optimizer's zero_grad() dropped the last view, so autograd made a tensor of its own. Where it did not
         # (gradients set to zero, or accumulated), the gradient is in its place already.
-        if gradient.data_ptr() == view.data_ptr():
+        if gradient.is_set_to(view):
             view.div_(self._communicator.size)
         else:
             torch.div(gradient, self._communicator.size, out=view)

@@ -86,7 +86,8 @@ class Unit:
 
     def holds(self, tensor: Tensor) -> bool:
         """Return whether a tensor is a view of the gathered weights."""
-        return self._full is not None and tensor.untyped_storage().data_ptr() == self._full.untyped_storage().data_ptr()
+        # Not by address: a fake tensor, on which memory is predicted, has none.
+        return self._full is not None and tensor.untyped_storage()._cdata == self._full.untyped_storage()._cdata
 
     def free(self) -> None:
         """Let go of the gathered weights; who still computes with them keeps them until done."""

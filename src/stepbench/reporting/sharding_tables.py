@@ -48,7 +48,7 @@ def memory(results: Results) -> Table:
     told = (
         "Bytes of the rank that has the most: parameters + gradients + optimizer state at each moment, in this order. "
         "The peak counts activations and all that is temporary as well. Predicted is what the strategy's own code "
-        "allocates on fake tensors in a process group that pretends; measured is what the rank's allocator did. In a "
+        "allocates on fake tensors in a process group that pretends; measured is what the rank did allocate. In a "
         "prediction messages arrive at once, so that buffers which wait for the wire are missing from it. Where "
         f"a cell is predicted alone, its moments are predicted too. {held_constant(rows, axes)}"
     ).strip()
