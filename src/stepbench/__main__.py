@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stepbench import cells, planning, run
+from stepbench import bundle, cells, planning, run
 from stepbench.bench import Bench
 from stepbench.config import ConfigError
 from stepbench.experiments import experiment as experiments
@@ -67,6 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prune = commands.add_parser("prune", help="remove this machine's records that no configured grid asks for")
     prune.add_argument("--dry-run", action="store_true", help="only list them")
     prune.set_defaults(run=_prune)
+
+    pack = commands.add_parser("pack", help="write all records of this machine into one file")
+    pack.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where to; here, if not given")
+    pack.set_defaults(run=_pack)
+
+    merge = commands.add_parser("merge", help="bring the records of other machines' bundles into results/")
+    merge.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by `pack`")
+    merge.add_argument("--replace", action="store_true", help="write over records that say something else")
+    merge.set_defaults(run=_merge)
 
     kernels = commands.add_parser("kernels", help="print what every shipped Triton kernel costs; needs no GPU")
     kernels.add_argument(
@@ -213,6 +222,28 @@ def _prune(options: argparse.Namespace) -> int:
     verb = "would be removed" if options.dry_run else "removed"
     print(f"{len(found)} records that no configured grid asks for {verb}", file=sys.stderr)
     return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    print(bundle.pack(Bench.open(options.root), options.out))
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    bench = Bench.open(options.root)
+    bench.hold()
+    left = 0
+    for file in options.files:
+        try:
+            found = bundle.merge(bench, file, replace=options.replace)
+        except OSError as error:
+            raise ValueError(f"{file}: a bundle must be a file that can be read, got {error.strerror}") from None
+        for path in found.conflicts:
+            _console.print(f"{path}  {'replaced' if options.replace else 'says something else, kept'}", markup=False)
+        left += 0 if options.replace else len(found.conflicts)
+        told = f"{len(found.written)} records written, {len(found.same)} were there already"
+        print(f"{found.machine}: {told}, {len(found.conflicts)} say something else", file=sys.stderr)
+    return FAILED_EXIT_CODE if left else 0
 
 
 def _print_cell(path: str, kind: str, reasons: Sequence[str]) -> None:

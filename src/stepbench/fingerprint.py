@@ -169,9 +169,17 @@ class _Found:
 
 
 # Keyed by the text itself: an edit may keep the file's time and size.
-@functools.lru_cache(maxsize=512)
+_known: dict[tuple[str, frozenset[str] | None], _Found] = {}
+
+
 def _read(text: str, roots: frozenset[str] | None, memo: Path | None) -> _Found:
     """Return what counts of a module's text: all of it, or what `roots` reach."""
+    if (text, roots) not in _known:
+        _known[text, roots] = _remembered(text, roots, memo)
+    return _known[text, roots]
+
+
+def _remembered(text: str, roots: frozenset[str] | None, memo: Path | None) -> _Found:
     kept = None if memo is None else memo / f"{digest(repr((_READER, sorted(roots or ()), roots is None, text)))}.json"
     if kept is not None and kept.exists():
         values = json.loads(kept.read_text(encoding="utf-8"))

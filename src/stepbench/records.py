@@ -103,10 +103,37 @@ def read(path: Path) -> Record:
     except OSError as error:
         raise RecordError(f"{path}: a record must be a file that can be read, got {error.strerror}") from None
     try:
-        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        content = strict_json(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: a record must be a whole JSON document, got {_one_line(error)}") from None
+    return believe(content, path)
+
+
+def strict_json(text: bytes) -> Any:
+    """Return what a JSON document says; a key twice, NaN and a number that no float can hold are refused.
+
+    Raises:
+        ValueError: it is no such document.
+        RecursionError: it is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def believe(content: Any, path: Path) -> Record:
+    """Return the record that a file's content is, its checksum among it.
+
+    Args:
+        content: what the file's JSON says.
+        path: what a message names.
+
+    Raises:
+        RecordError: it was edited, is of another version, or does not say what a record must say.
+    """
+    try:
+        content = dict(content) if isinstance(content, dict) else content
         found = content.pop("checksum", None) if isinstance(content, dict) else None
         expected = checksum(content)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RecordError(f"{path}: a record must be a whole JSON document, got {_one_line(error)}") from None
     if not isinstance(content, dict):
         raise RecordError(f"{path}: a record must be a JSON object, got {type(content).__name__}")
