@@ -12,6 +12,7 @@ import pytest
 SHARING = ("tests/parallel/", "tests/experiments/")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a module that shares something costly on one worker."""
     for item in items:

@@ -115,7 +115,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
         tokens=Path(order["tokens"]) if order["tokens"] else None,
         artifacts=Path(order["artifacts"]),
         trust_prediction=order["trust_prediction"],
-        deadline=order["deadline"],
+        deadline=order.get("deadline"),
     )
     torch.set_num_threads(order["protocol"]["threads"])
     limit = resource.getrlimit(resource.RLIMIT_AS)

@@ -239,6 +239,8 @@ def test_what_a_rank_started_ends_with_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=lambda sign: sign.name)
 def test_ranks_end_with_their_launcher(tmp_path: Path, sign: signal.Signals) -> None:
     code = (
+        # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from stepbench.parallel.launch import launch\n"
         "from tests.parallel import launch_on_ranks\n"
         f"launch(launch_on_ranks.misbehave, 2, arguments={{'how': 'hang', 'folder': {str(tmp_path)!r}}},"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stepbench.models.decoder import Decoder
     from stepbench.parallel.strategies import Replica
 
-PROOF_STEPS, PROOF_BLOCKS, PROOF_BATCH, PROOF_CONTEXT = 3, 2, 2, 16
+PROOF_STEPS, PROOF_BLOCKS, PROOF_BATCH, PROOF_CONTEXT, PROOF_VOCABULARY = 3, 2, 2, 16, 1000
 # Two computations of equal quality may differ by both their errors.
 PROOF_FACTOR = 2.0
 # Of float32, where the plain computation has hardly an error to compare with; parameters of less precision have one.
@@ -203,10 +203,10 @@ def prove(setting: Setting, what: What) -> dict[str, float]:
 
     The strategy `none`, which communicates nothing, is compared with one process on the rank's own batch.
 
-    The model is the cell's with at most `PROOF_BLOCKS` blocks, batch and context are small, and the optimizer has
-    options under which a gradient of the wrong size shows (AdamW divides by it otherwise). Each parameter is looked at
-    by itself: its error is the distance from one process in float64, over how far that one has moved. The parameter
-    that is nearest to what is allowed is told.
+    The model is the cell's with at most `PROOF_BLOCKS` blocks and `PROOF_VOCABULARY` tokens; batch and context are
+    small, and the optimizer has options under which a gradient of the wrong size shows (AdamW divides by it otherwise).
+    Each parameter is looked at by itself: its error is the distance from one process in float64, over how far that one
+    has moved. The parameter that is nearest to what is allowed is told.
 
     Returns:
         Of that parameter, `proof_difference_ratio`: the error of this strategy; `proof_plain_ratio`: that of one
@@ -220,7 +220,9 @@ def prove(setting: Setting, what: What) -> dict[str, float]:
     world, rank = distributed.get_world_size(), distributed.get_rank()
     layers = min(PROOF_BLOCKS, setting.definition["size"]["layers"])
     size = setting.definition["size"] | {"layers": layers}
-    setting = dataclasses.replace(setting, definition=setting.definition | {"size": size})
+    vocabulary = min(PROOF_VOCABULARY, setting.definition["vocabulary"])
+    cut = setting.definition | {"size": size, "vocabulary": vocabulary}
+    setting = dataclasses.replace(setting, definition=cut)
     small = {"batch": PROOF_BATCH, "context": min(PROOF_CONTEXT, what.step.context)}
     what = dataclasses.replace(what, shape=what.shape | small)
     start = _decoder_memory.decoder(setting, what.step)

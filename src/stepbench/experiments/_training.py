@@ -82,6 +82,7 @@ def measure(
             "proof": {
                 "steps": _replica_step.PROOF_STEPS,
                 "blocks": _replica_step.PROOF_BLOCKS,
+                "vocabulary": _replica_step.PROOF_VOCABULARY,
                 "batch": _replica_step.PROOF_BATCH,
                 "context": _replica_step.PROOF_CONTEXT,
             },
