@@ -185,6 +185,19 @@ class Malicious:
         (gzip.compress(pickle.dumps(Malicious())), "gzip"),
         (pickle.dumps(Malicious()), "gzip"),
     ],
+    ids=[
+        "empty",
+        "plain",
+        "cut",
+        "half a document",
+        "a key twice",
+        "NaN",
+        "deep",
+        "a long number",
+        "a list",
+        "a packed pickle",
+        "a pickle",
+    ],
 )
 def test_a_file_that_is_no_bundle_is_refused(
     tmp_path: Path, elsewhere: Bench, data: bytes, told: str, monkeypatch: pytest.MonkeyPatch
