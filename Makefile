@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: report test check gpu-check clean
+.PHONY: report test test-ranks check gpu-check clean
 
 report: .venv/.report
 	$(BIN)/snakemake --cores 1 report/writeup.md all
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Alone on the machine: some of these start fourteen ranks at once and hold them to a deadline.
+test-ranks: .venv/.test
+	$(BIN)/python -m pytest -o addopts='--import-mode=importlib --strict-markers -ra' tests/parallel
 
 check: .venv/.test
 	$(BIN)/ruff check .

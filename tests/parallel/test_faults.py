@@ -22,6 +22,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "fsdp": {},
 }
 HANG_DEADLINE_S = 100.0  # all of them start at once, beside other tests, and must have begun to hang by then
+PATIENCE_S = 60.0
 OTHERS_AT_A_TIME = 2  # launches of two ranks; more would only make them wait for a core
 
 
@@ -80,7 +81,8 @@ def test_a_rank_that_hangs_is_named_at_the_deadline(
 ) -> None:
     error, took_s = failures[strategy, "hang"]
     assert isinstance(error, RankTimeoutError)
-    assert HANG_DEADLINE_S <= took_s < HANG_DEADLINE_S + 2
+    # That it is 2 s at most is asked of a launch that is alone (`test_launch.py`).
+    assert HANG_DEADLINE_S <= took_s < HANG_DEADLINE_S + PATIENCE_S
     assert error.rank == 1
     assert "last seen in hang_for_ever" in str(error)
     assert error.outcomes[0].status == "timeout"
