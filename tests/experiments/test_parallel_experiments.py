@@ -144,7 +144,7 @@ def test_the_proof_is_recorded(measured: Callable[[str], Measurement], name: str
     assert scalars["proof_difference_ratio"] <= scalars["proof_tolerance_ratio"]
     # A strategy that does nothing is about 1 away.
     assert scalars["proof_tolerance_ratio"] < (0.5 if name == "torch_fsdp2" else 0.01)
-    assert protocol["proof"] == {"steps": 3, "blocks": 2, "batch": 2, "context": CONTEXT}
+    assert protocol["proof"] == {"steps": 3, "blocks": 2, "vocabulary": 1000, "batch": 2, "context": CONTEXT}
     assert "float64" in protocol["proved_by"]
 
 
