@@ -112,11 +112,13 @@ def _watch(setting: Setting, what: What) -> dict[str, Any]:
 
     predicted = _replica_step.predict(setting, what)
     more: dict[str, int] = {}
-    if setting.device == "cpu":
+    # torch's `fully_shard` empties storages that go on to live, which only the allocator sees.
+    if setting.device == "cpu" and what.strategy in _replica_step.PREDICTABLE:
         timeline = predicted_memory.follow(lambda: _step(setting, what, steps=2))
     else:
         watched = allocator_memory.watch(lambda: _step(setting, what, steps=2), device=setting.device)
-        timeline, more = watched.timeline, {"allocator_peak_bytes": max(watched.allocator_peak_bytes.values())}
+        timeline, peaks = watched.timeline, watched.allocator_peak_bytes
+        more = {"allocator_peak_bytes": max(peaks.values())} if peaks else {}
     return {
         "predicted": None if predicted is None else predicted.scalars(),
         "measured": timeline.scalars() | more,
