@@ -249,7 +249,7 @@ def test_what_is_predicted_alone_is_what_is_predicted_among_the_ranks(
     assert {key: alone[key] for key in keys} == pytest.approx({key: among[key] for key in keys}, rel=0.01)
 
 
-@pytest.mark.parametrize("name", [*WATCHED, "torch_fsdp2"])
+@pytest.mark.parametrize("name", WATCHED)
 def test_of_measured_bytes_the_rank_with_the_most_counts(measured: Callable[[str], Measurement], name: str) -> None:
     scalars, by_rank = measured(name).scalars, measured(name).details["measured_by_rank"]
     assert len(by_rank) == RANKS
@@ -258,10 +258,11 @@ def test_of_measured_bytes_the_rank_with_the_most_counts(measured: Callable[[str
     assert [phase for phase, _, _ in measured(name).details["timeline"]["spans"]] == PHASES
 
 
-def test_what_cannot_be_predicted_is_measured_alone(measured: Callable[[str], Measurement]) -> None:
-    scalars = measured("torch_fsdp2").scalars
-    assert scalars["peak_memory_bytes"] > 0
-    assert not any(key.startswith("predicted_") for key in scalars)
+def test_of_what_no_way_to_count_sees_right_no_bytes_are_told(measured: Callable[[str], Measurement]) -> None:
+    """It empties storages that go on to live, and the profiler loses what other threads free."""
+    found = measured("torch_fsdp2")
+    assert not [key for key in found.scalars if key.endswith("_bytes")]
+    assert set(found.details) == {"lanes"}
 
 
 @pytest.mark.parametrize("name", WATCHED)

@@ -63,7 +63,7 @@ def measure(
         **_largest([rank["scalars"] for rank in found]),
     }
     details: dict[str, Any] = {"lanes": [rank["lanes"] for rank in found]}
-    if watch:
+    if watch and all("measured" in rank for rank in found):
         # Of one and the same rank, so that categories add up: the one whose peak decides whether the step fits.
         fullest = max(found, key=lambda rank: rank["measured"]["peak_memory_bytes"])
         scalars |= fullest["measured"] | _predicted(fullest["predicted"] or {})

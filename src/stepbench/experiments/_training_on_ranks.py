@@ -106,19 +106,21 @@ def _time_in_turn(setting: Setting, whats: dict[str, What]) -> dict[str, list[fl
 
 
 def _watch(setting: Setting, what: What) -> dict[str, Any]:
-    """Return what the step's own code allocates on fake tensors, and what this rank did allocate."""
+    """Return what the step's own code allocates on fake tensors, and what this rank did; nothing if unknown."""
     from stepbench.experiments import _replica_step
     from stepbench.measure import allocator_memory, predicted_memory
 
-    predicted = _replica_step.predict(setting, what)
     more: dict[str, int] = {}
-    # torch's `fully_shard` empties storages that go on to live, which only the allocator sees.
-    if setting.device == "cpu" and what.strategy in _replica_step.PREDICTABLE:
+    if setting.device == "cpu" and what.strategy not in _replica_step.PREDICTABLE:
+        # torch's `fully_shard` empties storages that go on to live, and the profiler loses what Gloo's threads free: of
+        # two numbers that are too large neither is told.
+        return {}
+    if setting.device == "cpu":
         timeline = predicted_memory.follow(lambda: _step(setting, what, steps=2))
     else:
         watched = allocator_memory.watch(lambda: _step(setting, what, steps=2), device=setting.device)
-        timeline, peaks = watched.timeline, watched.allocator_peak_bytes
-        more = {"allocator_peak_bytes": max(peaks.values())} if peaks else {}
+        timeline, more = watched.timeline, {"allocator_peak_bytes": max(watched.allocator_peak_bytes.values())}
+    predicted = _replica_step.predict(setting, what)
     return {
         "predicted": None if predicted is None else predicted.scalars(),
         "measured": timeline.scalars() | more,
