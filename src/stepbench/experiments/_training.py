@@ -13,7 +13,6 @@ from stepbench.measure.measurement import Measurement, Setting
 PROVED_BY = (
     "parameters after a few steps on other data per rank, against one process on the joined batch and in float64"
 )
-WITH_BUCKETS = ("bucketed", "torch_ddp", "sharded_broadcast", "sharded_reduce_scatter", "torch_zero")
 
 
 def measure(

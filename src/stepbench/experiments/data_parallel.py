@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stepbench.reporting.paired_tables import Bars
     from stepbench.reporting.tables import Table
 
+WITH_BUCKETS = ("bucketed", "torch_ddp")
 BESIDE = {"bucketed": "torch_ddp"}  # whose step is timed in turn with the strategy's own
 
 
@@ -42,9 +43,9 @@ def measure(cell: DataParallel, setting: Setting) -> Measurement:
     from stepbench.experiments import _training
     from stepbench.experiments._replica_step import What
 
-    if cell.bucket_mib is not None and (cell.strategy not in _training.WITH_BUCKETS or cell.bucket_mib < 1):
+    if cell.bucket_mib is not None and (cell.strategy not in WITH_BUCKETS or cell.bucket_mib < 1):
         raise UnsupportedError(
-            f"`bucket_mib` must be none or, with {', '.join(_training.WITH_BUCKETS[:2])}, from 1; "
+            f"`bucket_mib` must be none or, with {', '.join(WITH_BUCKETS)}, from 1; "
             f"got {cell.bucket_mib} with {cell.strategy}"
         )
     shape = {
