@@ -235,7 +235,7 @@ def test_a_variant_that_cannot_be_predicted_is_told(tmp_path: Path) -> None:
 
 # -- the projection ----------------------------------------------------------------------------------------------------
 
-WORK = Work(0.010, 0.020, 0.004, gradient_bytes=4e8, activation_bytes=1e6, layers=10, tokens=512)
+WORK = Work(0.010, 0.020, 0.004, gradient_bytes=4e8, activation_bytes=1e6, layers=10)
 NETWORK = Network(8, Link(1e-6, 4e11), Link(1e-5, 1e10))
 
 

@@ -44,7 +44,6 @@ class Work:
         gradient_bytes: of all gradients, and of all parameters.
         activation_bytes: of one activation `[batch, context, d_model]`.
         layers: of the model.
-        tokens: of one rank's batch.
     """
 
     forward_s: float
@@ -53,7 +52,6 @@ class Work:
     gradient_bytes: float
     activation_bytes: float
     layers: int
-    tokens: float
 
     @property
     def compute_s(self) -> float:
@@ -151,7 +149,6 @@ def basis(results: Results) -> tuple[Group, Work] | None:
         gradient_bytes=4.0 * parameters,
         activation_bytes=float(tokens * size["d_model"] * width),
         layers=size["layers"],
-        tokens=float(tokens),
     )
 
 
