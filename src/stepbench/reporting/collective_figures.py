@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.reporting import figures, units
-from stepbench.reporting.collective_fits import Fit, bus_factor, fits, message_bytes
+from stepbench.reporting.collective_fits import Fit, bus_bytes_per_s, bus_factor, fits, message_bytes
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.tables import axis_words
 
@@ -55,10 +55,16 @@ def _draw(axes: Axes, groups: list[Group], line: Fit | None, place: int) -> None
         summary = group.summary("call_s")
         if summary is None:
             continue
-        operation, ranks = group.point["operation"], group.point["ranks"]
-        rate = message_bytes(group) / summary.median * bus_factor(operation, ranks)
+        rate = bus_bytes_per_s(group, summary.median)
         face = "white" if summary.marks else color
-        axes.plot(message_bytes(group), rate, marker, color=color, markerfacecolor=face, label=axis_words(operation))
+        axes.plot(
+            message_bytes(group),
+            rate,
+            marker,
+            color=color,
+            markerfacecolor=face,
+            label=axis_words(group.point["operation"]),
+        )
     if line is not None:
         sizes = sorted(message_bytes(group) for group in groups)
         low, high = sizes[0], sizes[-1]

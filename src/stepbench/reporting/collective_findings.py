@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepbench.reporting import units
-from stepbench.reporting.collective_fits import Fit, bus_factor, fits, message_bytes
+from stepbench.reporting.collective_fits import Fit, bus_bytes_per_s, fits, message_bytes
 from stepbench.reporting.findings import gaps, listing
 from stepbench.reporting.frames import Results
 from stepbench.reporting.tables import axis_words
@@ -16,10 +16,7 @@ def find(results: Results) -> list[str]:
     known = [(group, summary) for group in results.groups() if (summary := group.summary("call_s"))]
     sentences = []
     if known:
-        rates = [
-            (message_bytes(group) / summary.median * bus_factor(group.point["operation"], group.point["ranks"]), group)
-            for group, summary in known
-        ]
+        rates = [(bus_bytes_per_s(group, summary.median), group) for group, summary in known]
         rate, best = max(rates, key=lambda each: each[0])
         sentences.append(
             f"The highest bus bandwidth is {units.byte_rate(rate)}, by {axis_words(best.point['operation'])} of "

@@ -54,6 +54,11 @@ def bus_factor(operation: str, ranks: int) -> float:
     return (2 if operation == "all_reduce" else 1) * (ranks - 1) / ranks
 
 
+def bus_bytes_per_s(group: Group, seconds: float) -> float:
+    """Return the bus bandwidth of a point's message that took so long."""
+    return message_bytes(group) / seconds * bus_factor(group.point["operation"], group.point["ranks"])
+
+
 def fits(results: Results) -> list[Fit]:
     """Return a fit for each operation, backend and number of ranks that has at least two sizes of messages."""
     points: dict[tuple[str, str, int], list[tuple[int, float]]] = {}

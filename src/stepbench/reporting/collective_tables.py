@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from stepbench.reporting import units
-from stepbench.reporting.collective_fits import bus_factor, fits, message_bytes
+from stepbench.reporting.collective_fits import bus_bytes_per_s, bus_factor, fits, message_bytes
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.steps import one_line, statistics_of, time_unit
 from stepbench.reporting.tables import (
@@ -75,7 +75,6 @@ def latency_and_bandwidth(results: Results) -> Table:
 
 def _row(group: Group) -> dict[str, Any]:
     summary = group.summary("call_s")
-    operation, ranks = group.point["operation"], group.point["ranks"]
     sent = message_bytes(group)
     rate = sent / summary.median if summary and summary.median else None
     return {
@@ -83,7 +82,7 @@ def _row(group: Group) -> dict[str, Any]:
         "message_bytes": sent,
         **statistics_of("call", summary),
         "algorithm_bytes_per_s": rate,
-        "bus_bytes_per_s": rate * bus_factor(operation, ranks) if rate else None,
+        "bus_bytes_per_s": bus_bytes_per_s(group, summary.median) if summary and rate else None,
         "skew_ratio": _skew(group),
     }
 
