@@ -6,6 +6,7 @@ from typing import Any
 
 from stepbench.reporting import units
 from stepbench.reporting.collective_fits import chosen
+from stepbench.reporting.data_parallel_tables import bucket_mib
 from stepbench.reporting.exposure import best_bucket, exposed
 from stepbench.reporting.findings import gaps, listing, where
 from stepbench.reporting.frames import Group, Results
@@ -79,13 +80,13 @@ def _bucket(groups: list[Group], results: Results, place: str) -> list[str]:
     if not sized:
         return []
     best = min(sized, key=lambda group: _median(group, "step_s"))
-    told = [f"{group.point['bucket_mib'] or 25} MiB" for group in sized]
+    told = [f"{bucket_mib(group.point)} MiB" for group in sized]
     backward, payload = best.summary("backward_s"), best.scalar("payload_bytes")
     if fit is None or backward is None or not payload:
         return []
     size, left_s = best_bucket(fit, backward.median, payload)
     measured = (
-        f"Of buckets of {listing(told)} those of {best.point['bucket_mib'] or 25} MiB gave the shortest step{place}"
+        f"Of buckets of {listing(told)} those of {bucket_mib(best.point)} MiB gave the shortest step{place}"
         if len(sized) > 1
         else f"Buckets of {told[0]} were measured{place}"
     )

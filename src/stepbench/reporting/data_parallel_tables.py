@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stepbench.reporting import units
@@ -9,12 +10,11 @@ from stepbench.reporting.collective_fits import chosen
 from stepbench.reporting.exposure import best_bucket, exposed, exposed_by_fit
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.statistics import Summary
-from stepbench.reporting.steps import WHOLE, median_alone, one_line, statistics_of, time_unit
+from stepbench.reporting.steps import WHOLE, median_alone, middle, one_line, statistics_of, time_unit
 from stepbench.reporting.tables import (
     MARKS,
     STATUS,
     Column,
-    Row,
     Table,
     axis_columns,
     axis_text,
@@ -40,8 +40,8 @@ def strategies(results: Results) -> Table:
         *axis_columns(rows, axes),
         *(median_alone(name, unit) for name in PHASES),
         one_line(WHOLE, unit, "whole step"),
-        Column(f"waited ({unit.name})", lambda row: _interval(row, "comm_wait", unit)),
-        Column(f"step less the step without communication ({unit.name})", lambda row: _interval(row, "exposed", unit)),
+        Column(f"waited ({unit.name})", lambda row: middle("comm_wait", unit, row)),
+        Column(f"step less the step without communication ({unit.name})", lambda row: middle("exposed", unit, row)),
         Column("exposed share of the step", lambda row: units.percent(row["exposed_ratio"])),
         value("collectives_per_step", "collectives", _count),
         Column("sent per step", lambda row: units.byte_count(row["payload_bytes"])),
@@ -68,7 +68,7 @@ def buckets(results: Results) -> Table:
     columns = [
         *axis_columns(rows, axes),
         value("strategy", text=axis_text, numeric=False),
-        Column("buckets of", lambda row: f"{row['bucket_mib'] or DEFAULT_BUCKET_MIB} MiB"),
+        Column("buckets of", lambda row: f"{bucket_mib(row)} MiB"),
         value("collectives_per_step", "collectives", _count),
         one_line(WHOLE, unit, "whole step"),
         Column("exposed", lambda row: units.seconds(row["exposed_median_s"])),
@@ -83,6 +83,11 @@ def buckets(results: Results) -> Table:
     ).strip()
     empty = "The grid has no strategy with buckets."
     return Table("buckets", "The size of buckets", told, frame(rows), columns, empty)
+
+
+def bucket_mib(point: Mapping[str, Any]) -> int:
+    """Return the size of a point's buckets in MiB, torch's own default where the point names none."""
+    return point["bucket_mib"] or DEFAULT_BUCKET_MIB
 
 
 def _row(group: Group) -> dict[str, Any]:
@@ -107,16 +112,12 @@ def _bucket_row(group: Group, results: Results) -> dict[str, Any]:
     row = _row(group) | {"predicted_exposed_s": None, "best_bucket_bytes": None}
     if fit is None or backward is None or not payload:
         return row
-    size = (group.point["bucket_mib"] or DEFAULT_BUCKET_MIB) * MIB
+    size = bucket_mib(group.point) * MIB
     best, _ = best_bucket(fit, backward.median, payload)
     return row | {
         "predicted_exposed_s": exposed_by_fit(fit, backward.median, payload, min(size, payload)),
         "best_bucket_bytes": best,
     }
-
-
-def _interval(row: Row, name: str, unit: units.Unit) -> str:
-    return units.middle(*(row[f"{name}_{part}_s"] for part in ("median", "low", "high")), per=unit.size)
 
 
 def _mib(found: float | None) -> str:
