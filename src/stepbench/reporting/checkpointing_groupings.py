@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,10 +68,7 @@ class Grouping:
     def slowdown(self) -> tuple[float | None, float | None, float | None]:
         """The step's time over that without checkpointing, with its interval."""
         found = self.comparison
-        if found is None or self.is_plain or not math.isfinite(found.ratio):
-            return None, None, None
-        low, high = (1 / bound if bound else None for bound in (found.high, found.low))
-        return 1 / found.ratio, low, high
+        return (None, None, None) if found is None or self.is_plain else found.time_ratio
 
     @property
     def comparison(self) -> Comparison | None:

@@ -47,7 +47,7 @@ def _cost(group: Group, base: Group, groups: list[Group]) -> list[str]:
     if not all(sides):
         return []
     found = statistics.compare(*sides)
-    ratio = units.ratio(1 / found.ratio, *(1 / bound if bound else None for bound in (found.high, found.low)))
+    ratio = units.ratio(*found.time_ratio)
     name = _name(group, groups)
     against = axis_words(base.point[VARIANT])
     if found.verdict is statistics.Verdict.UNCLEAR:

@@ -32,8 +32,7 @@ AXES_NOT_SHOWN = (VARIANT, SOURCE, "replicate")
 
 def memory(results: Results) -> Table:
     """Return one row for each variant: bytes by category at each moment and at the peak, predicted and measured."""
-    shown = [group for group in results.groups() if group.records or group.status != "not measured"]
-    rows = [memory_row(group) for group in shown or results.groups()]
+    rows = [memory_row(group) for group in results.groups()]
     axes = [axis for axis in results.axes if axis not in AXES_NOT_SHOWN]
     columns = [
         *axis_columns(rows, axes),

@@ -109,6 +109,13 @@ class Comparison:
     verdict: Verdict
     why: str
 
+    @property
+    def time_ratio(self) -> tuple[float | None, float | None, float | None]:
+        """The other's time over the baseline's, and its interval; None for what is not known."""
+        bounds = (self.ratio if math.isfinite(self.ratio) else None, self.high, self.low)
+        found, low, high = (1 / bound if bound else None for bound in bounds)
+        return found, low, high
+
 
 def summarize(processes: Sequence[Sequence[float]]) -> Summary:
     """Return the summary of the samples of one or more processes, one list each, in run order.
