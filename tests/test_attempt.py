@@ -92,6 +92,7 @@ def test_what_measure_returns_is_the_outcome(attempt: Callable[..., dict[str, An
             "RuntimeError: [enforce fail at alloc_cpu.cpp:124]",
         ),
         (OSError(12, "Cannot allocate memory"), "oom", "OSError: [Errno 12] Cannot allocate memory"),
+        (TimeoutError("rank 1 did not answer within 5 s"), "timeout", "rank 1 did not answer within 5 s"),
         (RuntimeError("\n\n  shapes do not fit\nat all"), "error", "RuntimeError: shapes do not fit"),
         (ArithmeticError("the loss is not finite"), "error", "ArithmeticError: the loss is not finite"),
         (ZeroDivisionError(), "error", "ZeroDivisionError: no message"),
@@ -105,6 +106,18 @@ def test_what_measure_raises_is_the_reason(
     assert outcome["reason"].startswith(reason)
     assert "\n" not in outcome["reason"]
     assert ("traceback" in outcome) == (not isinstance(error, UnsupportedError | PredictedOutOfMemoryError))
+
+
+def test_an_experiment_knows_its_deadline(attempt: Callable[..., dict[str, Any]]) -> None:
+    seen: list[float | None] = []
+
+    def measure(_cell: Numerics, setting: Setting) -> Measurement:
+        seen.append(setting.deadline)
+        return Measurement()
+
+    attempt(measure, deadline=1234.5)
+    attempt(measure)
+    assert seen == [1234.5, None]
 
 
 def test_memory_is_limited_for_as_long_as_it_is_measured(attempt: Callable[..., dict[str, Any]]) -> None:
