@@ -90,9 +90,19 @@ def test_earlier_replicates_have_the_higher_priority() -> None:
 KINDS = [("tables", "warmup"), ("figures", "warmup"), ("writeup", None)]
 
 
+def have_records(bench: Bench) -> list[Path]:
+    """Put a file where each record of the grid lies; what is in it does not matter here."""
+    found = [bench.root / path for name in bench.names for path in bench.paths(name)]
+    for path in found:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return found
+
+
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_what_is_rendered_by_todays_code_and_grid_needs_nothing(bench: Bench, kind: str, name: str | None) -> None:
     needs = staleness.rendered(bench, kind, name)
+    have_records(bench)
     (marker,) = needs(None)
     assert (bench.root / marker).read_text() == "the record has no fingerprint\n"
     staleness.mark_rendered(bench, kind, name)
@@ -101,8 +111,18 @@ def test_what_is_rendered_by_todays_code_and_grid_needs_nothing(bench: Bench, ki
 
 
 @pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_a_record_that_is_gone_has_it_rendered_again(bench: Bench, kind: str, name: str | None) -> None:
+    staleness.mark_rendered(bench, kind, name)
+    gone = next(path for path in have_records(bench) if "/warmup/" in str(path))
+    gone.unlink()
+    (marker,) = staleness.rendered(bench, kind, name)(None)
+    assert (bench.root / marker).read_text() == f"{gone.relative_to(bench.root)} is missing\n"
+
+
+@pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_a_grid_that_shrinks_has_it_rendered_again(bench: Bench, kind: str, name: str | None) -> None:
     staleness.mark_rendered(bench, kind, name)
+    have_records(bench)
     smaller = {**SETTINGS["experiments"], "warmup": {"cpu": [{"size": ["nano"], "warmup": [0, 1]}]}}
     (marker,) = staleness.rendered(other(bench, experiments=smaller), kind, name)(None)
     text = (bench.root / marker).read_text()
@@ -116,6 +136,7 @@ def test_a_note_that_cannot_be_read_has_it_rendered_again(
     bench: Bench, kind: str, name: str | None, content: str
 ) -> None:
     staleness.mark_rendered(bench, kind, name)
+    have_records(bench)
     (stamp,) = (bench.root / ".stepbench/rendered").rglob("*.json")
     assert json.loads(stamp.read_text())
     stamp.write_text(content)

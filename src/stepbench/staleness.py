@@ -54,7 +54,7 @@ def rendered(bench: Bench, kind: str, name: str | None = None) -> InputFunction:
     """Return the input function that has a rendering rule run again when what it shows has changed.
 
     File times of the records are left to Snakemake; this adds what they cannot tell: that the grid has grown or shrunk,
-    and that the code which renders has changed.
+    that a record was deleted, and that the code which renders has changed.
 
     Args:
         bench: the configuration.
@@ -68,7 +68,10 @@ def rendered(bench: Bench, kind: str, name: str | None = None) -> InputFunction:
             found = json.loads((bench.root / stamp).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             found = None
-        changes = fingerprint.difference(found, _shown(bench, kind, name))
+        shown = _shown(bench, kind, name)
+        # Snakemake leaves a missing file alone where what is made from it is there.
+        missing = [f"{path} is missing" for path in shown["records"] if not (bench.root / path).exists()]
+        changes = [*fingerprint.difference(found, shown), *missing]
         return [_mark(bench, stamp, changes)] if changes else []
 
     return function

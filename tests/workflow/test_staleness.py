@@ -78,6 +78,13 @@ def test_a_dry_run_says_what_is_stale_and_measures_nothing(measured: Copy) -> No
     )
 
 
+def test_a_record_that_was_deleted_is_measured_again_although_its_tables_are_there(measured: Copy) -> None:
+    """Snakemake by itself leaves a missing file alone where what was made from it is there."""
+    (measured.root / "results/here/toy/behaviour~fine,size~micro,replicate~0.json").unlink()
+    with measured.measuring("toy/fine,micro,0"):
+        assert measured.snakemake("toy").code == 0
+
+
 def test_a_record_from_the_future_is_measured_again_all_the_same(measured: Copy) -> None:
     for name in EVERYTHING:
         os.utime(measured.path(name), (4e9, 4e9))
