@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepbench.models.layers import Attention, CausalSelfAttention, Projection, SwiGLU, TokenEmbedding, rotary_angles
+from stepbench.models.layers import Attention, SelfAttention, Projection, SwiGLU, TokenEmbedding, rotary_angles
 from stepbench.models.sizes import ModelSize
 
 
@@ -34,7 +34,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
-        self.attention = CausalSelfAttention(size.d_model, size.heads, attention=attention, dtype=dtype, device=device)
+        self.attention = SelfAttention(size.d_model, size.heads, attention=attention, dtype=dtype, device=device)
         self.feed_forward_norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
         self.feed_forward = SwiGLU(size.d_model, size.d_ff, dtype=dtype, device=device)
 

@@ -101,8 +101,13 @@ def rotate(x_BHTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
     return turned_BHTD.to(x_BHTD.dtype)
 
 
-class CausalSelfAttention(nn.Module):
-    """Multi-head self-attention with rotary positions; no token sees a later one.
+def split_heads(x_BTC: Tensor, heads: int) -> Tensor:
+    """Return `[B, H, T, D]` from `[B, T, C]`."""
+    return x_BTC.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions; where it is causal, no token sees a later one.
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.2; positions as in `rotate`.
     """
@@ -113,12 +118,14 @@ class CausalSelfAttention(nn.Module):
         heads: int,
         *,
         attention: Attention,
+        is_causal: bool = True,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.attention = attention
+        self.is_causal = is_causal
         self.query = Projection(d_model, d_model, dtype=dtype, device=device)
         self.key = Projection(d_model, d_model, dtype=dtype, device=device)
         self.value = Projection(d_model, d_model, dtype=dtype, device=device)
@@ -126,14 +133,11 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         """Return `[B, T, C]` from `[B, T, C]` and the angles `[T, E]` of `rotary_angles`."""
-        q_BHTD = rotate(self._split_heads(self.query(x_BTC)), cos_TE, sin_TE)
-        k_BHTD = rotate(self._split_heads(self.key(x_BTC)), cos_TE, sin_TE)
-        v_BHTD = self._split_heads(self.value(x_BTC))
-        o_BHTD = self.attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
+        q_BHTD = rotate(split_heads(self.query(x_BTC), self.heads), cos_TE, sin_TE)
+        k_BHTD = rotate(split_heads(self.key(x_BTC), self.heads), cos_TE, sin_TE)
+        v_BHTD = split_heads(self.value(x_BTC), self.heads)
+        o_BHTD = self.attention(q_BHTD, k_BHTD, v_BHTD, is_causal=self.is_causal)
         return self.output(o_BHTD.transpose(1, 2).flatten(2))
-
-    def _split_heads(self, x_BTC: Tensor) -> Tensor:
-        return x_BTC.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class SwiGLU(nn.Module):

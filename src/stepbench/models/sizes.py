@@ -31,7 +31,7 @@ class ModelSize:
     heads: int
 
     def __post_init__(self) -> None:
-        if problems := _value_problems(asdict(self), prefix=""):
+        if problems := value_problems(asdict(self), prefix=""):
             raise ValueError("\n".join(problems))
 
     @property
@@ -55,22 +55,29 @@ class ModelSize:
         return cls(**cast(Mapping[str, int], section))
 
 
-def size_problems(name: str, section: object) -> list[str]:
-    """Return one sentence for everything that is wrong with `sizes.<name>`; an empty list means it can be built."""
-    valid = [field.name for field in fields(ModelSize)]
+def size_problems(name: str, section: object, cls: type = ModelSize, key: str = "sizes") -> list[str]:
+    """Return one sentence for everything that is wrong with `<key>.<name>`; an empty list means it can be built.
+
+    Args:
+        name: The size's name, for the error's path.
+        section: What YAML gave for it.
+        cls: A dataclass of positive integers, `d_model` and `heads` among them.
+        key: Where in config.yaml it stands.
+    """
+    valid = [field.name for field in fields(cls)]
+    where = f"{key}.{name}"
     if not isinstance(section, Mapping):
-        return [f"`sizes.{name}` must be a mapping of {', '.join(valid)}, got {section!r}"]
+        return [f"`{where}` must be a mapping of {', '.join(valid)}, got {section!r}"]
     problems = [
-        f"`sizes.{name}` must hold only the fields {', '.join(valid)}, got {key!r}"
-        for key in section
-        if key not in valid
+        f"`{where}` must hold only the fields {', '.join(valid)}, got {each!r}" for each in section if each not in valid
     ]
-    problems += [f"`sizes.{name}.{key}` must be given, got no {key}" for key in valid if key not in section]
-    known = {key: section[key] for key in valid if key in section}
-    return problems + _value_problems(known, prefix=f"sizes.{name}.")
+    problems += [f"`{where}.{each}` must be given, got no {each}" for each in valid if each not in section]
+    known = {each: section[each] for each in valid if each in section}
+    return problems + value_problems(known, prefix=f"{where}.")
 
 
-def _value_problems(values: Mapping[str, object], *, prefix: str) -> list[str]:
+def value_problems(values: Mapping[str, object], *, prefix: str) -> list[str]:
+    """Return one sentence for each value that no model can have."""
     # bool is an int in Python, and YAML reads `yes` as True: `layers: yes` must not become one layer.
     whole = {key: value for key, value in values.items() if type(value) is int and value > 0}
     problems = [
