@@ -22,6 +22,7 @@ include: "rules/collectives.smk"
 include: "rules/data_parallel.smk"
 include: "rules/optimizer_sharding.smk"
 include: "rules/fsdp.smk"
+include: "rules/encoder_decoder.smk"
 include: "rules/numerics.smk"
 include: "rules/writeup.smk"
 

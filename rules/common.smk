@@ -5,6 +5,7 @@ from stepbench.workflow import open_bench, start_run, wildcards_of
 
 BENCH = open_bench(workflow, config)
 MACHINE = BENCH.machine
+SHARDS_DIR = BENCH.shards_dir
 
 # The records of an experiment's configured cells, and the input functions that name what makes a record, or what is rendered from records, stale.
 needs = partial(staleness.needs, BENCH)

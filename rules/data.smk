@@ -1,3 +1,14 @@
+rule prepare_shards:
+    output:
+        f"{SHARDS_DIR}/{{shards}}/index.json",
+    log:
+        "results/data/{shards}.log",
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/prepare_shards.py"
+
+
 rule prepare_tokens:
     input:
         BENCH.text,

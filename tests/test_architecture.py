@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "kernels": {"kernels"},
     "parallel": {"parallel", "lifeline", "records"},
     "models": {"models"},
-    "data": {"data"},
+    "data": {"data", "lifeline"},  # whose workers end with their parent
     "measure": {"measure", "fingerprint"},
     "experiments": {"experiments", "measure", "models", "kernels", "parallel", "data", "reporting", "cells"},
     "reporting": {"reporting", "experiments", "bench", "cells", "records", "config", "fingerprint", "measure"},

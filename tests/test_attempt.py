@@ -44,6 +44,7 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
             "protocol": bench.protocol,
             "definition": {"protocol": {}},
             "tokens": None,
+            "shards": None,
             "artifacts": str(bench.root / "stem"),
             "host_memory_gib": None,
             "trust_prediction": True,

@@ -113,6 +113,9 @@ def _measure(options: argparse.Namespace) -> int:
     bench.check_data()
     if bench.reads_tokens(experiment.name) and not (bench.root / bench.token_path).exists():
         bench.prepare_tokens()
+    data = bench.shards(experiment.name, cell)
+    if data is not None and any(not (bench.root / path).exists() for path in bench.inputs(experiment.name, cell)):
+        bench.prepare_shards(data.name)
     record = run.measure_cell(bench, experiment.name, cell)
     _console.print(str(bench.path(experiment.name, cell)), style="dim")
     if not record.ok:

@@ -113,6 +113,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
         protocol=order["protocol"],
         definition=order["definition"],
         tokens=Path(order["tokens"]) if order["tokens"] else None,
+        shards=Path(order["shards"]) if order["shards"] else None,
         artifacts=Path(order["artifacts"]),
         trust_prediction=order["trust_prediction"],
         deadline=order.get("deadline"),

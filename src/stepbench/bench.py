@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stepbench import cells, config, fingerprint, grids, lock, records
-from stepbench.data import tokens
+from stepbench.data import shards, tokens
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.experiment import Experiment
 from stepbench.measure import environment
@@ -135,13 +135,15 @@ class Bench:
         return experiment, cell
 
     def check_cell(self, cell: Any) -> None:
-        """Refuse a cell that names a size which config.yaml does not have.
+        """Refuse a cell that names a size or a preset which config.yaml does not have.
 
         Raises:
             ValueError: it does.
         """
-        if hasattr(cell, "size") and cell.size not in self.settings["sizes"]:
-            raise ValueError(f"`size` must be one of {', '.join(self.settings['sizes'])}, got {cell.size!r}")
+        for axis, key in config.NAMED.items():
+            valid = self.settings.get(key, {})
+            if hasattr(cell, axis) and getattr(cell, axis) not in valid:
+                raise ValueError(f"`{axis}` must be one of {', '.join(valid)}, got {getattr(cell, axis)!r}")
 
     def check_targets(self, targets: Iterable[str]) -> None:
         """Refuse targets that look like a record of this workflow and are none.
@@ -178,14 +180,17 @@ class Bench:
         used = {key: self.settings[key] for key in experiments.load(name).settings if key != "protocol"}
         if "protocol" in experiments.load(name).settings:
             used["protocol"] = {key: value for key, value in self.protocol.items() if key != "threads"}
-        if "data" in used and (source := self._source_file()) is not None:
-            used["data"] = {
-                **used["data"],
-                "content": fingerprint.content(self.root / source, self.root / STATE_FOLDER / "content"),
-            }
-        if hasattr(cell, "size"):
-            self.check_cell(cell)
-            used["size"] = self.settings["sizes"][cell.size]
+        if "data" in used:
+            used["data"] = {key: used["data"][key] for key in ("source", "corpus_bytes")}
+            if (source := self._source_file()) is not None:
+                memo = self.root / STATE_FOLDER / "content"
+                used["data"]["content"] = fingerprint.content(self.root / source, memo)
+        self.check_cell(cell)
+        used |= {
+            axis: self.settings[key][getattr(cell, axis)] for axis, key in config.NAMED.items() if hasattr(cell, axis)
+        }
+        if self.shards(name, cell) is not None:
+            used["shards_dir"] = str(self.shards_dir)  # another mount is another speed
         return used
 
     @property
@@ -298,8 +303,40 @@ class Bench:
                 output.unlink()
             raise
 
+    @property
+    def shards_dir(self) -> Path:
+        """The folder in which data sets lie as shards, relative to the root or absolute."""
+        return Path(self.settings["data"].get("shards_dir", "results/data/shards"))
+
+    def shards(self, name: str, cell: Any) -> shards.ShardSet | None:
+        """Return the data set that a cell reads from disk, or None if it reads none, or one that cannot be."""
+        find = experiments.load(name).shards
+        if find is None:
+            return None
+        try:
+            return find(cell, self.settings.get("presets", {})[cell.preset], self.protocol["seed"])
+        except ValueError:  # what is wrong with it is said when it is measured
+            return None
+
+    def inputs(self, name: str, cell: Any) -> list[str]:
+        """Return the files that must be there before a cell is measured."""
+        found = [str(self.token_path)] if self.reads_tokens(name) else []
+        if (data := self.shards(name, cell)) is not None:
+            found.append(str(self.shards_dir / data.name / shards.INDEX))
+        return found
+
+    def prepare_shards(self, folder: str) -> None:
+        """Write the data set that the name of a folder in `shards_dir` defines.
+
+        Raises:
+            ValueError: the name is none.
+            OSError: there is no space.
+        """
+        shards.write(shards.ShardSet.named(folder), self.root / self.shards_dir / folder)
+
     def _contexts(self) -> list[int]:
-        return [cell.context for name in self.names for cell in self.grid(name) if hasattr(cell, "context")]
+        reading = (name for name in self.names if self.reads_tokens(name))
+        return [cell.context for name in reading for cell in self.grid(name) if hasattr(cell, "context")]
 
     def reads_tokens(self, name: str) -> bool:
         """Return whether the experiment reads a file of tokens."""

@@ -16,12 +16,14 @@ import yaml
 
 from stepbench import grids
 from stepbench.experiments import experiment as experiments
+from stepbench.models.presets import Preset
 from stepbench.models.sizes import ModelSize
 
 if TYPE_CHECKING:
     import jsonschema
 
 SCHEMA = "config.schema.yaml"
+NAMED = {"size": "sizes", "preset": "presets"}  # an axis whose values are keys of a section
 
 
 class ConfigError(ValueError):
@@ -103,9 +105,12 @@ def _validator(schema: Path) -> Any:
 
 def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
     """Yield the path and the sentence of each mistake that the schema cannot see."""
-    for name, size in config["sizes"].items():
+    named: list[tuple[type[ModelSize | Preset], str, Any]] = []
+    named += [(ModelSize, name, section) for name, section in config["sizes"].items()]
+    named += [(Preset, name, section) for name, section in config.get("presets", {}).items()]
+    for kind, name, section in named:
         try:
-            ModelSize.from_config(name, size)
+            kind.from_config(name, section)
         except ValueError as error:
             for line in str(error).splitlines():
                 yield line.split("`")[1].split("."), line
@@ -122,8 +127,10 @@ def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
                 for line in str(error).splitlines():
                     yield line.split("`")[1].replace("[", ".").replace("]", "").split("."), line
                 continue
-            for size in sorted({cell.size for cell in cells if hasattr(cell, "size")} - config["sizes"].keys()):
-                yield ["experiments", name, scale], f"`{where}` names the size {size!r}{_hint(size, config['sizes'])}"
+            for axis, key in NAMED.items():
+                valid = config.get(key, {})
+                for each in sorted({getattr(cell, axis) for cell in cells if hasattr(cell, axis)} - valid.keys()):
+                    yield ["experiments", name, scale], f"`{where}` names the {axis} {each!r}{_hint(each, valid)}"
 
 
 def _sentences(mistake: jsonschema.ValidationError) -> Iterable[tuple[list[str], str]]:

@@ -136,6 +136,7 @@ def _watched(bench: Bench) -> tuple[int, ...]:
 
 def _order(bench: Bench, name: str, cell: Any, answer: Path) -> dict[str, Any]:
     stem = bench.root / bench.path(name, cell).with_suffix("")
+    data = bench.shards(name, cell)
     return {
         "experiment": name,
         "cell": cells.name(cell),
@@ -144,6 +145,7 @@ def _order(bench: Bench, name: str, cell: Any, answer: Path) -> dict[str, Any]:
         "protocol": bench.protocol,
         "definition": bench.definition(name, cell),
         "tokens": str(bench.root / bench.token_path) if bench.reads_tokens(name) else None,
+        "shards": None if data is None else str(bench.root / bench.shards_dir / data.name),
         "artifacts": str(stem),
         "trust_prediction": bench.trust_prediction,
         "host_memory_gib": bench.settings["limits"]["host_memory_gib"],

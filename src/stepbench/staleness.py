@@ -32,8 +32,8 @@ RENDERED_BY = {
 def needs(bench: Bench, name: str) -> InputFunction:
     """Return the input function of an experiment's measuring rule.
 
-    It answers with nothing for a fresh record, with the token file for a missing one (where the experiment reads
-    tokens), and with a marker as well for one that is stale or has to be tried again.
+    It answers with nothing for a fresh record, with the files that the cell reads (tokens, shards) for a missing one,
+    and with a marker as well for one that is stale or has to be tried again.
     """
 
     def function(wildcards: Any) -> list[str]:
@@ -45,7 +45,7 @@ def needs(bench: Bench, name: str) -> InputFunction:
         if state.kind == "fresh":
             return []
         marker = [] if state.kind == "missing" else [_mark(bench, bench.path(name, cell), state.reasons)]
-        return marker + ([str(bench.token_path)] if bench.reads_tokens(name) else [])
+        return marker + bench.inputs(name, cell)
 
     return function
 

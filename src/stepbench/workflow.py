@@ -18,6 +18,7 @@ from stepbench import cells, progress, records, run, staleness
 from stepbench.attempt import Attempt
 from stepbench.bench import STATE_FOLDER, Bench
 from stepbench.config import SCHEMA, ConfigError
+from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
 from stepbench.lock import BusyError
 
@@ -63,7 +64,8 @@ def wildcards_of(bench: Bench) -> dict[str, str]:
             patterns[axis.pattern] = axis.type
             if set(patterns.values()) != {axis.type}:
                 raise TypeError(f"axis `{axis.name}` of {name} must have the type that it has in other experiments")
-    return {"machine": re.escape(bench.machine)} | {name: "|".join(patterns) for name, patterns in found.items()}
+    fixed = {"machine": re.escape(bench.machine), "shards": shards.PATTERN}
+    return fixed | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
 def start_run(bench: Bench) -> None:
@@ -100,6 +102,14 @@ def prepare_tokens(snakemake: Any) -> None:
     """Tokenise the text that config.yaml names, and refuse it if it is too short for the configured contexts."""
     try:
         bench_of(snakemake).prepare_tokens()
+    except (ValueError, OSError) as error:
+        _end(str(error), 1)
+
+
+def prepare_shards(snakemake: Any) -> None:
+    """Write the data set that the output's folder names."""
+    try:
+        bench_of(snakemake).prepare_shards(Path(snakemake.output[0]).parent.name)
     except (ValueError, OSError) as error:
         _end(str(error), 1)
 

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from stepbench.models.layers import (
     INITIAL_STD,
-    SelfAttention,
     Projection,
+    SelfAttention,
     SwiGLU,
     TokenEmbedding,
     rotary_angles,

@@ -53,11 +53,12 @@ def test_flops_are_what_torch_counts(name: str) -> None:
         ({"heads": 3}, "`presets.x.heads` must divide d_model (128), got 3"),
         ({"encoder_layers": 0}, "`presets.x.encoder_layers` must be a positive integer, got 0"),
         ({"vocabulary": True}, "`presets.x.vocabulary` must be a positive integer, got True"),
+        ({"vocabulary": 65_537}, "`presets.x.vocabulary` must be at most 65536, got 65537"),
         ({"layers": 3}, "`presets.x` must hold only the fields"),
     ],
 )
 def test_a_preset_that_cannot_be_built_is_refused(change: dict[str, object], problem: str) -> None:
-    with pytest.raises(ValueError, match="presets.x") as caught:
+    with pytest.raises(ValueError, match="`presets") as caught:
         Preset.from_config("x", PRESETS["3.5M"] | change)
     assert str(caught.value).startswith(problem)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from stepbench.measure.measurement import Measurement, Setting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from stepbench.data.shards import ShardSet
     from stepbench.reporting.frames import Results
     from stepbench.reporting.tables import Table
 
@@ -42,6 +43,8 @@ class Experiment:
         figure_names: the figures that `plot` returns.
         plot: takes the results and returns figures by name.
         find: takes the results and returns findings, each a sentence made from the data.
+        shards: takes a cell, the preset that it names and the seed, and returns the data set that it reads from disk,
+            or None; where nothing is ever read, there is no such function.
         also_reads: experiments whose records its tables and figures look at beside its own.
     """
 
@@ -57,6 +60,7 @@ class Experiment:
     plot: Callable[[Results], dict[str, Figure]]
     find: Callable[[Results], list[str]]
     also_reads: tuple[str, ...] = ()
+    shards: Callable[[Any, Mapping[str, int], int], ShardSet | None] | None = None
 
     @property
     def module(self) -> str:

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,26 @@ def state(device: str) -> dict[str, Any]:
     return reading
 
 
+def activity(device: str, position: int = 0) -> dict[str, float | None]:
+    """Return how busy a device is now: `utilisation_ratio`, `power_watts`, `sm_clock_hz`; None where it does not tell.
+
+    Args:
+        device: `cuda`, or something else, for which the cores of the CPU are looked at, over the time since the last
+            call.
+        position: which of the GPUs that this process may use.
+    """
+    if device != "cuda":
+        return {"utilisation_ratio": psutil.cpu_percent() / 100, "power_watts": None, "sm_clock_hz": None}
+    with _nvml() as nvml:
+        handle = None if nvml is None else nvml.nvmlDeviceGetHandleByIndex(gpus()[position]["index"])
+        questions = {
+            "utilisation_ratio": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+            "power_watts": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            "sm_clock_hz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6,
+        }
+        return dict.fromkeys(questions) if nvml is None else _answers(nvml, questions)
+
+
 def oom_kills() -> int | None:
     """Return how many processes the Linux kernel has killed for want of memory since it started."""
     with contextlib.suppress(OSError):
@@ -145,13 +165,17 @@ def _gpu_state(index: int) -> dict[str, Any]:
             "memory_used_bytes": lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
             "processes": lambda: sorted(p.pid for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle)),
         }
-        answers: dict[str, Any] = {}
-        for key, ask in questions.items():
-            try:
-                answers[key] = ask()
-            except nvml.NVMLError:  # a question that this device does not answer
-                answers[key] = None
-        return answers
+        return _answers(nvml, questions)
+
+
+def _answers(nvml: Any, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    for key, ask in questions.items():
+        try:
+            answers[key] = ask()
+        except nvml.NVMLError:  # a question that this device does not answer
+            answers[key] = None
+    return answers
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ class Setting:
         protocol: `warmup_steps`, `measured_steps`, `seed`, `threads` (a number by now) and what else config.yaml says.
         definition: the other settings that the experiment asked for (`vocabulary`, `size`, …), by name.
         tokens: the prepared token file, or None for synthetic ones.
+        shards: the folder of the data set that the cell reads from disk, or None.
         artifacts: a stem for files kept beside the record, such as traces; the folder exists.
         trust_prediction: whether a cell that is predicted not to fit on the device is not even started.
         deadline: when the measuring process will be ended, by `time.monotonic()`, which all processes of a host share;
@@ -40,13 +41,19 @@ class Setting:
     protocol: dict[str, Any]
     definition: dict[str, Any] = field(default_factory=dict)
     tokens: Path | None = None
+    shards: Path | None = None
     artifacts: Path | None = None
     trust_prediction: bool = True
     deadline: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """Return what another process needs to measure in the same setting, as JSON can hold it."""
-        return {"device": self.device, "protocol": self.protocol, "definition": self.definition}
+        return {
+            "device": self.device,
+            "protocol": self.protocol,
+            "definition": self.definition,
+            "shards": None if self.shards is None else str(self.shards),
+        }
 
 
 @dataclass(frozen=True)

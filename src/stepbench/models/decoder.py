@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepbench.models.layers import Attention, SelfAttention, Projection, SwiGLU, TokenEmbedding, rotary_angles
+from stepbench.models.layers import Attention, Projection, SelfAttention, SwiGLU, TokenEmbedding, rotary_angles
 from stepbench.models.sizes import ModelSize
 
 

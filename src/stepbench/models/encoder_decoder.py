@@ -1,9 +1,9 @@
 """The encoder-decoder model that the epoch benchmark trains.
 
 An encoder of pre-norm blocks reads the source; each block of the decoder attends to the target so far and then to what
-the encoder made of the source. Source and target have embeddings of their own, and the head is tied to neither. RMSNorm,
-rotary positions in self-attention and none between target and source, a feed-forward of two matrices with GELU; no
-biases, no dropout. Shape suffixes are those of `layers.py`; S is the source's length, T the target's.
+the encoder made of the source. Source and target have embeddings of their own, and the head is tied to neither.
+RMSNorm, rotary positions in self-attention and none between target and source, a feed-forward of two matrices with
+GELU; no biases, no dropout. Shape suffixes are those of `layers.py`; S is the source's length, T the target's.
 
 Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.1, with the norm before each part as in Xiong et al. 2020
 (arXiv:2002.04745).

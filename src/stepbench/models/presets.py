@@ -12,6 +12,8 @@ from typing import cast
 
 from stepbench.models.sizes import size_problems, value_problems
 
+MAX_VOCABULARY = 2**16
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -23,7 +25,7 @@ class Preset:
         encoder_layers: Number of the encoder's blocks.
         decoder_layers: Number of the decoder's blocks.
         heads: Number of attention heads; divides `d_model` into an even `head_dim`.
-        vocabulary: Number of token ids, of the source as of the target.
+        vocabulary: Number of token ids, of the source as of the target; at most 65 536, which two bytes hold.
 
     Raises:
         ValueError: One sentence for each field that cannot be built from, one line each.
@@ -37,7 +39,10 @@ class Preset:
     vocabulary: int
 
     def __post_init__(self) -> None:
-        if problems := value_problems(asdict(self), prefix=""):
+        problems = value_problems(asdict(self), prefix="")
+        if not problems and self.vocabulary > MAX_VOCABULARY:
+            problems = [f"`vocabulary` must be at most {MAX_VOCABULARY}, got {self.vocabulary}"]
+        if problems:
             raise ValueError("\n".join(problems))
 
     @property
@@ -58,7 +63,10 @@ class Preset:
         """
         if problems := size_problems(name, section, cls, "presets"):
             raise ValueError("\n".join(problems))
-        return cls(**cast(Mapping[str, int], section))
+        try:
+            return cls(**cast(Mapping[str, int], section))
+        except ValueError as error:
+            raise ValueError(str(error).replace("`", f"`presets.{name}.", 1)) from None
 
 
 def parameters(preset: Preset) -> int:

@@ -73,11 +73,6 @@ def _predictions(groups: list[Group]) -> list[str]:
 
 
 def _name(group: Group, groups: list[Group]) -> str:
-    alike = [_without_source(each) for each in groups if each.point[VARIANT] == group.point[VARIANT]]
-    more = where(_without_source(group), alike) if len(alike) > 1 else ""
+    alike = [each.without(SOURCE) for each in groups if each.point[VARIANT] == group.point[VARIANT]]
+    more = where(group.without(SOURCE), alike) if len(alike) > 1 else ""
     return f"{axis_words(group.point[VARIANT])}{f' ({more})' if more else ''}"
-
-
-def _without_source(group: Group) -> Group:
-    """Return the point without what its sentence says anyway."""
-    return Group({axis: value for axis, value in group.point.items() if axis != SOURCE}, group.rows)

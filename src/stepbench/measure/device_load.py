@@ -1,0 +1,57 @@
+"""How busy a device is while something runs: sampled in the background, a few times a second."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+from stepbench.measure import environment
+
+INTERVAL_S = 0.2
+KEYS = ("utilisation_ratio", "power_watts", "sm_clock_hz")
+
+
+class DeviceLoad:
+    """Samples a device's load from `__enter__` to `__exit__`.
+
+    Of a GPU: utilisation, power and SM clock through NVML. Of a CPU: the utilisation of all cores, of all processes.
+
+    Args:
+        device: `cuda`, or something else, for which the CPU is looked at.
+        position: which of the GPUs that this process may use.
+        interval_s: between two samples.
+    """
+
+    def __init__(self, device: str, *, position: int = 0, interval_s: float = INTERVAL_S) -> None:
+        self._device, self._position, self._interval_s = device, position, interval_s
+        self._samples: list[dict[str, float | None]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="device load", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to sample."""
+        environment.activity(self._device, self._position)  # a CPU's utilisation is that since it was last asked for
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Take a last sample and end."""
+        self._over.set()
+        self._thread.join()
+        self._samples.append(environment.activity(self._device, self._position))
+
+    def scalars(self) -> dict[str, Any]:
+        """Return the mean of each of `KEYS`, None where the device does not tell it, and `load_samples`."""
+        found: dict[str, Any] = {}
+        for key in KEYS:
+            values = [value for sample in self._samples if (value := sample[key]) is not None]
+            found[key] = statistics.fmean(values) if values else None
+        return {**found, "load_samples": len(self._samples)}
+
+    def _run(self) -> None:
+        while not self._over.wait(self._interval_s):
+            self._samples.append(environment.activity(self._device, self._position))
