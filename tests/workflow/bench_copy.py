@@ -154,6 +154,29 @@ OTHER = (
     .replace('"toy"', '"plain"')
 )
 
+# An experiment that reads a data set from disk, of the size that its cell names.
+READER = (
+    TOY.replace("Toy", "Reader")
+    .replace("stepbench.models import toy_kernel", "stepbench.data import shards")
+    .replace(
+        "return toy_kernel.work(cell.behaviour, setting)",
+        "files = shards.check(find_shards(cell, {}, 0), setting.shards)\n"
+        '    return Measurement(samples={"read_s": [1.0]}, scalars={"shards": len(files)})',
+    )
+    .replace("    behaviour: str\n", "    preset: str\n")
+    .replace('    size: str = "nano"\n    replicate: int = 0', "    megabytes: int")
+    .replace('["behaviour", "size", "replicate"]', '["preset", "megabytes"]')
+    .replace('"toy"', '"reader"')
+    .replace("    find=find,\n", "    find=find,\n    shards=find_shards,\n")
+    .replace(
+        "def tabulate(",
+        'def find_shards(cell, preset, seed):\n    """Return the data set."""\n'
+        "    from stepbench.data.shards import ShardSet\n\n"
+        "    return ShardSet(cell.megabytes, 100, 300, seed)\n\n\ndef tabulate(",
+        1,
+    )
+)
+
 STUBS = {
     "torch/__init__.py": """
         class OutOfMemoryError(RuntimeError): ...
@@ -491,6 +514,10 @@ def _short(path: str) -> str:
 
 def _long(name: str) -> str:
     experiment, _, values = name.partition("/")
-    axes = {"toy": ("behaviour", "size", "replicate"), "plain": ("label",)}[experiment]
+    axes = {
+        "toy": ("behaviour", "size", "replicate"),
+        "plain": ("label",),
+        "reader": ("preset", "megabytes"),
+    }[experiment]
     pairs = zip(axes, values.split(","), strict=True)
     return f"{experiment}/{','.join(f'{axis}~{value}' for axis, value in pairs)}.json"

@@ -74,7 +74,7 @@ def run(*, setting: dict[str, Any], what: dict[str, Any], epochs: dict[str, int]
             values = {"epoch_s": epoch_s, "data_wait_s": wait_s, "loss_nats": loss} if measured else {}
             for name, value in (values or {"warmup_epoch_s": epoch_s}).items():
                 found["samples"].setdefault(name, []).append(value)
-    _check_equal(replica.module)
+    check_equal(replica.module)
     found["scalars"] |= sampled.scalars() if sampled else {}
     found["scalars"] |= memory.peak_bytes(given.device)
     return found
@@ -188,7 +188,7 @@ def _files(setting: Setting, what: dict[str, Any]) -> list[Path]:
     return [Path(str(setting.shards), f"shard_{number:04}.bin") for number in range(len(counts))]
 
 
-def _loader_rate(setting: Setting, what: dict[str, Any], timer: Clock) -> float:
+def _loader_rate(setting: Setting, what: dict[str, Any], timer: Clock) -> float | None:
     """Return how many bytes of samples per second the loader gives this rank when nobody trains, once it has begun."""
     from torch import distributed
 
@@ -204,10 +204,12 @@ def _loader_rate(setting: Setting, what: dict[str, Any], timer: Clock) -> float:
     for _ in iterator:
         pass
     seconds = timer.now() - start
+    if len(batches) < 2:
+        return None
     return (len(batches) - 1) * what["batch"] * _definition(setting, what).sample_bytes / seconds
 
 
-def _check_equal(module: nn.Module) -> None:
+def check_equal(module: nn.Module) -> None:
     """Raise if the ranks' parameters differ after training, which they must not by a single bit."""
     import torch
     from torch import distributed

@@ -127,7 +127,7 @@ def _data_set(cell: EncoderDecoder, vocabulary: int, seed: int) -> ShardSet:
 
 
 def _together(by_rank: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what a cell's ranks come to: rates and power add up, of a peak the largest counts, of the rest the mean."""
+    """Return what the ranks come to: rates and power add up, of a peak the largest counts, of the rest the mean."""
     found: dict[str, Any] = {}
     for key in by_rank[0]:
         values = [each[key] for each in by_rank if each[key] is not None]

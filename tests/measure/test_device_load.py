@@ -1,0 +1,79 @@
+"""What is sampled in the background, with readings that a test gives."""
+
+import time
+from typing import Any
+
+import pytest
+
+from stepbench.measure import environment
+from stepbench.measure.device_load import DeviceLoad
+
+
+def test_the_mean_is_told_and_what_no_device_tells_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([0.9] + [0.2, 0.6] * 500)  # the first is the time before
+
+    def activity(device: str, position: int) -> dict[str, Any]:
+        assert (device, position) == ("cpu", 3)
+        return {"utilisation_ratio": next(readings), "power_watts": None, "sm_clock_hz": None}
+
+    monkeypatch.setattr(environment, "activity", activity)
+    with DeviceLoad("cpu", position=3, interval_s=0.001) as load:
+        time.sleep(0.05)
+    found = load.scalars()
+    assert found["load_samples"] > 2
+    assert 0.2 <= found["utilisation_ratio"] <= 0.6
+    assert (found["power_watts"], found["sm_clock_hz"]) == (None, None)
+
+
+def test_nothing_is_sampled_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(environment, "activity", lambda *_: asked.append(1) or dict.fromkeys(
+        ("utilisation_ratio", "power_watts", "sm_clock_hz")))  # fmt: skip
+    with DeviceLoad("cpu", interval_s=0.001):
+        pass
+    count = len(asked)
+    time.sleep(0.02)
+    assert len(asked) == count
+    assert count >= 2
+
+
+def test_a_cpu_is_as_busy_as_it_is() -> None:
+    with DeviceLoad("cpu", interval_s=0.02) as load:
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            pass
+    found = load.scalars()["utilisation_ratio"]
+    assert 0.2 < found <= 1
+
+
+class Nvml:
+    """A driver with one GPU that does not tell its power."""
+
+    NVML_CLOCK_SM = 1
+
+    class NVMLError(Exception): ...
+
+    def nvmlInit(self) -> None: ...
+    def nvmlShutdown(self) -> None: ...
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return f"gpu {index}"
+
+    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
+        assert handle == "gpu 5"
+        return type("Rates", (), {"gpu": 75})
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
+        raise self.NVMLError
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
+        return 1980 * kind
+
+
+def test_a_gpu_is_asked_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", Nvml())
+    monkeypatch.setattr(environment, "gpus", lambda: ({"index": 4}, {"index": 5}))
+    assert environment.activity("cuda", 1) == {
+        "utilisation_ratio": 0.75,
+        "power_watts": None,
+        "sm_clock_hz": 1.98e9,
+    }
