@@ -24,6 +24,7 @@ include: "rules/optimizer_sharding.smk"
 include: "rules/fsdp.smk"
 include: "rules/encoder_decoder.smk"
 include: "rules/numerics.smk"
+include: "rules/comparison.smk"
 include: "rules/writeup.smk"
 
 

@@ -12,6 +12,7 @@ needs = partial(staleness.needs, BENCH)
 rendered = partial(staleness.rendered, BENCH)
 priority_of_round = staleness.priority
 records = BENCH.paths
+compared_records = staleness.compared_records(BENCH)
 
 
 wildcard_constraints:

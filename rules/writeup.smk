@@ -6,6 +6,7 @@ rule write_up:
         "report/templates/writeup.html.j2",
         expand("report/captions/{name}.rst", name=BENCH.names),
         rendered("writeup"),
+        comparison="report/comparison.md",
     output:
         markdown=report(
             "report/writeup.md",

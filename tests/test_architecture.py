@@ -40,7 +40,17 @@ MAY_IMPORT = {
     "data": {"data", "lifeline"},  # whose workers end with their parent
     "measure": {"measure", "fingerprint"},
     "experiments": {"experiments", "measure", "models", "kernels", "parallel", "data", "reporting", "cells"},
-    "reporting": {"reporting", "experiments", "bench", "cells", "records", "config", "fingerprint", "measure"},
+    "reporting": {
+        "reporting",
+        "experiments",
+        "bench",
+        "planning",
+        "cells",
+        "records",
+        "config",
+        "fingerprint",
+        "measure",
+    },
 }
 
 

@@ -5,6 +5,7 @@ python -m stepbench cells --where size=micro
 python -m stepbench plan --price-per-hour 2.50
 python -m stepbench why 'results/…/size~micro,….json'
 python -m stepbench prune --dry-run
+python -m stepbench compare nvidia-h200-1x nvidia-geforce-rtx-5090-2x --price nvidia-h200-1x=3.50
 python -m stepbench kernels --architecture sm_90 --head-dim 64 128
 python -m stepbench tune --head-dim 64 --dtype bfloat16
 """
@@ -76,6 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     merge.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by `pack`")
     merge.add_argument("--replace", action="store_true", help="write over records that say something else")
     merge.set_defaults(run=_merge)
+
+    compare = commands.add_parser("compare", help="hold machines against each other, with prices")
+    compare.add_argument("machines", nargs="+", metavar="MACHINE", help="the first against each of the others")
+    compare.add_argument(
+        "--price", action="append", default=[], metavar="MACHINE=AMOUNT", help="of one device for an hour; repeatable"
+    )
+    compare.set_defaults(run=_compare)
 
     kernels = commands.add_parser("kernels", help="print what every shipped Triton kernel costs; needs no GPU")
     kernels.add_argument(
@@ -247,6 +255,22 @@ def _merge(options: argparse.Namespace) -> int:
         told = f"{len(found.written)} records written, {len(found.same)} were there already"
         print(f"{found.machine}: {told}, {len(found.conflicts)} say something else", file=sys.stderr)
     return FAILED_EXIT_CODE if left else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.markdown import Markdown
+
+    from stepbench.reporting import machine_comparison, machines
+
+    found = machines.priced(machines.load(Bench.open(options.root)), options.price)
+    known = {machine.name: machine for machine in found}
+    if unknown := [name for name in options.machines if name not in known]:
+        raise ValueError(f"a machine must be one of {', '.join(known)}, got {unknown[0]!r}")
+    if len(options.machines) < 2:
+        raise ValueError(f"there must be two machines or more to compare, got {options.machines[0]} alone")
+    text = machine_comparison.document([known[name] for name in options.machines])
+    _console.print(Markdown(text) if _console.is_terminal else text, markup=False)
+    return 0
 
 
 def _print_cell(path: str, kind: str, reasons: Sequence[str]) -> None:

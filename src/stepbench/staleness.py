@@ -15,18 +15,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from stepbench import cells, fingerprint, records
+from stepbench import cells, fingerprint, planning, records
 from stepbench.bench import STATE_FOLDER, Bench
 from stepbench.experiments import experiment as experiments
 
 InputFunction = Callable[[Any], list[str]]
 
 # What of an experiment's own module, and which module of reporting, makes each kind of output.
-RENDERED_BY = {
+RENDERED_BY: dict[str, tuple[str | None, str]] = {
     "tables": ("tabulate", "stepbench.reporting.tables"),
     "figures": ("plot", "stepbench.reporting.figures"),
+    "comparison": (None, "stepbench.reporting.machine_comparison"),
     "writeup": ("find", "stepbench.reporting.writeup"),
 }
+# The experiments that machines are compared by.
+COMPARED = ("end_to_end", "attention", "collectives", "encoder_decoder")
 
 
 def needs(bench: Bench, name: str) -> InputFunction:
@@ -58,8 +61,8 @@ def rendered(bench: Bench, kind: str, name: str | None = None) -> InputFunction:
 
     Args:
         bench: the configuration.
-        kind: `tables`, `figures` or `writeup`.
-        name: the experiment, or None for all.
+        kind: one of `RENDERED_BY`.
+        name: the experiment, or None for all that matter.
     """
 
     def function(_wildcards: Any) -> list[str]:
@@ -91,16 +94,36 @@ def priority(wildcards: Any, **_more: Any) -> int:
 def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
     """Return the fingerprint of what is rendered: the list of records, the code that renders, the settings shown."""
     names = bench.names if name is None else (name,)
+    if kind == "comparison":
+        names = tuple(each for each in COMPARED if each in names)
     function, module = RENDERED_BY[kind]
     source = fingerprint.source(module, memo=bench.source_memo)
-    for each in names:
-        source |= fingerprint.source(experiments.load(each).module, (function, "EXPERIMENT"), bench.source_memo)
+    for each in names if function else ():
+        source |= fingerprint.source(experiments.load(each).module, (str(function), "EXPERIMENT"), bench.source_memo)
+    more = {"others": _others(bench), "prices": bench.settings.get("prices", {})} if kind == "comparison" else {}
     return {
+        **more,
         "records": {path: True for each in names for path in bench.paths(each)},
         "source": source,
         "settings": {key: bench.settings.get(key) for key in ("sizes", "vocabulary", "data", "network")},
         "protocol": bench.protocol,
     }
+
+
+def compared_records(bench: Bench) -> list[str]:
+    """Return this machine's configured records that machines are compared by, for the input of a rule."""
+    return [path for name in COMPARED if name in bench.names for path in bench.paths(name)]
+
+
+def _others(bench: Bench) -> dict[str, str]:
+    """Return a digest of each file that a comparison reads beside this machine's configured records."""
+    merged = (path for path in (bench.root / "results").glob("*/*/*~*.json") if path.parts[-2] in COMPARED)
+    theirs = [path for path in merged if path.parts[-3] != bench.machine]
+    asked_for = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in COMPARED]
+    memo = bench.root / STATE_FOLDER / "content"
+    found = {path.relative_to(bench.root).as_posix(): fingerprint.content(path, memo) for path in (*theirs, *asked_for)}
+    published = (fingerprint.ROOT / "reporting" / "published").glob("*.json")
+    return found | {path.name: fingerprint.digest(path.read_bytes()) for path in sorted(published)}
 
 
 def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:

@@ -136,6 +136,15 @@ def plot(snakemake: Any) -> None:
     staleness.mark_rendered(bench, "figures", experiment.name)
 
 
+def compare(snakemake: Any) -> None:
+    """Write the comparison of this machine with all others that are known."""
+    from stepbench.reporting import machine_comparison, machines
+
+    bench = bench_of(snakemake)
+    records.write_atomically(Path(snakemake.output[0]), machine_comparison.document(machines.load(bench)))
+    staleness.mark_rendered(bench, "comparison")
+
+
 def write_up(snakemake: Any) -> None:
     """Write the report, and the list of cells that have failed."""
     from stepbench.reporting import writeup
@@ -147,6 +156,7 @@ def write_up(snakemake: Any) -> None:
         told,
         Path(snakemake.output.markdown),
         Path(snakemake.output.html),
+        Path(snakemake.input.comparison),
         _run_facts(bench),
     )
     failures = [

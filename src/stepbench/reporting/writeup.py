@@ -43,6 +43,7 @@ def write_up(
     experiments: Sequence[Experiment],
     out_md: Path,
     out_html: Path,
+    comparison: Path,
     run_facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the report about this machine.
@@ -52,6 +53,7 @@ def write_up(
         experiments: what to tell about, in this order.
         out_md: where the Markdown goes; links in it are relative to its folder.
         out_html: where the page goes, which needs no other file.
+        comparison: report/comparison.md, which becomes a section.
         run_facts: `cells`, `wall_s`, `inside_s` and `overhead_per_cell_s` of the last run that measured anything.
 
     Raises:
@@ -62,12 +64,14 @@ def write_up(
     folder = bench.schema.parent / "report"
     environment = _environment(folder / "templates")
     context = _context(bench, experiments, results, run_facts)
+    # One level deeper than it stands by itself; both lie in the same folder, so its links hold.
+    compared = re.sub(r"^(?=#)", "#", comparison.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for target, for_page in ((out_md, False), (out_html, True)):
         sections = [
             _section(environment, bench, experiment, results[experiment.name], folder / "captions", target, for_page)
             for experiment in experiments
         ]
-        text = environment.get_template("writeup.md.j2").render(**context, sections=sections)
+        text = environment.get_template("writeup.md.j2").render(**context, sections=sections, comparison=compared)
         text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
         if for_page:
             body, contents = page.render(text, target.parent)
