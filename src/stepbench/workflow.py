@@ -156,8 +156,8 @@ def write_up(snakemake: Any) -> None:
         told,
         Path(snakemake.output.markdown),
         Path(snakemake.output.html),
-        Path(snakemake.input.comparison),
         _run_facts(bench),
+        Path(snakemake.input.comparison).read_text(encoding="utf-8"),
     )
     failures = [
         f"{bench.path(name, cell)}: {reason}\n"

@@ -43,8 +43,8 @@ def write_up(
     experiments: Sequence[Experiment],
     out_md: Path,
     out_html: Path,
-    comparison: Path,
     run_facts: Mapping[str, Any] | None = None,
+    comparison: str = "",
 ) -> None:
     """Write the report about this machine.
 
@@ -53,8 +53,8 @@ def write_up(
         experiments: what to tell about, in this order.
         out_md: where the Markdown goes; links in it are relative to its folder.
         out_html: where the page goes, which needs no other file.
-        comparison: report/comparison.md, which becomes a section.
         run_facts: `cells`, `wall_s`, `inside_s` and `overhead_per_cell_s` of the last run that measured anything.
+        comparison: the text of report/comparison.md, which becomes a section; its links hold in its own folder.
 
     Raises:
         FileNotFoundError: a table or a figure has not been written, or a figure has no caption.
@@ -64,8 +64,7 @@ def write_up(
     folder = bench.schema.parent / "report"
     environment = _environment(folder / "templates")
     context = _context(bench, experiments, results, run_facts)
-    # One level deeper than it stands by itself; both lie in the same folder, so its links hold.
-    compared = re.sub(r"^(?=#)", "#", comparison.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    compared = re.sub(r"^(?=#)", "#", comparison, flags=re.MULTILINE)  # one level deeper than by itself
     for target, for_page in ((out_md, False), (out_html, True)):
         sections = [
             _section(environment, bench, experiment, results[experiment.name], folder / "captions", target, for_page)
