@@ -35,4 +35,8 @@ rule all:
 
 
 onstart:
-    start_run(BENCH)
+    start_run(BENCH, workflow)
+
+
+onerror:
+    leave_if_ended()

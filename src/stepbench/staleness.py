@@ -28,6 +28,8 @@ RENDERED_BY = {
     "writeup": ("find", "stepbench.reporting.writeup"),
 }
 
+_MARKERS = (STATE_FOLDER, "stale")
+
 
 def needs(bench: Bench, name: str) -> InputFunction:
     """Return the input function of an experiment's measuring rule.
@@ -74,6 +76,11 @@ def rendered(bench: Bench, kind: str, name: str | None = None) -> InputFunction:
     return function
 
 
+def are_marked(inputs: Iterable[str]) -> bool:
+    """Return whether there is a marker among the answers of an input function."""
+    return any(Path(path).parts[:2] == _MARKERS for path in inputs)
+
+
 def mark_rendered(bench: Bench, kind: str, name: str | None = None) -> None:
     """Note that a rendering rule has run with today's code and grid."""
     text = json.dumps(_shown(bench, kind, name), indent=1)
@@ -102,7 +109,7 @@ def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
 
 def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:
     # In a folder of its own: Snakemake lists a folder once, and would not see a second marker that appears in it later.
-    marker = Path(STATE_FOLDER, "stale", *path.parts[1:], "reasons.txt")
+    marker = Path(*_MARKERS, *path.parts[1:], "reasons.txt")
     full = bench.root / marker
     full.parent.mkdir(parents=True, exist_ok=True)
     full.write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
