@@ -64,6 +64,7 @@ def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()
         ConfigError: one line for each mistake, with the key's path, file and line where known, and what is valid.
     """
     errors: list[str] = []
+    refused: list[list[str]] = []
     lines: dict[tuple[str, ...], str] = {}
     for file in files:
         _, mistakes, places = _parse(file)
@@ -72,9 +73,13 @@ def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()
     for mistake in sorted(
         _validator(schema).iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path]
     ):
-        errors.extend(f"{_place(lines, path)}{sentence}" for path, sentence in _sentences(mistake))
-    if not errors:
-        errors = [f"{_place(lines, path)}{sentence}" for path, sentence in _meaning(config)]
+        for path, sentence in _sentences(mistake):
+            errors.append(f"{_place(lines, path)}{sentence}")
+            # Of what is missing, or of a name, the schema says nothing about what is there.
+            refused += [path] if mistake.validator != "required" and "propertyNames" not in mistake.schema_path else []
+    for path, sentence in _meaning(config):
+        if not any(path[: len(known)] == known for known in refused):
+            errors.append(f"{_place(lines, path)}{sentence}")
     if errors:
         raise ConfigError("\n".join(errors))
 
@@ -102,19 +107,20 @@ def _validator(schema: Path) -> Any:
 
 
 def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
-    """Yield the path and the sentence of each mistake that the schema cannot see."""
-    for name, size in config["sizes"].items():
+    """Yield the path and the sentence of each mistake that the schema cannot see in what is there."""
+    sizes, asked = (value if isinstance(value := config.get(key), Mapping) else {} for key in ("sizes", "experiments"))
+    for name, size in sizes.items():
         try:
             ModelSize.from_config(name, size)
         except ValueError as error:
             for line in str(error).splitlines():
                 yield line.split("`")[1].split("."), line
-    for name, scales in config["experiments"].items():
+    for name, scales in asked.items():
         if name not in experiments.names():
             valid = experiments.names()
             yield ["experiments", name], f"`experiments.{name}` is not an experiment{_hint(name, valid)}"
             continue
-        for scale, products in scales.items():
+        for scale, products in scales.items() if isinstance(scales, Mapping) else ():
             where = f"experiments.{name}.{scale}"
             try:
                 cells = grids.expand(experiments.load(name).cell, products, where=where)
@@ -122,8 +128,25 @@ def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
                 for line in str(error).splitlines():
                     yield line.split("`")[1].replace("[", ".").replace("]", "").split("."), line
                 continue
-            for size in sorted({cell.size for cell in cells if hasattr(cell, "size")} - config["sizes"].keys()):
-                yield ["experiments", name, scale], f"`{where}` names the size {size!r}{_hint(size, config['sizes'])}"
+            named = {cell.size for cell in cells if hasattr(cell, "size")}
+            for size in sorted(named - sizes.keys()) if sizes else ():
+                yield ["experiments", name, scale], f"`{where}` names the size {size!r}{_hint(size, sizes)}"
+            for index, product in enumerate(products):
+                most = _threads(config) if scale == "cpu" and product.get("source") != ["predicted"] else None
+                for ranks in product.get("ranks", ()):
+                    if ranks < 1 or (most is not None and ranks > most):
+                        valid = (
+                            "from 1" if most is None else f"from 1 to `protocol.threads` ({most}), a thread for each"
+                        )
+                        place = ["experiments", name, scale, str(index), "ranks"]
+                        yield place, f"`{where}[{index}].ranks` must be {valid}, got {ranks}"
+
+
+def _threads(config: Mapping[str, Any]) -> int | None:
+    """Return how many threads the configuration itself names; `auto` is for the machine to say, when it measures."""
+    protocol = config.get("protocol")
+    threads = protocol.get("threads") if isinstance(protocol, Mapping) else None
+    return threads if type(threads) is int else None
 
 
 def _sentences(mistake: jsonschema.ValidationError) -> Iterable[tuple[list[str], str]]:
