@@ -135,11 +135,9 @@ def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
                 most = _threads(config) if scale == "cpu" and product.get("source") != ["predicted"] else None
                 for ranks in product.get("ranks", ()):
                     if ranks < 1 or (most is not None and ranks > most):
-                        valid = (
-                            "from 1" if most is None else f"from 1 to `protocol.threads` ({most}), a thread for each"
-                        )
+                        most_told = "" if most is None else f" to `protocol.threads` ({most}), a thread for each"
                         place = ["experiments", name, scale, str(index), "ranks"]
-                        yield place, f"`{where}[{index}].ranks` must be {valid}, got {ranks}"
+                        yield place, f"`{where}[{index}].ranks` must be from 1{most_told}, got {ranks}"
 
 
 def _threads(config: Mapping[str, Any]) -> int | None:

@@ -41,7 +41,8 @@ def told(bench, change):
     synthetic.write(bench, "end_to_end", cell, **fields)
     found = results(bench, "end_to_end")
     experiment = experiments.load("end_to_end")
-    return "\n".join(map(tables.markdown, experiment.tabulate(found))), " ".join(experiment.find(found))
+    text = "\n".join(map(tables.markdown, experiment.tabulate(found)))
+    return text.replace("\\", ""), " ".join(experiment.find(found))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def told(bench, change):
 )
 def test_fault_24_a_number_that_cannot_be_trusted_is_marked(bench, change, mark, sentence):
     table, sentences = told(bench, change)
-    assert mark.replace("(", "\\(") in table or mark in table
+    assert mark in table
     assert sentence in sentences
 
 

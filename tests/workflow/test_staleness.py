@@ -62,7 +62,8 @@ def test_fault_16_code_that_changes_has_the_cells_measured_that_reach_it(measure
     assert measured.record(TOYS[0])["samples"] == {"step_s": [0.5, 1.0]}
     assert stale(measured) == {}
     measured.edit(KERNEL, "FACTOR = 2", "FACTOR = 1")  # what was measured with 2 does not hold for 1
-    assert list(stale(measured)) == list(TOYS)
+    with measured.measuring(*TOYS):
+        assert measured.measure().code == 0
 
 
 def test_a_dry_run_says_what_is_stale_and_measures_nothing(measured: Copy) -> None:
@@ -267,10 +268,15 @@ def test_another_number_of_threads_is_another_measurement(measured: Copy) -> Non
 
 
 def test_fault_20_cores_and_the_users_own_threads_change_nothing(measured: Copy) -> None:
-    with measured.measuring():
-        done = measured.snakemake("--cores", "2", *measured.states(), OMP_NUM_THREADS="7")
+    """What was measured with one core stands; one more cell is measured as the others were."""
+    another = "results/here/toy/behaviour~fine,size~nano,replicate~1.json"
+    with measured.measuring("toy/fine,nano,1"):
+        done = measured.snakemake("--cores", "2", *measured.states(), another, OMP_NUM_THREADS="7")
     assert done.code == 0
-    assert "Nothing to be done" in done.err
+    with_one, with_two = (measured.record(f"toy/fine,nano,{replicate}") for replicate in (0, 1))
+    assert with_one["protocol"] == with_two["protocol"]
+    assert with_one["protocol"]["threads"] == with_one["protocol"]["effective_threads"] == 1
+    assert with_one["fingerprint"] == with_two["fingerprint"]
 
 
 def test_another_machine_measures_its_own_cells_in_its_own_folder(measured: Copy) -> None:
