@@ -82,10 +82,11 @@ def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Cal
             if staleness.are_marked(found):
                 triggers = {trigger.name.lower() for trigger in workflow.rerun_triggers}
                 if "mtime" not in triggers:
-                    told = ", ".join(sorted(triggers))
-                    _end(f"`--rerun-triggers` must have mtime among them where something is stale, got {told}", 2)
+                    sentence = "`--rerun-triggers` must have mtime among them where something is stale, got "
+                    _end(sentence + ", ".join(sorted(triggers)), USAGE_EXIT_CODE)
                 if workflow.touch:
-                    _end("`--touch` must not be given where something is stale, for nothing would be made again", 2)
+                    sentence = "`--touch` must not be given where something is stale, for nothing would be made again"
+                    _end(sentence, USAGE_EXIT_CODE)
             return found
 
         return checked
