@@ -8,6 +8,7 @@ the marker. Tables, figures and the writeup are held up to date the same way.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import time
@@ -112,8 +113,10 @@ def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:
     marker = Path(*_MARKERS, *path.parts[1:], "reasons.txt")
     full = bench.root / marker
     full.parent.mkdir(parents=True, exist_ok=True)
-    full.write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
     target, now = bench.root / path, time.time()
+    # The time makes it another text: Snakemake takes a newer input for the old one where it says what it said before.
+    said = [*reasons, f"found at {datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat()}"]
+    full.write_text("".join(f"{line}\n" for line in said), encoding="utf-8")
     if target.exists() and target.stat().st_mtime >= now:
         # From the future (another clock, `touch -d`). Its marker must be newer, and cannot come from there too:
         # Snakemake removes a new record that is older than what it was made from.
