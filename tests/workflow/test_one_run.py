@@ -24,8 +24,9 @@ def test_fault_10_a_second_run_ends_and_names_the_first(measured: Copy) -> None:
     holder = f"this folder must be free to run in, but process {run.pid} (since "
     assert [done.code for done in ended] == [1, 1, 1]
     assert [[line[: len(holder)] for line in done.said] for done in ended] == [[holder]] * 3
+    # Snakemake itself was seen to take 1.4 s of these; its time grows with whoever shares the machine.
+    assert max(done.processor_s for done in ended[:2]) < 2 * BUSY_S
     assert ended[2].processor_s < BUSY_S
-    print([done.processor_s for done in ended], [done.seconds for done in ended])
     assert psutil.pid_exists(cell)
     measured.open_gate()
     assert run.wait(timeout=120) == 0
