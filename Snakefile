@@ -37,4 +37,8 @@ rule all:
 
 
 onstart:
-    start_run(BENCH)
+    start_run(BENCH, workflow)
+
+
+onerror:
+    leave_if_ended()

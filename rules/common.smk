@@ -1,15 +1,16 @@
 from functools import partial
 
 from stepbench import staleness
-from stepbench.workflow import open_bench, start_run, wildcards_of
+from stepbench.interruption import leave_if_ended
+from stepbench.workflow import heeded, open_bench, start_run, wildcards_of
 
 BENCH = open_bench(workflow, config)
 MACHINE = BENCH.machine
 SHARDS_DIR = BENCH.shards_dir
 
 # The records of an experiment's configured cells, and the input functions that name what makes a record, or what is rendered from records, stale.
-needs = partial(staleness.needs, BENCH)
-rendered = partial(staleness.rendered, BENCH)
+needs = heeded(workflow, partial(staleness.needs, BENCH))
+rendered = heeded(workflow, partial(staleness.rendered, BENCH))
 priority_of_round = staleness.priority
 records = BENCH.paths
 compared_records = staleness.compared_records(BENCH)

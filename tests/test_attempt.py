@@ -99,7 +99,7 @@ def test_what_measure_returns_is_the_outcome(attempt: Callable[..., dict[str, An
         (ZeroDivisionError(), "error", "ZeroDivisionError: no message"),
     ],
 )
-def test_what_measure_raises_is_the_reason(
+def test_fault_25_what_measure_raises_is_the_reason(
     attempt: Callable[..., dict[str, Any]], error: Exception, status: str, reason: str
 ) -> None:
     outcome = attempt(raising(error))
@@ -107,6 +107,25 @@ def test_what_measure_raises_is_the_reason(
     assert outcome["reason"].startswith(reason)
     assert "\n" not in outcome["reason"]
     assert ("traceback" in outcome) == (not isinstance(error, UnsupportedError | PredictedOutOfMemoryError))
+
+
+@pytest.mark.parametrize(
+    "samples", [{"step_s": [0.0, 0.0]}, {"forward_s": [[0.0], [0]], "loss_nats": [9.0], "x_s": []}]
+)
+def test_fault_24_a_clock_that_stands_still_is_an_error(
+    attempt: Callable[..., dict[str, Any]], samples: dict[str, Any]
+) -> None:
+    outcome = attempt(lambda *_: Measurement(samples=samples))
+    assert outcome["status"] == "error"
+    assert (
+        outcome["reason"]
+        == "ArithmeticError: the clock must move while a cell is measured, got 0 s in each of 2 samples"
+    )
+
+
+def test_to_wait_may_take_no_time(attempt: Callable[..., dict[str, Any]]) -> None:
+    assert attempt(lambda *_: Measurement(samples={"step_s": [0.1], "wait_s": [0.0]}))["status"] == "ok"
+    assert attempt(lambda *_: Measurement(samples={"loss_nats": [0.0]}))["status"] == "ok"
 
 
 def test_an_experiment_knows_its_deadline(attempt: Callable[..., dict[str, Any]]) -> None:
@@ -180,7 +199,7 @@ def test_an_order_to_a_dead_process_is_no_error_here(started: attempts.Attempt) 
     assert lifeline.wait(started.process, deadline_s=10, watched=()) == "ended"
 
 
-def test_whoever_starts_it_has_no_say_in_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_20_whoever_starts_it_has_no_say_in_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("STEPBENCH_KEPT", "1")
     found = attempts._environment()

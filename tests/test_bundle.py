@@ -2,11 +2,14 @@ import dataclasses
 import gzip
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.test_bench import CELL, PATH, ROOT, SETTINGS, write
 
 from stepbench import bundle, config, records
@@ -146,7 +149,7 @@ def in_record(**fields: Any) -> Callable[[dict[str, Any]], object]:
         (lambda content: content["records"].update({NAME: [1, 2]}), "a record must be a JSON object, got list"),
     ],
 )
-def test_what_cannot_be_believed_changes_nothing(
+def test_fault_23_what_cannot_be_believed_changes_nothing(
     packed: Path, elsewhere: Bench, change: Callable[[dict[str, Any]], object], told: str
 ) -> None:
     with pytest.raises(bundle.BundleError) as refusal:
@@ -199,7 +202,7 @@ class Malicious:
         "a pickle",
     ],
 )
-def test_a_file_that_is_no_bundle_is_refused(
+def test_fault_23_a_file_that_is_no_bundle_is_refused(
     tmp_path: Path, elsewhere: Bench, data: bytes, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -211,7 +214,7 @@ def test_a_file_that_is_no_bundle_is_refused(
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
+def test_fault_23_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
     packed: Path, elsewhere: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle, "MAX_BYTES", 1000)
@@ -224,7 +227,28 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
         bundle.merge(elsewhere, bomb)
 
 
-def test_a_folder_that_leads_elsewhere_is_not_written_to(bench: Bench, packed: Path, elsewhere: Bench) -> None:
+@pytest.mark.parametrize("filler", [b" ", b"[", b"[],"], ids=["blanks", "deep", "wide"])
+def test_fault_23_time_and_memory_are_bounded(tmp_path: Path, filler: bytes) -> None:
+    """A bundle that unpacks to twice what any may, in a process that has a GiB to do it with."""
+    bomb = tmp_path / "bench_x.json.gz"
+    with gzip.open(bomb, "wb", compresslevel=1) as stream:
+        stream.write(b"[")
+        for _ in range(2 * bundle.MAX_BYTES // 2**24):
+            stream.write(filler * (2**24 // len(filler)))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / config.SCHEMA).write_text((ROOT / config.SCHEMA).read_text())
+    command = f"ulimit -v {2**20}; exec {sys.executable} -m stepbench merge {bomb.name}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == f"stepbench: {bomb.name}: a bundle must unpack to at most {bundle.MAX_BYTES} bytes, and this one has more\n"
+    )
+
+
+def test_fault_23_a_folder_that_leads_elsewhere_is_not_written_to(bench: Bench, packed: Path, elsewhere: Bench) -> None:
     outside = elsewhere.root.parent / "outside"
     outside.mkdir()
     (elsewhere.root / "results").mkdir(parents=True)

@@ -268,7 +268,7 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_line_with_its_place(file: Path, name: str) -> None:
+def test_fault_21_a_mistake_is_one_line_with_its_place(file: Path, name: str) -> None:
     old, new, sentence, above = (*MISTAKES[name], 0)[:4]
     assert TEXT.count(old) == 1
     text = TEXT.replace(old, new)
@@ -296,7 +296,7 @@ def test_a_missing_key_is_named(file: Path, key: str) -> None:
         ({"width": 3}, "`sizes.nano` must hold only the fields d_model, d_ff, layers, heads, got 'width'"),
     ],
 )
-def test_a_size_that_cannot_be_built_is_named(file: Path, size: dict[str, Any], message: str) -> None:
+def test_fault_21_a_size_that_cannot_be_built_is_named(file: Path, size: dict[str, Any], message: str) -> None:
     content = yaml.safe_load(TEXT)
     content["sizes"]["nano"].update(size)
     assert [line.partition(": ")[2] for line in mistakes(file, yaml.safe_dump(content))] == [message]
@@ -305,14 +305,14 @@ def test_a_size_that_cannot_be_built_is_named(file: Path, size: dict[str, Any], 
 @pytest.mark.parametrize(
     "name", ["x; touch PWNED", "$(touch PWNED)", "../..", "a\nb", "nano\n", "{machine}", "x" * 300, "\u202eonan"]
 )
-def test_a_size_must_have_a_name_that_can_stand_in_a_path(file: Path, name: str) -> None:
+def test_fault_22_a_size_must_have_a_name_that_can_stand_in_a_path(file: Path, name: str) -> None:
     content = yaml.safe_load(TEXT)
     content["sizes"][name] = content["sizes"]["nano"]
     (message,) = mistakes(file, yaml.safe_dump(content))
     assert "must be a name of at most 40 letters, digits, '.', '_' and '-', got " in message
 
 
-def test_all_mistakes_are_told_at_once_with_their_places(file: Path) -> None:
+def test_fault_21_all_mistakes_are_told_at_once_with_their_places(file: Path) -> None:
     text = TEXT
     for name in ("octal", "no", "zero", "unknown key", "zero steps", "threads"):
         text = text.replace(*MISTAKES[name][:2])
@@ -322,7 +322,7 @@ def test_all_mistakes_are_told_at_once_with_their_places(file: Path) -> None:
     assert [line.partition(": ")[0] for line in found] == [str(line_of(text, part)) for part in parts]
 
 
-def test_mistakes_that_the_schema_cannot_see_are_told_at_once(file: Path) -> None:
+def test_fault_21_mistakes_that_the_schema_cannot_see_are_told_at_once(file: Path) -> None:
     text = TEXT
     names = ("heads that do not divide", "a size that is not there", "empty list", "a value that is none")
     for old, new, *_ in (MISTAKES[name] for name in names):
@@ -337,6 +337,70 @@ def test_mistakes_that_the_schema_cannot_see_are_told_at_once(file: Path) -> Non
         "experiments.numerics.cpu[0].case",
     ]
     assert all(line.partition(": ")[0].isdigit() for line in found), found
+
+
+def test_fault_21_what_the_schema_sees_and_what_it_cannot_are_told_at_once(file: Path) -> None:
+    """Every kind of mistake in one file; each is told with its line, and none hides another."""
+    text = TEXT
+    names = (
+        "octal",
+        "no",
+        "exponent without a point",
+        "null",
+        "zero steps",
+        "threads",
+        "same key twice, inside",
+        "unknown key, inside",
+        "heads that do not divide",
+        "a size that is not there",
+        "empty list",
+        "an axis that is not there",
+    )
+    for old, new, *_ in (MISTAKES[name] for name in names if not name.startswith(("same", "heads", "unknown"))):
+        text = text.replace(old, new)
+    text = text.replace("cpu: {warmup_steps: 3,", "cpu: {warmup_stpes: 3, warmup_steps: 3,")
+    text = text.replace("2.7B: {d_model: 2560,", "2.7B: {d_model: 2560, d_model: 2561,")
+    text += "  collectives:\n    cpu:\n      - {operation: [copy], ranks: [0]}\n"
+    found = mistakes(file, text)
+    assert all(line.partition(": ")[0].isdigit() for line in found), found
+    for sentence in (
+        "a whole number must be written in plain decimal digits, got 010",
+        "a truth value must be written true or false, got no",
+        "a number with an exponent must be written like 1.0e-3, got 1e-3",
+        "the key `d_model` must stand once, and it stands twice",
+        "`protocol.cpu.warmup_stpes` is not a key of the configuration (did you mean warmup_steps?)",
+        "`protocol.cpu.measured_steps` must be a whole number from 1, got 0",
+        "`protocol.threads` must be auto or a whole number",
+        "`vocabulary` must be a whole number from 2 to 4294967295, got None",
+        "`sizes.2.7B.heads` must divide d_model (2561), got 32",
+        "`experiments.warmup.cpu[0].warmups` is not an axis (did you mean warmup?)",
+        "`experiments.numerics.cpu[0].case` must be a list of at least one value, got []",
+        "`experiments.collectives.cpu[0].operation` must hold values that are one of",
+    ):
+        assert sum(sentence in line for line in found) == 1, (sentence, found)
+
+
+@pytest.mark.parametrize(
+    ("threads", "ranks", "valid"),
+    [
+        ("2", "[2, 64]", "from 1 to `protocol.threads` (2), a thread for each, got 64"),
+        ("auto", "[0, 2]", "from 1, got 0"),
+    ],
+)
+def test_fault_21_more_ranks_than_threads_are_named(file: Path, threads: str, ranks: str, valid: str) -> None:
+    text = TEXT.replace("threads: auto", f"threads: {threads}")
+    text += f"  data_parallel:\n    cpu:\n      - {{size: [nano], strategy: [naive], context: [16], ranks: {ranks}}}\n"
+    (found,) = mistakes(file, text)
+    assert found == f"{len(text.splitlines())}: `experiments.data_parallel.cpu[0].ranks` must be {valid}"
+
+
+def test_ranks_that_are_only_predicted_need_no_threads(file: Path) -> None:
+    text = TEXT.replace("threads: auto", "threads: 2")
+    text += (
+        "  fsdp:\n    cpu:\n      - {source: [predicted], size: [nano], variant: [fsdp], context: [16], ranks: [64]}\n"
+    )
+    file.write_text(text)
+    config.check(yaml.safe_load(text), schema=SCHEMA, files=[file])
 
 
 def test_a_setting_from_the_command_line_has_no_line(file: Path) -> None:

@@ -41,19 +41,36 @@ def test_a_missing_record_needs_its_tokens(bench: Bench) -> None:
     assert staleness.needs(reading, "numerics")({"case": "accumulation"}) == []
 
 
+def reasons(marker: Path) -> list[str]:
+    """Return what a marker says, without the time at which it was found."""
+    *found, at = marker.read_text().splitlines()
+    assert at.startswith("found at ")
+    return found
+
+
 def test_a_stale_record_needs_a_marker_that_is_newer_and_says_why(bench: Bench) -> None:
     write(bench)
     today = other(bench, vocabulary=400)
     assert staleness.needs(today, "warmup")(WILDCARDS) == [MARKER]
     marker = bench.root / MARKER
-    assert marker.read_text() == "definition: vocabulary was 300, is 400\n"
+    assert reasons(marker) == ["definition: vocabulary was 300, is 400"]
     assert marker.stat().st_mtime >= (bench.root / PATH).stat().st_mtime
 
 
 def test_a_failed_record_needs_a_marker(bench: Bench) -> None:
     write(bench, status="timeout", reason="too long")
     assert staleness.needs(bench, "warmup")(WILDCARDS) == [MARKER]
-    assert (bench.root / MARKER).read_text() == "timeout: too long\n"
+    assert reasons(bench.root / MARKER) == ["timeout: too long"]
+
+
+def test_a_marker_never_says_what_it_said_before(bench: Bench) -> None:
+    """Snakemake takes a newer input for the old one where its content is the same."""
+    write(bench, status="timeout", reason="too long")
+    texts = set()
+    for _ in range(3):
+        staleness.needs(bench, "warmup")(WILDCARDS)
+        texts.add((bench.root / MARKER).read_text())
+    assert len(texts) == 3
 
 
 def test_a_record_from_the_future_gets_a_marker_of_today_that_is_newer(bench: Bench) -> None:
@@ -104,7 +121,7 @@ def test_what_is_rendered_by_todays_code_and_grid_needs_nothing(bench: Bench, ki
     needs = staleness.rendered(bench, kind, name)
     have_records(bench)
     (marker,) = needs(None)
-    assert (bench.root / marker).read_text() == "the record has no fingerprint\n"
+    assert reasons(bench.root / marker) == ["the record has no fingerprint"]
     staleness.mark_rendered(bench, kind, name)
     assert needs(None) == []
     assert staleness.rendered(other(bench, limits={"time_s": 1, "host_memory_gib": 1}), kind, name)(None) == []

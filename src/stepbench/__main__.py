@@ -24,8 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stepbench import bundle, cells, planning, run
-from stepbench.bench import Bench
+from stepbench import bundle, cells, interruption, planning, run, storage
+from stepbench.bench import RUN_LOCK, Bench
 from stepbench.config import ConfigError
 from stepbench.experiments import experiment as experiments
 from stepbench.lock import BusyError
@@ -38,7 +38,10 @@ _console = Console(highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 if something failed, 2 if the command cannot be understood."""
+    """Run one command and return its exit code.
+
+    0, 1 if something failed, 2 if the command cannot be understood, 130 after Ctrl-C and 143 after SIGTERM.
+    """
     parser = argparse.ArgumentParser(prog="python -m stepbench", description=__doc__, formatter_class=_Formatter)
     parser.add_argument("--root", type=Path, default=Path(), help="the folder that holds config.yaml (default: here)")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -102,10 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except (ConfigError, BusyError, ValueError) as error:
+    except (ConfigError, BusyError, ValueError, storage.StorageError) as error:
         for line in str(error).splitlines():
             print(f"stepbench: {line}", file=sys.stderr)
-        return FAILED_EXIT_CODE if isinstance(error, BusyError) else USAGE_EXIT_CODE
+        return FAILED_EXIT_CODE if isinstance(error, BusyError | storage.StorageError) else USAGE_EXIT_CODE
+    except OSError as error:
+        if (sentence := storage.told(error)) is None:
+            raise
+        print(f"stepbench: {sentence}", file=sys.stderr)
+        return FAILED_EXIT_CODE
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -117,7 +125,9 @@ def _measure(options: argparse.Namespace) -> int:
     experiment = experiments.load(options.experiment)
     cell = complete(experiment.cell, options.cell)
     bench.check_cell(cell)
+    storage.check_writable(bench.root / path for path in (RUN_LOCK, bench.path(experiment.name, cell)))
     bench.hold()
+    interruption.end_run_on_signals()
     bench.check_data()
     if bench.reads_tokens(experiment.name) and not (bench.root / bench.token_path).exists():
         bench.prepare_tokens()

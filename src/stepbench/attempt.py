@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -126,12 +127,13 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         measured = experiment.measure(cell, setting)
+        _check_time_passed(measured.samples)
         outcome: dict[str, Any] = {
             "status": "ok",
             "samples": measured.samples,
             "scalars": measured.scalars,
             "details": measured.details,
-            "protocol": measured.protocol,
+            "protocol": {"effective_threads": torch.get_num_threads(), **measured.protocol},
         }
     except UnsupportedError as error:
         outcome = {"status": "unsupported", "reason": str(error)}
@@ -146,6 +148,20 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
         outcome = {"status": status, "reason": reason, "traceback": traceback.format_exc()}
     resource.setrlimit(resource.RLIMIT_AS, limit)
     return {**outcome, "duration_s": time.perf_counter() - start}
+
+
+def _check_time_passed(samples: Mapping[str, Any]) -> None:
+    """Refuse samples of which not one says that any time passed. Waiting may take none; all there is cannot.
+
+    Raises:
+        ArithmeticError: the clock stands still.
+    """
+    timed = [values for name, values in samples.items() if name.endswith("_s")]
+    seconds = [value for values in timed for rank in values for value in (rank if isinstance(rank, list) else [rank])]
+    if seconds and not any(seconds):
+        raise ArithmeticError(
+            f"the clock must move while a cell is measured, got 0 s in each of {len(seconds)} samples"
+        )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,8 @@ from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
 
 VERSION = 1
-MAX_PACKED_BYTES, MAX_BYTES = 256 * 2**20, 2**30
+# Five thousand cells with details unpack to a tenth of this. Python's objects take some twenty times the text at worst.
+MAX_PACKED_BYTES, MAX_BYTES = 64 * 2**20, 256 * 2**20
 MAX_SHOWN = 200
 MACHINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")  # as in config.schema.yaml
 NOT_MACHINES = ("data",)  # results/data holds tokens

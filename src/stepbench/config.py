@@ -66,6 +66,7 @@ def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()
         ConfigError: one line for each mistake, with the key's path, file and line where known, and what is valid.
     """
     errors: list[str] = []
+    refused: list[list[str]] = []
     lines: dict[tuple[str, ...], str] = {}
     for file in files:
         _, mistakes, places = _parse(file)
@@ -74,9 +75,13 @@ def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()
     for mistake in sorted(
         _validator(schema).iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path]
     ):
-        errors.extend(f"{_place(lines, path)}{sentence}" for path, sentence in _sentences(mistake))
-    if not errors:
-        errors = [f"{_place(lines, path)}{sentence}" for path, sentence in _meaning(config)]
+        for path, sentence in _sentences(mistake):
+            errors.append(f"{_place(lines, path)}{sentence}")
+            # Of what is missing, or of a name, the schema says nothing about what is there.
+            refused += [path] if mistake.validator != "required" and "propertyNames" not in mistake.schema_path else []
+    for path, sentence in _meaning(config):
+        if not any(path[: len(known)] == known for known in refused):
+            errors.append(f"{_place(lines, path)}{sentence}")
     if errors:
         raise ConfigError("\n".join(errors))
 
@@ -104,22 +109,23 @@ def _validator(schema: Path) -> Any:
 
 
 def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
-    """Yield the path and the sentence of each mistake that the schema cannot see."""
+    """Yield the path and the sentence of each mistake that the schema cannot see in what is there."""
+    asked = _section(config, "experiments")
     named: list[tuple[type[ModelSize | Preset], str, Any]] = []
-    named += [(ModelSize, name, section) for name, section in config["sizes"].items()]
-    named += [(Preset, name, section) for name, section in config.get("presets", {}).items()]
+    named += [(ModelSize, name, section) for name, section in _section(config, "sizes").items()]
+    named += [(Preset, name, section) for name, section in _section(config, "presets").items()]
     for kind, name, section in named:
         try:
             kind.from_config(name, section)
         except ValueError as error:
             for line in str(error).splitlines():
                 yield line.split("`")[1].split("."), line
-    for name, scales in config["experiments"].items():
+    for name, scales in asked.items():
         if name not in experiments.names():
             valid = experiments.names()
             yield ["experiments", name], f"`experiments.{name}` is not an experiment{_hint(name, valid)}"
             continue
-        for scale, products in scales.items():
+        for scale, products in scales.items() if isinstance(scales, Mapping) else ():
             where = f"experiments.{name}.{scale}"
             try:
                 cells = grids.expand(experiments.load(name).cell, products, where=where)
@@ -128,9 +134,29 @@ def _meaning(config: Mapping[str, Any]) -> Iterable[tuple[list[str], str]]:
                     yield line.split("`")[1].replace("[", ".").replace("]", "").split("."), line
                 continue
             for axis, key in NAMED.items():
-                valid = config.get(key, {})
-                for each in sorted({getattr(cell, axis) for cell in cells if hasattr(cell, axis)} - valid.keys()):
-                    yield ["experiments", name, scale], f"`{where}` names the {axis} {each!r}{_hint(each, valid)}"
+                there = _section(config, key)
+                absent = {getattr(cell, axis) for cell in cells if hasattr(cell, axis)} - there.keys()
+                for each in sorted(absent) if there or key == "presets" else ():
+                    yield ["experiments", name, scale], f"`{where}` names the {axis} {each!r}{_hint(each, there)}"
+            for index, product in enumerate(products):
+                most = _threads(config) if scale == "cpu" and product.get("source") != ["predicted"] else None
+                for ranks in product.get("ranks", ()):
+                    if ranks < 1 or (most is not None and ranks > most):
+                        most_told = "" if most is None else f" to `protocol.threads` ({most}), a thread for each"
+                        place = ["experiments", name, scale, str(index), "ranks"]
+                        yield place, f"`{where}[{index}].ranks` must be from 1{most_told}, got {ranks}"
+
+
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a mapping of the configuration, an empty one where it is none: the schema says so then."""
+    found = config.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _threads(config: Mapping[str, Any]) -> int | None:
+    """Return how many threads the configuration itself names; `auto` is for the machine to say, when it measures."""
+    threads = _section(config, "protocol").get("threads")
+    return threads if type(threads) is int else None
 
 
 def _sentences(mistake: jsonschema.ValidationError) -> Iterable[tuple[list[str], str]]:

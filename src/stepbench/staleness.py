@@ -8,6 +8,7 @@ the marker. Tables, figures and the writeup are held up to date the same way.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import time
@@ -30,6 +31,8 @@ RENDERED_BY: dict[str, tuple[str | None, str]] = {
 }
 # The experiments that machines are compared by.
 COMPARED = ("end_to_end", "attention", "collectives", "encoder_decoder")
+
+_MARKERS = (STATE_FOLDER, "stale")
 
 
 def needs(bench: Bench, name: str) -> InputFunction:
@@ -80,6 +83,11 @@ def rendered(bench: Bench, kind: str, name: str | None = None) -> InputFunction:
     return function
 
 
+def are_marked(inputs: Iterable[str]) -> bool:
+    """Return whether there is a marker among the answers of an input function."""
+    return any(Path(path).parts[:2] == _MARKERS for path in inputs)
+
+
 def mark_rendered(bench: Bench, kind: str, name: str | None = None) -> None:
     """Note that a rendering rule has run with today's code and grid."""
     text = json.dumps(_shown(bench, kind, name), indent=1)
@@ -128,11 +136,13 @@ def _others(bench: Bench) -> dict[str, str]:
 
 def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:
     # In a folder of its own: Snakemake lists a folder once, and would not see a second marker that appears in it later.
-    marker = Path(STATE_FOLDER, "stale", *path.parts[1:], "reasons.txt")
+    marker = Path(*_MARKERS, *path.parts[1:], "reasons.txt")
     full = bench.root / marker
     full.parent.mkdir(parents=True, exist_ok=True)
-    full.write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
     target, now = bench.root / path, time.time()
+    # The time makes it another text: Snakemake takes a newer input for the old one where it says what it said before.
+    said = [*reasons, f"found at {datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat()}"]
+    full.write_text("".join(f"{line}\n" for line in said), encoding="utf-8")
     if target.exists() and target.stat().st_mtime >= now:
         # From the future (another clock, `touch -d`). Its marker must be newer, and cannot come from there too:
         # Snakemake removes a new record that is older than what it was made from.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import gc
 import json
 import re
-import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 
-from stepbench import cells, progress, records, run, staleness
+from stepbench import cells, interruption, progress, records, run, staleness, storage
 from stepbench.attempt import Attempt
-from stepbench.bench import STATE_FOLDER, Bench
+from stepbench.bench import RUN_LOCK, STATE_FOLDER, Bench
 from stepbench.config import SCHEMA, ConfigError
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
@@ -27,11 +28,11 @@ USAGE_EXIT_CODE = 2
 # Snakemake makes hundreds of thousands of objects that stay, and Python looks through them again and again: over 5 000
 # cells that was a sixth of a dry run.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
-TERMINATED_EXIT_CODE = 143
 
 
 def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
     """Return the bench of a Snakefile that is being read, or end with one line for each mistake in what was asked."""
+    interruption.end_run_on_signals()
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     try:
         bench = Bench(
@@ -68,18 +69,50 @@ def wildcards_of(bench: Bench) -> dict[str, str]:
     return fixed | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
-def start_run(bench: Bench) -> None:
-    """Hold the folder, look at the data, and note when the run began; end with one line where that cannot be."""
+def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:
+    """Return `inputs`, which makes input functions, so that a run which would not heed their markers is refused.
+
+    A marker is nothing but a newer file. A run that is told to ignore file times, or to touch what is there, would
+    leave stale numbers in the tables.
+    """
+
+    def made(*about: Any) -> staleness.InputFunction:
+        function = inputs(*about)
+
+        def checked(wildcards: Any) -> list[str]:
+            found = function(wildcards)
+            if staleness.are_marked(found):
+                triggers = {trigger.name.lower() for trigger in workflow.rerun_triggers}
+                if "mtime" not in triggers:
+                    sentence = "`--rerun-triggers` must have mtime among them where something is stale, got "
+                    _end(sentence + ", ".join(sorted(triggers)), USAGE_EXIT_CODE)
+                if workflow.touch:
+                    sentence = "`--touch` must not be given where something is stale, for nothing would be made again"
+                    _end(sentence, USAGE_EXIT_CODE)
+            return found
+
+        return checked
+
+    return made
+
+
+def start_run(bench: Bench, workflow: Any) -> None:
+    """Hold the folder, look at data and disk, and note when the run began; end with one line where that cannot be."""
+    interruption.end_run_on_signals()  # again: Snakemake has put a handler of its own over the one for SIGTERM
+    made = [path for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log)]
     try:
+        storage.check_writable(bench.root / path for path in (RUN_LOCK, *made))
         bench.hold()
         bench.check_data()
-    except (BusyError, ConfigError) as error:
+    except (BusyError, ConfigError, storage.StorageError) as error:
         _end(str(error), 1)
-    records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
+    with _one_line():
+        records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
 
 
 def bench_of(snakemake: Any) -> Bench:
     """Return the bench of a rule's script."""
+    interruption.leave_on_signals()
     gc.disable()  # a script is over in seconds, and what it imports stays: a fifth of its time
     home = Path(snakemake.scriptdir).parent
     files = [home / "config.yaml"]
@@ -88,14 +121,13 @@ def bench_of(snakemake: Any) -> Bench:
 
 def measure(snakemake: Any, attempt: Attempt) -> None:
     """Measure the cell of a measuring rule's job in a process that is started already."""
-    # Without this Python ends at once and the measuring process has to learn of it from the kernel.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
     bench = bench_of(snakemake)
     experiment, cell = bench.locate(snakemake.output[0])
     report = progress.Progress(bench, experiment.name, cell, run=_started(bench))
     report.begin()
-    record = run.measure_cell(bench, experiment.name, cell, attempt=attempt)
-    report.end(record)
+    with _one_line():
+        record = run.measure_cell(bench, experiment.name, cell, attempt=attempt)
+        report.end(record)
 
 
 def prepare_tokens(snakemake: Any) -> None:
@@ -121,8 +153,10 @@ def tabulate(snakemake: Any) -> None:
     bench = bench_of(snakemake)
     folder = Path(snakemake.output[0]).parent
     experiment = experiments.load(folder.name)
-    tables.write(experiment.tabulate(frames.load(bench, experiment)), folder)
-    staleness.mark_rendered(bench, "tables", experiment.name)
+    found = experiment.tabulate(frames.load(bench, experiment))
+    with _one_line():
+        tables.write(found, folder)
+        staleness.mark_rendered(bench, "tables", experiment.name)
 
 
 def plot(snakemake: Any) -> None:
@@ -132,8 +166,10 @@ def plot(snakemake: Any) -> None:
     bench = bench_of(snakemake)
     folder = Path(snakemake.output[0]).parent
     experiment = experiments.load(folder.name)
-    figures.write(experiment.plot(frames.load(bench, experiment)), folder)
-    staleness.mark_rendered(bench, "figures", experiment.name)
+    found = experiment.plot(frames.load(bench, experiment))
+    with _one_line():
+        figures.write(found, folder)
+        staleness.mark_rendered(bench, "figures", experiment.name)
 
 
 def compare(snakemake: Any) -> None:
@@ -141,8 +177,10 @@ def compare(snakemake: Any) -> None:
     from stepbench.reporting import machine_comparison, machines
 
     bench = bench_of(snakemake)
-    records.write_atomically(Path(snakemake.output[0]), machine_comparison.document(machines.load(bench)))
-    staleness.mark_rendered(bench, "comparison")
+    text = machine_comparison.document(machines.load(bench))
+    with _one_line():
+        records.write_atomically(Path(snakemake.output[0]), text)
+        staleness.mark_rendered(bench, "comparison")
 
 
 def write_up(snakemake: Any) -> None:
@@ -151,14 +189,15 @@ def write_up(snakemake: Any) -> None:
 
     bench = bench_of(snakemake)
     told = [experiments.load(name) for name in bench.names]
-    writeup.write_up(
-        bench,
-        told,
-        Path(snakemake.output.markdown),
-        Path(snakemake.output.html),
-        _run_facts(bench),
-        Path(snakemake.input.comparison).read_text(encoding="utf-8"),
-    )
+    with _one_line():
+        writeup.write_up(
+            bench,
+            told,
+            Path(snakemake.output.markdown),
+            Path(snakemake.output.html),
+            _run_facts(bench),
+            Path(snakemake.input.comparison).read_text(encoding="utf-8"),
+        )
     failures = [
         f"{bench.path(name, cell)}: {reason}\n"
         for name in bench.names
@@ -166,8 +205,11 @@ def write_up(snakemake: Any) -> None:
         if (state := bench.state(name, cell)).kind != "fresh"
         for reason in state.reasons or ("there is no record",)
     ]
-    records.write_atomically(Path(snakemake.output.failures), "".join(failures))
-    staleness.mark_rendered(bench, "writeup")
+    if not any(map(bench.grid, bench.names)):
+        failures = [f"config.yaml: `experiments` must have a cell on the scale {bench.scale}, got none\n"]
+    with _one_line():
+        records.write_atomically(Path(snakemake.output.failures), "".join(failures))
+        staleness.mark_rendered(bench, "writeup")
 
 
 def _run_facts(bench: Bench) -> dict[str, Any] | None:
@@ -202,6 +244,17 @@ def _started(bench: Bench) -> str | None:
 def _process_start() -> str:
     start = datetime.datetime.fromtimestamp(psutil.Process().create_time(), datetime.UTC)
     return start.isoformat(timespec="milliseconds")
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """End with one line where the disk refuses what is written inside."""
+    try:
+        yield
+    except OSError as error:
+        if (sentence := storage.told(error)) is None:
+            raise
+        _end(sentence, 1)
 
 
 def _end(message: str, code: int) -> NoReturn:

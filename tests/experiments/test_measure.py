@@ -207,7 +207,7 @@ def test_an_operator_that_the_device_lacks_is_unsupported() -> None:
         attention.measure(dataclasses.replace(OPERATOR, implementation="triton"), SETTING)
 
 
-def test_an_operator_that_computes_something_else_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_24_an_operator_that_computes_something_else_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from stepbench.kernels import api
 
     def zeros(q: Any, k: Any, v: Any, **_: Any) -> Any:

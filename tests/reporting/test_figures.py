@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import os
 
 import pytest
 from matplotlib.colors import to_rgb
@@ -77,6 +78,26 @@ def test_the_description_is_kept_in_the_file(full, tmp_path):
     assert text.startswith("Held constant: ")
     assert "precision fp32" in text
     assert figures.description("<svg/>") == ""
+
+
+def test_fault_03_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Ctrl-C in the moment in which the last of its files is about to be there."""
+    figures.write({"x": figures.nothing("First.")}, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(before) == ["x.png", "x.svg"]
+    replace = os.replace
+
+    def interrupt(source, target):
+        if str(target).endswith(".png"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        figures.write({"x": figures.nothing("Second.")}, tmp_path)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.keys() == before.keys()
+    assert after["x.png"] == before["x.png"]
 
 
 def test_a_description_is_escaped_in_the_file(tmp_path):

@@ -77,7 +77,7 @@ def test_the_formula_in_words_is_the_one_in_costs():
     assert "2·tokens·(layers·(4·d_model² + 3·d_model·d_ff) + vocabulary·d_model)" in steps.FLOP_FORMULA
 
 
-def test_faster_than_the_measured_peak_is_marked_impossible(bench):
+def test_fault_24_faster_than_the_measured_peak_is_marked_impossible(bench):
     found = steps.marks(groups(bench)[0], peaks(5e10))
     assert [mark.kind for mark in found] == ["impossible"]
     assert "impossible (1.71× the measured peak)" in steps.row(groups(bench)[0], peaks(5e10))["marks"]

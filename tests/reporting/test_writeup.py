@@ -170,7 +170,7 @@ def test_it_renders_from_any_state(tmp_path, state):
     assert "No run has measured anything" in text
 
 
-def test_what_others_wrote_does_nothing(tmp_path):
+def test_fault_23_what_others_wrote_does_nothing(tmp_path):
     bench = synthetic.bench(tmp_path, **FEW_GRIDS)
     facts = synthetic.FACTS | {"device_name": NASTY, "cpu": NASTY, "os": NASTY, "torch": NASTY}
     _, second, *_ = bench.grid("end_to_end")

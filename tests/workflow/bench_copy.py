@@ -13,6 +13,7 @@ import re
 import resource
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -114,8 +115,11 @@ KERNEL = '''
 """What a toy does."""
 
 import os
+import signal
 import sys
 import time
+
+import torch
 
 from stepbench.measure.measurement import Measurement, UnsupportedError
 
@@ -135,7 +139,11 @@ def work(behaviour, setting):
     if behaviour == "leaves":
         print("goodbye", flush=True)
         os._exit(3)
-    if behaviour == "gated":  # tells that it has begun, and waits until it may end
+    if behaviour == "cuda":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if behaviour == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if behaviour in ("gated", "deaf"):  # tells that it has begun, and waits until it may end
         with open(os.environ["TOY_BEGUN"], "w") as begun:
             begun.write(f"{os.getpid()}\\n")
         with open(os.environ["TOY_GATE"]) as gate:
@@ -179,9 +187,13 @@ READER = (
 
 STUBS = {
     "torch/__init__.py": """
+        import os
         class OutOfMemoryError(RuntimeError): ...
-        def set_num_threads(count): ...
-        def get_num_threads(): return 1
+        _threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count()))
+        def set_num_threads(count):
+            global _threads
+            _threads = count
+        def get_num_threads(): return _threads
         """,
     "torch/version.py": "__version__ = '2.13.0'\ncuda: str | None = None\n",
     "triton-3.7.1.dist-info/METADATA": "Metadata-Version: 2.1\nName: triton\nVersion: 3.7.1\n",
@@ -336,7 +348,13 @@ class Copy:
             "MPLCONFIGDIR": str(self.scratch / "matplotlib"),
             "TOY_BEGUN": str(self.scratch / "begun"),
             "TOY_GATE": str(self.scratch / "gate"),
+            "TOY_RANKS": str(self.scratch / "ranks"),
         }
+
+    @property
+    def output(self) -> Path:
+        """The file into which everything that was started writes."""
+        return self.root.parent / f"{self.root.name}.out"
 
     def run(self, *words: str, **environment: str) -> Done:
         """Run a command in the copy and return what came out; it is no error if it fails."""
@@ -370,17 +388,19 @@ class Copy:
         """Run Snakemake for the records of all configured cells."""
         return self.snakemake(*self.states(), *words, **environment)
 
-    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, program: str | Path = sys.executable, **environment: str) -> subprocess.Popen[str]:
         """Start Python in a session of its own, as a terminal does, and return at once; its output goes to a file."""
-        with (self.scratch.parent / f"{self.root.name}.out").open("a") as output:
+        with self.output.open("a") as output:
             process = subprocess.Popen(
-                [sys.executable, *words],
+                [program, *words],
                 cwd=self.root,
                 env={**self.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 text=True,
             )
         self.running.append(process)
@@ -437,7 +457,7 @@ class Copy:
         descriptor = os.open(self.environment["TOY_BEGUN"], os.O_RDONLY | os.O_NONBLOCK)
         try:
             ready, _, _ = select.select([descriptor], [], [], limit_s)
-            assert ready, (self.scratch.parent / f"{self.root.name}.out").read_text()
+            assert ready, self.output.read_text()
             os.set_blocking(descriptor, True)
             text = b""
             while not text.endswith(b"\n"):

@@ -188,7 +188,7 @@ def test_targets_that_are_no_cells_are_one_sentence_each(measured: Copy) -> None
     assert "Traceback" not in done.err
 
 
-def test_names_are_refused_and_do_nothing(measured: Copy) -> None:
+def test_fault_22_names_are_refused_and_do_nothing(measured: Copy) -> None:
     with measured.measuring():
         done = measured.snakemake(*(f"results/here/plain/label~{name}.json" for name in NAUGHTY))
     assert done.code == 2
@@ -203,7 +203,7 @@ def test_names_are_refused_and_do_nothing(measured: Copy) -> None:
 
 
 @pytest.mark.parametrize("name", ["$(touch PWNED).txt", "a'; touch PWNED #.txt", "é 数\u202e.txt"])
-def test_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) -> None:
+def test_fault_22_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) -> None:
     (fresh.root / name).write_text("one two three " * 3000)
     fresh.set("data", {"source": name, "corpus_bytes": 20000})
     fresh.set("experiments", {"plain": {"cpu": [{"label": ["a"]}]}})
@@ -216,7 +216,7 @@ def test_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) ->
 # -- configurations that cannot be -------------------------------------------------------------------------------------
 
 
-def test_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -> None:
+def test_fault_21_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -> None:
     fresh.edit("config.yaml", "vocabulary: 300", "vocabulary: 1e3\nvocabularly: 3")
     fresh.edit("config.yaml", "time_s: 120", "time_s: -1")
     expected = [
@@ -243,7 +243,7 @@ def test_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -
         ("sizes", {"../../PWNED": CONFIG["sizes"]["nano"]}, "`sizes` must be a name of at most 40 letters, digits"),
     ],
 )
-def test_settings_that_this_machine_cannot_have_are_one_sentence(
+def test_fault_22_settings_that_this_machine_cannot_have_are_one_sentence(
     fresh: Copy, path: str, value: object, sentence: str
 ) -> None:
     fresh.set("experiments", {"plain": {"cpu": [{"label": ["a"]}]}})

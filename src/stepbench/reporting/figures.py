@@ -120,7 +120,9 @@ def write(figures: Mapping[str, Figure], folder: Path) -> None:
             write_atomically(folder / f"{name}.svg", svg.getvalue())
             figure.set_layout_engine("none")  # the parts stay where they are now, which took most of the time
             png = {"Software": None, "Description": description}
-            figure.savefig(folder / f"{name}.png", dpi=PNG_DPI, metadata=png)
+            pixels = io.BytesIO()
+            figure.savefig(pixels, format="png", dpi=PNG_DPI, metadata=png)
+            write_atomically(folder / f"{name}.png", pixels.getvalue())
 
 
 def description(svg: str) -> str:

@@ -124,7 +124,9 @@ def _context(
         "lead": _lead(bench, used),
         "machine": _machine(bench, used),
         "protocol": protocol.sentences(bench, used),
-        "ran": f"{with_numbers} of {findings.plural(all_cells, 'cell')} gave numbers.",
+        "ran": f"{with_numbers} of {findings.plural(all_cells, 'cell')} gave numbers."
+        if all_cells
+        else f"The configuration has no cell on the scale {bench.scale}, so there is nothing to tell.",
         "labels": [LABELS[index] for index in shown],
         "totals": [
             (experiment.title, [counts[experiment.name][index] for index in shown], sum(counts[experiment.name]))
