@@ -80,4 +80,4 @@ def _name(group: Group, groups: list[Group]) -> str:
 
 def _without_source(group: Group) -> Group:
     """Return the point without what its sentence says anyway."""
-    return Group({axis: value for axis, value in group.point.items() if axis != SOURCE}, group.rows)
+    return Group({axis: value for axis, value in group.point.items() if axis != SOURCE}, group.rows, group.peaks)
