@@ -181,7 +181,7 @@ def _comparison(results: Results, axis: str) -> Table:
 
 
 def _peaks_named(results: Results) -> str:
-    fastest = "that of the fastest matrix product of its dtype in ceilings"
+    fastest = "that of the fastest matrix product of its dtype in ceilings, or of fp32 where that is faster"
     measured = fastest if results.peaks.measured else "not known, since ceilings has no fresh record"
     vendor = results.peaks.vendor_source
     told = f"from {vendor}" if vendor else "not known for this device"
