@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.reporting import synthetic
+from tests.reporting import synthetic, synthetic_inside
 from tests.reporting.conftest import SMALL_GRIDS, results
 
 from stepbench.experiments import experiment as experiments
@@ -122,6 +122,18 @@ def test_promise_08_more_memory_than_there_is_is_impossible(tmp_path, key: str) 
     (mark,) = found(group_of(tmp_path, STEP, "end_to_end", samples=samples, scalars={key: 2**35}))
     assert mark == "impossible (32.0 GiB of memory where there are 16.0 GiB)"
     assert found(group_of(tmp_path, STEP, "end_to_end", samples=samples, scalars={key: 2**33})) == []
+
+
+def test_promise_08_the_table_of_memory_marks_what_no_device_has(tmp_path) -> None:
+    grid = {"memory": [{"source": ["measured"], "size": ["nano"], "context": [128]}]}
+    bench = synthetic.bench(tmp_path, **grid)
+    synthetic_inside.fill(bench, "memory")
+    (cell,) = bench.grid("memory")
+    fields = synthetic_inside.memory(bench, cell, synthetic.np.random.default_rng(0), 0.01)
+    fields["scalars"]["peak_memory_bytes"] = 2**35
+    synthetic.write(bench, "memory", cell, **fields)
+    peaks, *_ = experiments.load("memory").tabulate(results(bench, "memory"))
+    assert "D: measured impossible (32.0 GiB of memory where there are 16.0 GiB)" in tables.markdown(peaks)
 
 
 def test_what_is_predicted_may_be_more_than_there_is(tmp_path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from stepbench import grids
+from stepbench import config, grids
 from stepbench.experiments.warmup import Warmup
 from stepbench.reporting import statistics
 from stepbench.reporting.statistics import Verdict, compare, summarize, verdicts
@@ -43,6 +45,13 @@ def test_promise_09_ten_percent_is_found_in_90_percent(spread, effect, verdict):
     rng = np.random.default_rng(2)
     found = shares(verdicts(process_medians(rng, spread), process_medians(rng, spread) + math.log(effect)))
     assert found[verdict] >= 0.90
+
+
+def test_promise_09_the_simulated_number_of_processes_is_the_configured_one():
+    settings = config.load(Path(__file__).parents[2] / "config.yaml")
+    configured = [products for scales in settings["experiments"].values() for products in scales.values()]
+    counts = {len(product["replicate"]) for products in configured for product in products if "replicate" in product}
+    assert counts == {inspect.signature(process_medians).parameters["processes"].default} == {statistics.MIN_PROCESSES}
 
 
 def test_heavy_tails_do_not_make_differences_out_of_nothing():

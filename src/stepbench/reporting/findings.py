@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from stepbench.reporting import frames, sense, units
 from stepbench.reporting.comparisons import Pair, name_of
 from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.marks import Mark
+from stepbench.reporting.marks import Mark, fatal
 from stepbench.reporting.statistics import Verdict
 
 HEADLINES = ("step_s", "call_s")
@@ -87,9 +87,9 @@ def marked(results: Results) -> list[str]:
         timed = [key for record in group.records for key in record.samples if sense.TIMED.fullmatch(key)]
         whole = [key for key in timed if key in HEADLINES]
         summaries = [group.summary(key) for key in dict.fromkeys(whole or timed)]
-        marks = dict.fromkeys(mark for summary in summaries if summary for mark in summary.marks)
-        if timed or group.marks:
-            found.append((group, [*marks, *(mark for mark in group.marks if mark not in marks)]))
+        carried = dict.fromkeys(mark for summary in summaries if summary for mark in summary.marks)
+        if timed or fatal(group.marks):
+            found.append((group, [*carried, *fatal(mark for mark in group.marks if mark not in carried)]))
     return noise(found)
 
 

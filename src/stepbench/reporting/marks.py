@@ -68,6 +68,11 @@ def grade(kinds: Iterable[str]) -> str:
     return max((_GRADE.get(kind, "B") for kind in kinds), default="A")
 
 
+def fatal(found: Iterable[Mark]) -> list[Mark]:
+    """Return the marks that hold for every number, bytes and sums too, which no load and no clock changes."""
+    return [mark for mark in found if grade([mark.kind]) == "D"]
+
+
 def kinds_in(text: str) -> list[str]:
     """Return the kinds of marks that a row's text names, in the order of `MEANING`."""
     return [kind for kind in MEANING if re.search(rf"\b{kind}\b", text)]
