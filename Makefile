@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: report test test-ranks check gpu-check clean
+.PHONY: report test test-ranks check mutate same gpu-check clean
 
 report: .venv/.report
 	$(BIN)/snakemake --cores 1 report/writeup.md all
@@ -21,6 +21,15 @@ check: .venv/.test
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/workflow/test_lint.py
+
+# Takes out one safeguard at a time, in a copy, and fails unless a test turns red each time.
+mutate: .venv/.test
+	$(BIN)/python tests/mutate.py
+
+# The same cells twice, each in five processes, in turn; fails if a difference is found. Alone on the machine.
+same: .venv/.report
+	$(BIN)/snakemake --cores 1 --configfile tests/same_against_same.yaml -- end_to_end
+	$(BIN)/python tests/same_against_same.py
 
 # Installs nothing: a GPU box may not be able to download. Without .venv, PYTHON is what holds torch and triton.
 gpu-check:

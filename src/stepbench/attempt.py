@@ -105,6 +105,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
 
     from stepbench import cells
     from stepbench.experiments import experiment as experiments
+    from stepbench.measure import host_load
     from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, UnsupportedError
 
     experiment = experiments.load(order["experiment"])
@@ -124,6 +125,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
     if order["host_memory_gib"] is not None and order["device"] == "cpu":
         # Not with CUDA, which reserves address space by the terabyte.
         resource.setrlimit(resource.RLIMIT_AS, (int(order["host_memory_gib"] * 2**30), limit[1]))
+    load = host_load.read()
     start = time.perf_counter()
     try:
         measured = experiment.measure(cell, setting)
@@ -147,7 +149,8 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
         reason = f"{type(error).__name__}: {_first_line(error)}"
         outcome = {"status": status, "reason": reason, "traceback": traceback.format_exc()}
     resource.setrlimit(resource.RLIMIT_AS, limit)
-    return {**outcome, "duration_s": time.perf_counter() - start}
+    duration_s = time.perf_counter() - start
+    return {**outcome, "duration_s": duration_s, "load": host_load.between(load, host_load.read())}
 
 
 def _check_time_passed(samples: Mapping[str, Any]) -> None:

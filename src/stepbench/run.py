@@ -53,6 +53,7 @@ def measure_cell(bench: Bench, name: str, cell: Any, *, attempt: Attempt | None 
         facts = environment.describe(bench.device, bench.root)
         facts["before"] = environment.state(bench.device)
         outcome = _supervise(bench, name, cell, attempt)
+        facts["during"] = outcome.pop("load", None)
         facts["after"] = environment.state(bench.device)
     finally:
         attempt.end()

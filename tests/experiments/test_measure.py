@@ -81,11 +81,26 @@ def test_a_step_is_timed_by_phases_and_whole(passes: Any, phases: list[str]) -> 
     assert found.protocol["effective_threads"] == torch.get_num_threads()
 
 
-def test_the_same_cell_and_seed_give_the_same_losses_to_the_bit() -> None:
+def test_promise_15_the_same_cell_and_seed_give_the_same_losses_to_the_bit() -> None:
     one, other = (end_to_end.measure(STEP, SETTING).samples["loss_nats"] for _ in range(2))
     assert one == other
     seeded = dataclasses.replace(SETTING, protocol={**SETTING.protocol, "seed": 1})
     assert end_to_end.measure(STEP, seeded).samples["loss_nats"] != one
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_promise_07_a_step_whose_attention_returns_zeros_gets_no_time(
+    monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
+    from stepbench.kernels import api
+
+    real = api._implementation("tiled")
+    monkeypatch.setitem(api._LOADED, "tiled", dataclasses.replace(real, call=lambda q, k, v, **_: (q + k + v) * 0))
+    step = EndToEnd("nano", context=64, batch=1, attention="tiled", precision=precision, passes="forward")
+    size = {"d_model": 128, "d_ff": 512, "layers": 4, "heads": 4}
+    setting = dataclasses.replace(SETTING, definition={"vocabulary": 10_000, "size": size})
+    with pytest.raises(ArithmeticError, match=r"the first loss must be within .* nats, got"):
+        end_to_end.measure(step, setting)
 
 
 @pytest.mark.parametrize("attention", ["naive", "sdpa"])
@@ -137,6 +152,21 @@ def test_a_copy_moves_each_byte_twice() -> None:
     found = ceilings.measure(Ceilings("copy"), SETTING)
     assert found.scalars == {"copy_1_mib_moved_bytes": 2 * 2**20, "copy_2_mib_moved_bytes": 2 * 2 * 2**20}
     assert all(value > 0 for values in found.samples.values() for value in values)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_promise_07_a_product_that_returns_zeros_gets_no_time(monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    monkeypatch.setattr(torch, "matmul", lambda _a, _b, out: out.zero_())
+    with pytest.raises(ArithmeticError, match=r"a product of n = 16 must be within .* of float64, got"):
+        ceilings.measure(Ceilings("matmul", dtype), SETTING)
+
+
+@pytest.mark.usefixtures("small")
+def test_promise_07_a_copy_that_is_none_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda out, _source: out.zero_())
+    with pytest.raises(ArithmeticError, match="a copy of 1048576 bytes must equal its source"):
+        ceilings.measure(Ceilings("copy"), SETTING)
 
 
 @pytest.mark.usefixtures("small")
@@ -207,7 +237,9 @@ def test_an_operator_that_the_device_lacks_is_unsupported() -> None:
         attention.measure(dataclasses.replace(OPERATOR, implementation="triton"), SETTING)
 
 
-def test_fault_24_an_operator_that_computes_something_else_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_24_promise_07_an_operator_that_computes_something_else_gets_no_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from stepbench.kernels import api
 
     def zeros(q: Any, k: Any, v: Any, **_: Any) -> Any:

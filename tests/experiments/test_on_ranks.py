@@ -315,7 +315,7 @@ def test_a_failure_has_the_type_that_becomes_its_record(
 # -- what does not compute what it should ------------------------------------------------------------------------------
 
 
-def test_fault_24_a_strategy_that_does_not_compute_the_step_is_not_timed() -> None:
+def test_fault_24_promise_07_a_strategy_that_does_not_compute_the_step_is_not_timed() -> None:
     with pytest.raises(RankError, match=r"raised ArithmeticError: after 3 steps `.*` under naive must be") as no:
         _ranks.call(
             failing_on_ranks.run_without_synchronization,
@@ -357,7 +357,7 @@ OPERATIONS = ["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_fault_24_a_collective_that_gives_something_else_is_refused(operation: str) -> None:
+def test_fault_24_promise_07_a_collective_that_gives_something_else_is_refused(operation: str) -> None:
     """Two ranks that began with 1 and 2; this is the second."""
     right = {
         "all_reduce": [3.0, 3.0, 3.0, 3.0],

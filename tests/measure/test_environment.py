@@ -58,6 +58,11 @@ class FakeNvml:
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: int) -> int:
         return 4
 
+    NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL = 0, 1
+
+    def nvmlDeviceGetViolationStatus(self, handle: int, policy: int) -> SimpleNamespace:
+        return SimpleNamespace(violationTime=[2_500_000_000, 0][policy])  # nanoseconds
+
     def nvmlDeviceGetTemperature(self, handle: int, sensor: str) -> int:
         return 61
 
@@ -69,6 +74,7 @@ class FakeNvml:
 
 
 Machine = Callable[..., None]
+VIOLATION = "nvmlDeviceGetViolationStatus"
 
 
 @pytest.fixture
@@ -251,7 +257,7 @@ def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest
     assert environment.describe("cpu", tmp_path)["git_commit"] is None
 
 
-def test_a_gpus_readings_are_recorded(machine: Machine) -> None:
+def test_promise_12_a_gpus_clocks_throttling_and_processes_are_recorded(machine: Machine) -> None:
     machine("NVIDIA H200", "NVIDIA H200")
     reading = environment.state("cuda")
     assert reading["gpus"][1] == {
@@ -259,6 +265,8 @@ def test_a_gpus_readings_are_recorded(machine: Machine) -> None:
         "memory_clock_hz": 2619 * 10**6,
         "max_sm_clock_hz": 1980 * 10**6,
         "throttle_reasons_bitmask": 4,
+        "held_back_by_power_s": 2.5,
+        "held_back_by_heat_s": 0.0,
         "temperature_celsius": 61,
         "power_watts": 345.678,
         "memory_used_bytes": 3 * 2**30,
@@ -269,10 +277,11 @@ def test_a_gpus_readings_are_recorded(machine: Machine) -> None:
 
 
 def test_a_question_that_a_gpu_does_not_answer_is_null(machine: Machine) -> None:
-    machine("NVIDIA H200", silent=("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTemperature"))
+    machine("NVIDIA H200", silent=("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTemperature", VIOLATION))
     (reading,) = environment.state("cuda")["gpus"]
     assert reading["power_watts"] is None
     assert reading["temperature_celsius"] is None
+    assert reading["held_back_by_heat_s"] is None
     assert reading["sm_clock_hz"] == 1980 * 10**6
 
 
@@ -282,6 +291,19 @@ def test_a_cpus_readings_are_recorded(machine: Machine) -> None:
     assert reading["host_memory_available_bytes"] > 0
     assert "gpus" not in reading
     json.dumps(reading, allow_nan=False)
+
+
+def test_promise_12_a_cpu_that_counts_its_throttling_is_recorded(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine()
+    monkeypatch.setattr(environment, "CPU_FOLDER", tmp_path)
+    assert environment.state("cpu")["cpu_throttle_count"] is None
+    for core, count in enumerate([3, 4]):
+        folder = tmp_path / f"cpu{core}" / "thermal_throttle"
+        folder.mkdir(parents=True)
+        (folder / "core_throttle_count").write_text(f"{count}\n")
+    assert environment.state("cpu")["cpu_throttle_count"] == 7
 
 
 @pytest.mark.parametrize("failure", [OSError, NotImplementedError])

@@ -43,9 +43,9 @@ def test_nothing_is_said_where_nothing_is_missing(full):
 def test_noise_is_told_by_kind(full):
     groups = results(full, "end_to_end").groups()
     quiet = [(group, ()) for group in groups]
-    assert findings.noise(quiet) == [f"None of the {len(groups)} points measured is noisy, drifts or has outliers."]
+    assert findings.noise(quiet) == [f"None of the {len(groups)} points measured carries a mark."]
     marked = [(groups[0], (Mark("noisy", "CV 20 %"), Mark("impossible", "2×"))), *quiet[1:]]
     (sentence,) = findings.noise(marked)
     assert "1 noisy (nano, context 64" in sentence
-    assert "1 claiming more than the measured peak" in sentence
+    assert "1 claiming what cannot be" in sentence
     assert findings.noise([]) == []

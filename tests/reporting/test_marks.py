@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
 
+from stepbench.measure import timing
+from stepbench.measure.clock import FakeClock
 from stepbench.reporting import marks
 from stepbench.reporting.statistics import summarize
 
@@ -14,7 +18,7 @@ def kinds(samples):
     return [mark.kind for mark in marks.find([np.array(samples, dtype=float)])]
 
 
-def test_one_of_thirty_times_five_is_marked_and_kept():
+def test_promise_04_one_of_thirty_times_five_is_marked_and_kept():
     samples = np.random.default_rng(0).normal(1.0, 0.005, 30).tolist()
     samples[17] *= 5
     summary = summarize([samples])
@@ -33,9 +37,21 @@ def test_a_quiet_cell_has_no_marks():
     assert marked <= 5
 
 
-def test_a_decaying_and_a_drifting_operation_are_marked():
+def timed(durations):
+    """Time an operation that takes so long each time, with the real protocol."""
+    ticks = itertools.accumulate(itertools.chain.from_iterable((0.5, each) for each in durations))
+    return timing.time_whole(lambda: None, clock=FakeClock(ticks), repeats=len(durations))
+
+
+def test_promise_03_an_operation_that_has_not_settled_is_marked():
     steps = np.arange(10)
-    assert "drifting" in kinds(1.0 + 0.8 * np.exp(-steps))
+    assert "drifting" in kinds(timed(1.0 + 0.8 * np.exp(-steps)))
+    assert "drifting" in kinds(timed(1.0 + 0.02 * steps))
+    assert kinds(timed(1.0 + 0.004 * np.sin(7 * steps))) == []
+
+
+def test_promise_03_a_drift_is_told_with_its_size_and_direction():
+    steps = np.arange(10)
     up = marks.find([1.0 + 0.02 * steps])
     assert [str(mark) for mark in up] == ["drifting (+17 %)"]
     assert str(marks.find([1.0 - 0.02 * steps])[0]) == "drifting (-20 %)"
@@ -50,8 +66,21 @@ def test_drift_is_told_by_process():
     assert "in 1 of 2 processes" in str(marks.find([drifting, steady])[0])
 
 
-def test_noise_is_marked_with_its_size():
+def test_promise_06_noise_is_marked_with_its_size():
     assert str(marks.find([np.array([1.0, 1.5] * 6)])[-1]) == "noisy (CV 21 %)"
+
+
+def test_a_grade_is_the_worst_that_a_mark_gives():
+    assert [marks.grade(found) for found in ([], ["noisy"], ["noisy", "disturbed"], ["impossible", "short"])] == [
+        *"ABCD"
+    ]
+
+
+def test_every_mark_is_explained_and_found_in_a_rows_text():
+    for kind, meaning in marks.MEANING.items():
+        assert marks.kinds_in(f"baseline {kind} (3 of 7); other {kind}") == [kind]
+        assert marks.legend([kind]) == f"{kind}: {meaning}"
+    assert marks.kinds_in("") == []
 
 
 @pytest.mark.parametrize("samples", [[1.0], [0.0, 0.0], [0.0] * 8, [1.0] * 8])

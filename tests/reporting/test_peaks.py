@@ -5,7 +5,8 @@ from tests.reporting import synthetic
 
 from stepbench.measure import environment
 from stepbench.reporting import peaks
-from stepbench.reporting.peaks import Peaks
+from stepbench.reporting.peaks import Peaks, Rate
+from stepbench.reporting.statistics import summarize
 
 
 def test_the_measured_peak_is_the_fastest_size(full):
@@ -18,6 +19,15 @@ def test_the_measured_peak_is_the_fastest_size(full):
     assert found.copy.per_s == pytest.approx(synthetic.COPY_BYTES_PER_S, rel=0.05)
     rate = found.measured["fp32"]
     assert rate.low < rate.per_s < rate.high
+
+
+def test_a_dtype_that_the_device_only_imitates_has_the_peak_of_fp32():
+    rates = {
+        dtype: Rate("matmul", dtype, 512, rate, summarize([[1.0]])) for dtype, rate in (("fp32", 9e10), ("bf16", 1e9))
+    }
+    assert Peaks(measured=rates).flops_per_s("bf16") == 9e10
+    assert Peaks(measured={"bf16": rates["bf16"]}).flops_per_s("bf16") == 1e9
+    assert Peaks(measured=rates).flops_per_s("fp16") is None
 
 
 def test_stale_and_failed_ceilings_are_no_peaks(empty):

@@ -101,7 +101,7 @@ def test_phases_that_do_not_add_up_are_marked_and_said(tmp_path: Path) -> None:
 
     found = results(tmp_path, slow)
     text = tables.markdown(EXPERIMENT.tabulate(found)[0])
-    assert "phases and step differ (the phases' sum is 0.654× the step)" in text
+    assert "parts and whole differ (the phases' sum is 0.654× the step)" in text
     assert any(
         "The phases do not add up to the step within 10 % in a forward pass of nano and a training step of nano."
         in each

@@ -39,7 +39,7 @@ def test_a_single_cell_outside_of_the_grid_is_measured_by_its_path(measured: Cop
     assert "wildcards: machine=here, behaviour=other, size=micro, replicate=7" in done.err
 
 
-def test_replicates_are_measured_in_rounds(fresh: Copy) -> None:
+def test_promise_11_replicates_are_measured_in_rounds(fresh: Copy) -> None:
     """However the grid lists them, replicate 0 of all cells comes before replicate 1 of any."""
     behaviours = {"behaviour": ["b", "a"], "size": ["nano"], "replicate": [2, 0, 1]}
     fresh.set("experiments", {"toy": {"cpu": [behaviours, {"behaviour": ["c"], "replicate": [0, 1]}]}})

@@ -130,8 +130,8 @@ def plot(results: Results) -> dict[str, Figure]:
 
 
 def find(results: Results) -> list[str]:
-    """Return what dominates, how time grows with context, what is faster than what, and what is noise."""
-    from stepbench.reporting import comparisons, findings, step_findings, steps
+    """Return what dominates, how time grows with context, and what is faster than what."""
+    from stepbench.reporting import comparisons, findings, step_findings
 
     groups = results.groups()
     found = step_findings.dominant_phase(_by_size(groups))
@@ -140,8 +140,7 @@ def find(results: Results) -> list[str]:
     found += step_findings.utilisation(_reference(groups), results.peaks)
     for axis in COMPARED:
         found += findings.comparison(comparisons.pairs(results, axis, REFERENCE[axis]))
-    measured = [group for group in groups if group.records]
-    return found + findings.noise([(each, steps.marks(each, results.peaks, of_phases=False)) for each in measured])
+    return found
 
 
 def _reference(groups: Sequence[Group], passes: str | None = "train_step") -> list[Group]:
@@ -182,7 +181,7 @@ def _comparison(results: Results, axis: str) -> Table:
 
 
 def _peaks_named(results: Results) -> str:
-    fastest = "that of the fastest matrix product of its dtype in ceilings"
+    fastest = "that of the fastest matrix product of its dtype in ceilings, or of fp32 where that is faster"
     measured = fastest if results.peaks.measured else "not known, since ceilings has no fresh record"
     vendor = results.peaks.vendor_source
     told = f"from {vendor}" if vendor else "not known for this device"

@@ -19,6 +19,7 @@ import psutil
 from stepbench import fingerprint
 
 DEVICES = ("cuda", "mps", "cpu")
+CPU_FOLDER = Path("/sys/devices/system/cpu")
 
 
 @functools.cache
@@ -115,6 +116,7 @@ def state(device: str) -> dict[str, Any]:
         "load_average_1min": load,
         "host_memory_available_bytes": psutil.virtual_memory().available,
         "cpu_frequency_hz": _cpu_frequency(),
+        "cpu_throttle_count": _cpu_throttle_count(),
     }
     if device == "cuda":
         reading["gpus"] = [_gpu_state(gpu["index"]) for gpu in gpus()]
@@ -160,6 +162,8 @@ def _gpu_state(index: int) -> dict[str, Any]:
             "memory_clock_hz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 10**6,
             "max_sm_clock_hz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM) * 10**6,
             "throttle_reasons_bitmask": lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
+            "held_back_by_power_s": lambda: _held_back_s(nvml, handle, nvml.NVML_PERF_POLICY_POWER),
+            "held_back_by_heat_s": lambda: _held_back_s(nvml, handle, nvml.NVML_PERF_POLICY_THERMAL),
             "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
             "power_watts": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
             "memory_used_bytes": lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
@@ -176,6 +180,11 @@ def _answers(nvml: Any, questions: Mapping[str, Callable[[], Any]]) -> dict[str,
         except nvml.NVMLError:  # a question that this device does not answer
             answers[key] = None
     return answers
+
+
+def _held_back_s(nvml: Any, handle: Any, policy: int) -> float:
+    """Return for how long a GPU has kept its clocks down for one reason, since its driver was loaded."""
+    return nvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime / 1e9
 
 
 @contextlib.contextmanager
@@ -226,6 +235,18 @@ def _cpu_frequency() -> float | None:
     except (OSError, NotImplementedError):
         return None
     return frequency.current * 1e6 if frequency and frequency.current else None
+
+
+def _cpu_throttle_count() -> int | None:
+    """Return how often the cores have slowed down for heat since the host started; only Intel's say so."""
+    found = 0
+    files = sorted(CPU_FOLDER.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+    for file in files:
+        try:
+            found += int(file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+    return found if files else None
 
 
 def _commit(root: Path) -> dict[str, Any]:

@@ -8,7 +8,18 @@ from stepbench.reporting import markup, units
 from stepbench.reporting.checkpointing_groupings import GROUPING, Grouping, models
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.steps import one_line, statistics_of, time_unit
-from stepbench.reporting.tables import MARKS, STATUS, Column, Table, axis_columns, facts, frame, held_constant, value
+from stepbench.reporting.tables import (
+    MARKS,
+    RECORDS,
+    STATUS,
+    Column,
+    Table,
+    axis_columns,
+    facts,
+    frame,
+    held_constant,
+    value,
+)
 
 
 def groups(results: Results) -> Table:
@@ -94,4 +105,5 @@ def _saved_rows(group: Group) -> list[dict[str, Any]]:
     found = saved_of(group)
     total = sum(each["saved_bytes"] for each in found)
     point = {axis: value for axis, value in group.point.items() if axis not in GROUPING}
-    return [{**point, **each, "share_ratio": each["saved_bytes"] / total} for each in found]
+    shares = [{**each, "share_ratio": each["saved_bytes"] / total} for each in found]
+    return [{**point, **share, RECORDS: {"": group.paths}} for share in shares]

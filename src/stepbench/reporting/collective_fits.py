@@ -74,6 +74,12 @@ def fits(results: Results) -> list[Fit]:
     ]
 
 
+def groups_of(results: Results, fitted: Fit) -> list[Group]:
+    """Return the points that a fit rests on."""
+    key = (fitted.operation, fitted.backend, fitted.ranks)
+    return [group for group in results.groups() if tuple(group.point[axis] for axis in RATE_AXES) == key]
+
+
 def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float, float | None]:
     """Return latency, bytes per second and the worst relative residual of (bytes, seconds)."""
     sizes, seconds = (np.array(side, dtype=np.float64) for side in zip(*points, strict=True))

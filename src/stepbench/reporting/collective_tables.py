@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any
 
 from stepbench.reporting import units
-from stepbench.reporting.collective_fits import bus_bytes_per_s, bus_factor, fits, message_bytes
+from stepbench.reporting.collective_fits import bus_bytes_per_s, bus_factor, fits, groups_of, message_bytes
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.steps import one_line, statistics_of, time_unit
 from stepbench.reporting.tables import (
     MARKS,
+    RECORDS,
     STATUS,
     Column,
     Table,
@@ -53,7 +54,11 @@ def messages(results: Results) -> Table:
 def latency_and_bandwidth(results: Results) -> Table:
     """Return one row for each operation, backend and number of ranks: the two numbers that describe it."""
     rows = [
-        {**dataclasses.asdict(each), "bus_bytes_per_s": each.bytes_per_s * bus_factor(each.operation, each.ranks)}
+        {
+            **dataclasses.asdict(each),
+            "bus_bytes_per_s": each.bytes_per_s * bus_factor(each.operation, each.ranks),
+            RECORDS: {"": [path for group in groups_of(results, each) for path in group.paths]},
+        }
         for each in fits(results)
     ]
     columns = [

@@ -74,6 +74,7 @@ def buckets(results: Results) -> Table:
         Column("exposed", lambda row: units.seconds(row["exposed_median_s"])),
         Column("exposed by the fit", lambda row: units.seconds(row["predicted_exposed_s"])),
         Column("best bucket by the fit", lambda row: _mib(row["best_bucket_bytes"])),
+        MARKS,
         STATUS,
     ]
     told = (

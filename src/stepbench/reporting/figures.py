@@ -179,8 +179,10 @@ def shares(axes: Axes, position: float, parts: Mapping[str, float], colors: Sequ
 
 def explain_hollow(axes: Axes, summaries: Iterable[Summary | None]) -> None:
     """Have the legend say what a hollow marker means, if one was drawn."""
-    if any(summary.marks for summary in summaries if summary is not None):
-        axes.plot([], [], "o", color=MUTED, markerfacecolor="white", label="hollow: noisy, drifting or with outliers")
+    marks = [mark.kind for summary in summaries if summary is not None for mark in summary.marks]
+    if marks:
+        kinds = ", ".join(dict.fromkeys(marks))
+        axes.plot([], [], "o", color=MUTED, markerfacecolor="white", label=f"hollow: {kinds}")
 
 
 def log_axis(axes: Axes, which: str, text: Callable[[float], str] | None = None) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from stepbench.reporting import frames, units
+from stepbench.reporting import frames, sense, units
 from stepbench.reporting.comparisons import Pair, name_of
 from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.marks import Mark
+from stepbench.reporting.marks import Mark, fatal
 from stepbench.reporting.statistics import Verdict
 
+HEADLINES = ("step_s", "call_s")
 MAX_NAMED = 4  # more names than these in a sentence, and nobody reads on
 
 
@@ -58,7 +59,7 @@ def noise(marked: Sequence[tuple[Group, Sequence[Mark]]]) -> list[str]:
     if not marked:
         return []
     if not places:
-        return [f"None of the {plural(len(marked), 'point')} measured is noisy, drifts or has outliers."]
+        return [f"None of the {plural(len(marked), 'point')} measured carries a mark."]
     parts = [f"{len(found)} {_MARKED.get(kind, kind)} ({listing(found)})" for kind, found in places.items()]
     return [f"Of {plural(len(marked), 'point')} measured, {'; '.join(parts)}."]
 
@@ -79,10 +80,26 @@ def gaps(results: Results) -> list[str]:
     return sentences
 
 
+def marked(results: Results) -> list[str]:
+    """Say which points carry marks: those of the whole step or call, or of all that was timed where there is none."""
+    found = []
+    for group in results.groups():
+        timed = [key for record in group.records for key in record.samples if sense.TIMED.fullmatch(key)]
+        whole = [key for key in timed if key in HEADLINES]
+        summaries = [group.summary(key) for key in dict.fromkeys(whole or timed)]
+        carried = dict.fromkeys(mark for summary in summaries if summary for mark in summary.marks)
+        if timed or fatal(group.marks):
+            found.append((group, [*carried, *fatal(mark for mark in group.marks if mark not in carried)]))
+    return noise(found)
+
+
 _MARKED = {
     "outliers": "with outliers",
     "drifting": "drifting over the run",
-    "impossible": "claiming more than the measured peak",
+    "throttled": "measured on a throttled device",
+    "disturbed": "disturbed by others",
+    "short": "too short for the clock",
+    "impossible": "claiming what cannot be",
     "parts and whole differ": "whose phases do not add up to the step",
 }
 _MEANING = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +14,8 @@ from stepbench import cells
 from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
 from stepbench.records import Record
-from stepbench.reporting import statistics
+from stepbench.reporting import conditions, sense, statistics
+from stepbench.reporting.marks import Mark
 from stepbench.reporting.network import Network
 from stepbench.reporting.peaks import Peaks
 
@@ -27,10 +30,17 @@ class Group:
     Attributes:
         point: axis -> value, without `replicate`.
         rows: their rows of `Results.cells`.
+        peaks: what the machine can reach.
     """
 
     point: dict[str, Any]
     rows: tuple[dict[str, Any], ...]
+    peaks: Peaks = field(default_factory=Peaks)
+
+    @functools.cached_property
+    def marks(self) -> tuple[Mark, ...]:
+        """What a reader should know about every number of this point; samples may carry marks of their own."""
+        return (*conditions.find(self.records), *sense.find(self, self.peaks))
 
     @property
     def records(self) -> list[Record]:
@@ -59,16 +69,19 @@ class Group:
 
     def without(self, axis: str) -> Group:
         """Return the same point without one of its axes, for a sentence that names that one anyway."""
-        return Group({each: value for each, value in self.point.items() if each != axis}, self.rows)
+        return Group({each: value for each, value in self.point.items() if each != axis}, self.rows, self.peaks)
 
     def processes(self, key: str) -> list[list[float]]:
         """Return the samples `key` of each usable record that has them."""
         return processes(self.records, key)
 
     def summary(self, key: str) -> statistics.Summary | None:
-        """Return the summary of the samples `key`, or None where there are none."""
+        """Return the summary of the samples `key` with the point's own marks, or None where there are none."""
         found = self.processes(key)
-        return statistics.summarize(found) if found else None
+        if not found:
+            return None
+        summary = statistics.summarize(found)
+        return dataclasses.replace(summary, marks=(*summary.marks, *self.marks)) if self.marks else summary
 
     def scalar(self, key: str) -> Any:
         """Return the scalar `key`, the largest of the replicates', or None where none has it."""
@@ -114,7 +127,7 @@ class Results:
         found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in self.rows:
             found.setdefault(tuple(row[name] for name in names), []).append(row)
-        return [Group(dict(zip(names, values, strict=True)), tuple(rows)) for values, rows in found.items()]
+        return [Group(dict(zip(names, each, strict=True)), tuple(rows), self.peaks) for each, rows in found.items()]
 
 
 def load(bench: Bench, experiment: Any) -> Results:

@@ -1,5 +1,8 @@
 """Marks: what a reader should know about a number. A mark never removes a sample.
 
+Here are the marks that samples carry by themselves, and what every mark means. Those of a record's environment are in
+`stepbench.reporting.conditions`, those of comparing numbers with each other in `stepbench.reporting.sense`.
+
 Source of the drift: Mann 1945, Nonparametric tests against trend, Econometrica 13 (Kendall's test against time, with
 its normal approximation and the correction for continuity); Sen 1968, Estimates of the regression coefficient based on
 Kendall's tau, JASA 63 (the median of all pairs' slopes).
@@ -8,7 +11,8 @@ Kendall's tau, JASA 63 (the median of all pairs' slopes).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +27,26 @@ OUTLIER_RATIO = 0.10  # … and at least this far from it, or a very quiet cell 
 DRIFT_P = 0.01  # of Kendall's test against the order of the run
 DRIFT_RATIO = 0.05  # from the first sample to the last, by the Theil-Sen slope
 
-RULE = (
-    f"No sample is dropped. Marks: noisy is a coefficient of variation (CV) above {100 * NOISY_CV:.0f} %; an outlier "
-    f"lies {OUTLIER_DEVIATIONS:.0f} robust standard deviations and {100 * OUTLIER_RATIO:.0f} % from the median; "
-    f"drifting is a trend over the run of more than {100 * DRIFT_RATIO:.0f} % (Kendall's test, p below {DRIFT_P})."
+# What each mark means, in plain words, and the grade of a cell that carries it.
+MEANING = {
+    "outliers": f"single samples lie {OUTLIER_DEVIATIONS:.0f} robust standard deviations and "
+    f"{100 * OUTLIER_RATIO:.0f} % from the median or further; they are kept and counted",
+    "noisy": f"the samples scatter, with a standard deviation above {100 * NOISY_CV:.0f} % of their mean (CV)",
+    "drifting": f"the samples rise or fall over the run by more than {100 * DRIFT_RATIO:.0f} %, and not by chance "
+    f"(Kendall's test, p below {DRIFT_P}): it had not settled",
+    "short": "what was timed is so short that the clock's own cost and resolution are in it",
+    "throttled": "the device kept its clocks below what it can do, because of heat or power",
+    "disturbed": "other processes, or other guests of the same host, used the device or its cores meanwhile",
+    "parts and whole differ": "what should add up does not: phases and step, or computation, communication and step",
+    "impossible": "the number is beyond what the machine can do, or beyond the whole of which it is a part; "
+    "do not use it",
+    "wrong": "what was timed did not compute what it should; there is no number, or do not use it",
+}
+_GRADE = {"impossible": "D", "wrong": "D", "throttled": "C", "disturbed": "C", "parts and whole differ": "C"}
+GRADES = (
+    "A cell's grade follows from its marks: A has none; B has marks of its samples alone (outliers, noisy, drifting, "
+    "short); C was throttled or disturbed, or its parts and its whole differ; D is impossible or wrong. No sample is "
+    "dropped, whatever the grade."
 )
 
 _MAD_TO_STD = 1.4826
@@ -41,6 +61,27 @@ class Mark:
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.detail})" if self.detail else self.kind
+
+
+def grade(kinds: Iterable[str]) -> str:
+    """Return the grade of a cell with marks of these kinds: A, B, C or D, the worst that any of them gives."""
+    return max((_GRADE.get(kind, "B") for kind in kinds), default="A")
+
+
+def fatal(found: Iterable[Mark]) -> list[Mark]:
+    """Return the marks that hold for every number, bytes and sums too, which no load and no clock changes."""
+    return [mark for mark in found if grade([mark.kind]) == "D"]
+
+
+def kinds_in(text: str) -> list[str]:
+    """Return the kinds of marks that a row's text names, in the order of `MEANING`."""
+    return [kind for kind in MEANING if re.search(rf"\b{kind}\b", text)]
+
+
+def legend(kinds: Iterable[str]) -> str:
+    """Return a sentence or a few that say what these kinds of marks mean."""
+    wanted = set(kinds)
+    return "; ".join(f"{kind}: {meaning}" for kind, meaning in MEANING.items() if kind in wanted)
 
 
 def find(groups: Sequence[Array]) -> tuple[Mark, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.reporting import markup, units
 from stepbench.reporting.frames import Results
+from stepbench.reporting.marks import fatal
 from stepbench.reporting.memory_shapes import (
     MEASURED,
     PREDICTED,
@@ -20,6 +21,7 @@ from stepbench.reporting.memory_shapes import (
     shapes,
 )
 from stepbench.reporting.tables import (
+    MARKS,
     RECORDS,
     STATUS,
     Column,
@@ -53,6 +55,7 @@ def peaks(results: Results) -> Table:
         Column("predicted against measured", lambda row: difference(row["difference_ratio"])),
         value("peak_in", "reached in", or_dash, numeric=False),
         *(_category_column(category) for category in CATEGORIES),
+        MARKS,
         STATUS,
     ]
     told = " ".join(
@@ -104,6 +107,9 @@ def _peak_row(shape: Shape) -> dict[str, Any]:
         "peak_in": peak_phase(best[1]) if best else None,
         **{f"{category}_bytes": parts[category] if parts else None for category in CATEGORIES},
         **_status(shape),
+        "marks": "; ".join(
+            f"{source} {mark}" for source, group in shape.sources.items() for mark in fatal(group.marks)
+        ),
         RECORDS: {source: shape.sources[source].paths for source in SOURCES if source in shape.sources},
     }
 

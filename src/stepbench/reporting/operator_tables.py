@@ -53,7 +53,7 @@ def _row(group: Group) -> dict[str, Any]:
             f"{each}_high_s": summary.high if summary else None,
             f"{each}_flops_per_s": work / summary.median if summary and work and summary.median else None,
         }
-        marks += [f"{each} {mark}" for mark in summary.marks] if summary else []
+        marks += [f"{each} {mark}" for mark in summary.marks if mark not in group.marks] if summary else []
     found |= {key: group.scalar(key) for key in ("saved_bytes", "peak_memory_bytes", "o_error", "o_plain_error")}
     for kind in ("error", "plain_error"):
         errors = [error for each in GRADIENTS if (error := group.scalar(f"{each}_{kind}")) is not None]

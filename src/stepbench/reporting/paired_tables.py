@@ -12,6 +12,7 @@ from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.statistics import INTERVAL_LEVEL, Summary
 from stepbench.reporting.steps import one_line, statistics_of, time_unit
 from stepbench.reporting.tables import (
+    MARKS,
     STATUS,
     Column,
     Table,
@@ -63,6 +64,7 @@ def beside(results: Results, bars: Bars) -> Table:
         Column("at most", lambda row: units.ratio(row["bar_ratio"])),
         value("verdict", "the bar", numeric=False),
         Column("peak of memory, ours over torch's", _memory_text, droppable=True),
+        MARKS,
         STATUS,
     ]
     told = (
@@ -108,7 +110,7 @@ def _row(group: Group, results: Results, bars: Bars) -> dict[str, Any]:
     bar = bars[_name(group)]
     ratio = by_rank.ratios(group, "paired_s", "beside_s")
     return {
-        **facts(group),
+        **facts(group, ratio.marks if ratio else ()),
         "name": _name(group),
         "other": bar.other,
         **statistics_of("paired", group.summary("paired_s")),

@@ -62,9 +62,7 @@ def attention(results: Results) -> Table:
         if parts:
             seconds = {f"{part}_s": parts.get(part) for part in ATTENTION_PARTS}
             total = sum(parts.values())
-            rows.append(
-                _at(group, phase) | seconds | {"share_ratio": total / phase.seconds, RECORDS: {"": group.paths}}
-            )
+            rows.append(_at(group, phase) | seconds | {"share_ratio": total / phase.seconds})
     columns = [
         *_points(rows, results),
         value("phase", text=markup.escape, numeric=False),
@@ -141,7 +139,8 @@ def nsys(results: Results) -> Table:
             continue
         for each in sorted(seen["kernels"], key=lambda kernel: -kernel["device_s"])[:TOP]:
             per_step = {"calls": each["calls"] / seen["steps"], "device_s": each["device_s"] / seen["steps"]}
-            rows.append({**group.point, "kernel": each["name"], **per_step, "report": seen["report"]})
+            links = {RECORDS: {"": group.paths}}
+            rows.append({**group.point, "kernel": each["name"], **per_step, "report": seen["report"], **links})
     columns = [
         *_points(rows, results),
         value("kernel", text=markup.escape, numeric=False),
@@ -162,7 +161,7 @@ def adds_up(group: Group) -> list[Mark]:
     ratio = operators.sum_over_step(group)
     if ratio is None or abs(ratio - 1) <= ADDS_UP_WITHIN:
         return []
-    return [Mark("phases and step differ", f"the phases' sum is {units.ratio(ratio)} the step")]
+    return [Mark("parts and whole differ", f"the phases' sum is {units.ratio(ratio)} the step")]
 
 
 def _phase_rows(group: Group) -> list[dict[str, Any]]:
@@ -196,7 +195,7 @@ def _every_phase(results: Results) -> list[tuple[Group, Phase]]:
 
 
 def _at(group: Group, phase: Phase) -> dict[str, Any]:
-    return {**group.point, "phase": phase.name}
+    return {**group.point, "phase": phase.name, RECORDS: {"": group.paths}}
 
 
 def _points(rows: Sequence[Row], results: Results) -> list[Column]:

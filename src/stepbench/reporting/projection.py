@@ -26,7 +26,7 @@ from stepbench.reporting.collective_fits import Fit, chosen
 from stepbench.reporting.findings import listing
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.network import Link, Network
-from stepbench.reporting.tables import Column, Table, frame, value
+from stepbench.reporting.tables import RECORDS, Column, Table, frame, value
 
 RANKS = tuple(2**power for power in range(13))
 ACTIVATION_BYTES = {"bf16": 2, "fp16": 2}
@@ -160,7 +160,7 @@ def table(results: Results) -> Table:
         why = "config.yaml states no `network`" if results.network is None else "no step has been measured"
         return Table("projection", title, "", frame([]), empty=f"There is no projection, because {why}.")
     group, work = found
-    rows = [_row(work, results.network, ranks) for ranks in RANKS]
+    rows = [_row(work, results.network, ranks) | {RECORDS: {"": group.paths}} for ranks in RANKS]
     columns = [value("ranks"), *(_column(name) for name in STRATEGIES)]
     told = (
         f"{MARK}, not measured. Projected from the step of {_described(group)}. {results.network.in_words()} The "

@@ -21,7 +21,8 @@ STATISTICS = (
     f"{statistics.PERMUTATION_LEVEL}), and an effect above {100 * statistics.NEGLIGIBLE:.0f} %. SAME needs an interval "
     f"that leaves no room for {100 * statistics.SAME_WITHIN:.0f} %. The rest is UNCLEAR, and so is whatever has fewer "
     f"than {statistics.MIN_PROCESSES} processes a side.",
-    marks.RULE,
+    marks.GRADES,
+    f"Marks. {marks.legend(marks.MEANING)}.",
     f"Model FLOPs utilisation (MFU): {steps.FLOP_FORMULA}; what activation checkpointing would compute again is not "
     f"counted (the convention of PaLM, arXiv:2204.02311, and Megatron-LM, arXiv:2104.04473).",
 )

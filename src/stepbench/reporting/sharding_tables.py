@@ -42,6 +42,7 @@ def memory(results: Results) -> Table:
         Column("peak", lambda row: units.byte_count(row["peak_bytes"])),
         Column("predicted peak", lambda row: units.byte_count(row["predicted_peak_bytes"])),
         Column("predicted against measured", lambda row: difference(row["difference_ratio"])),
+        MARKS,
         STATUS,
     ]
     told = (

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from stepbench.reporting import markup, units
+from stepbench.reporting import conditions, markup, sense, units
 from stepbench.reporting.frames import Group
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.peaks import Peaks
+from stepbench.reporting.sense import WHOLE as WHOLE
+from stepbench.reporting.sense import flops as flops
 from stepbench.reporting.statistics import INTERVAL_LEVEL, Summary, summarize
 from stepbench.reporting.tables import (
     MARKS,
@@ -29,7 +31,6 @@ from stepbench.reporting.tables import (
 from stepbench.reporting.units import Unit
 
 PHASES = ("forward", "backward", "optimizer")
-WHOLE = "step"
 FLOP_CONVENTION = "the FLOPs of the model's matrix products (PaLM's and Megatron-LM's count) over time and peak"
 FLOP_FORMULA = (
     "the FLOPs of the forward pass are 2·tokens·(layers·(4·d_model² + 3·d_model·d_ff) + vocabulary·d_model) + "
@@ -42,9 +43,6 @@ READING_WIDE = (
     f"First line: the median with its {100 * INTERVAL_LEVEL:.0f} % interval; second line: mean ± standard deviation, "
     f"and the coefficient of variation (CV). {TIMING}"
 )
-
-IMPOSSIBLE_ABOVE = 1.05  # of the measured peak, which has an error of its own
-PARTS_BETWEEN = (0.9, 1.3)  # the phases' sum over the whole step; synchronising between them may cost a little
 
 
 def row(group: Group, peaks: Peaks) -> dict[str, Any]:
@@ -172,14 +170,6 @@ def _mean_column(name: str, unit: Unit) -> Column:
     return Column(f"{'phases together' if name == 'sum' else name} ({unit.name})", text)
 
 
-def flops(group: Group) -> int | None:
-    """Return the FLOPs of what was timed: the forward pass, and the backward pass where there was one."""
-    forward, backward = group.scalar("forward_flops"), group.scalar("backward_flops")
-    if forward is None:
-        return None
-    return int(forward if group.point.get("passes") == "forward" else forward + (backward or 0))
-
-
 def utilisation(group: Group, peaks: Peaks) -> tuple[float | None, float | None]:
     """Return MFU against the measured peak and against the vendor's, of the dtype that the cell computes in."""
     whole, work = group.summary(f"{WHOLE}_s"), flops(group)
@@ -191,29 +181,21 @@ def utilisation(group: Group, peaks: Peaks) -> tuple[float | None, float | None]
     return rate / measured if measured else None, rate / vendor if vendor else None
 
 
-def marks(group: Group, peaks: Peaks, *, of_phases: bool = True) -> list[Mark]:
+def marks(group: Group, peaks: Peaks) -> list[Mark]:
     """Return what a reader should know about a point's numbers, one mark of a kind for all phases.
 
     Args:
         group: the point.
         peaks: what no utilisation can be above.
-        of_phases: whether the phases' own marks are wanted beside those of the whole step.
     """
-    summaries = {name: summary for name in (*PHASES, WHOLE) if (summary := group.summary(f"{name}_s"))}
     details: dict[str, list[str]] = {}
-    for name, summary in summaries.items():
-        for mark in summary.marks if of_phases or name == WHOLE else ():
-            details.setdefault(mark.kind, []).append(f"{name} {mark.detail}" if of_phases else mark.detail)
-    found = [Mark(kind, ", ".join(told)) for kind, told in details.items()]
-    parts = [summary.median for name, summary in summaries.items() if name != WHOLE]
-    if parts and WHOLE in summaries and summaries[WHOLE].median:
-        share = sum(parts) / summaries[WHOLE].median
-        if not PARTS_BETWEEN[0] <= share <= PARTS_BETWEEN[1]:
-            found.append(Mark("parts and whole differ", f"the phases' sum is {units.ratio(share)} the step"))
-    measured = utilisation(group, peaks)[0]
-    if measured is not None and measured > IMPOSSIBLE_ABOVE:
-        found.append(Mark("impossible", f"{units.ratio(measured)} the measured peak"))
-    return found
+    for name in (*PHASES, WHOLE):
+        summary = group.summary(f"{name}_s")
+        for mark in summary.marks if summary else ():
+            if mark not in group.marks:
+                details.setdefault(mark.kind, []).append(f"{name} {mark.detail}")
+    of_samples = [Mark(kind, ", ".join(told)) for kind, told in details.items()]
+    return [*of_samples, *conditions.find(group.records), *sense.find(group, peaks)]
 
 
 def time_unit(rows: Iterable[Row], names: Sequence[str] = (*PHASES, WHOLE)) -> Unit:

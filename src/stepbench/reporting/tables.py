@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from stepbench.records import write_atomically
+from stepbench.reporting import marks as marks_module
 from stepbench.reporting import markup, units
 from stepbench.reporting.frames import Group
 
@@ -80,7 +81,7 @@ def markdown(table: Table) -> str:
     head = f"### {markup.escape(table.title)}\n\n"
     if table.frame.empty:
         return f"{head}{markup.escape(table.empty)}\n"
-    return f"{head}{markup.escape(table.caption)}\n\n{_grid(table)}\n"
+    return f"{head}{markup.escape(table.caption)}\n\n{_grid(table)}\n{_legend(table)}"
 
 
 def frame(rows: Sequence[Row], columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -90,12 +91,13 @@ def frame(rows: Sequence[Row], columns: Sequence[str] = ()) -> pd.DataFrame:
 
 def facts(group: Group, marks: Iterable[object] = ()) -> dict[str, Any]:
     """Return the columns that every row has: the point, what became of it, its marks and its records."""
-    unique = dict.fromkeys(str(mark) for mark in marks)
+    unique = dict.fromkeys(str(mark) for mark in (*marks, *group.marks))
     return {
         **group.point,
         "status": group.status,
         "reason": group.reason,
         "marks": "; ".join(unique),
+        "grade": marks_module.grade(marks_module.kinds_in("; ".join(unique))),
         RECORDS: {"": group.paths},
     }
 
@@ -105,7 +107,14 @@ STATUS = Column(
     lambda row: markup.escape(row["status"]) + (f": {markup.escape(row['reason'])}" if row["reason"] else ""),
     numeric=False,
 )
-MARKS = Column("marks", lambda row: markup.escape(row["marks"]), numeric=False, droppable=True)
+
+
+def _graded(row: Row) -> str:
+    found = row["marks"]
+    return f"{marks_module.grade(marks_module.kinds_in(found))}: {markup.escape(found)}" if found else ""
+
+
+MARKS = Column("marks", _graded, numeric=False, droppable=True)
 
 
 def value(name: str, heading: str | None = None, text: Callable[[Any], str] = str, **more: bool) -> Column:
@@ -137,6 +146,13 @@ def axis_text(found: Any) -> str:
 def axis_words(found: Any) -> str:
     """Return an axis' value in words."""
     return "none" if found is None else str(found).replace("forward_backward", "forward + backward").replace("_", " ")
+
+
+def _legend(table: Table) -> str:
+    """Return what the marks mean that the table shows, and nothing where it shows none."""
+    shown = [row["marks"] for row in table.rows if row.get("marks")] if MARKS in table.columns else []
+    kinds = {kind for text in shown for kind in marks_module.kinds_in(text)}
+    return f"\n{markup.escape(f'Marks: {marks_module.legend(kinds)}.')}\n" if kinds else ""
 
 
 def _grid(table: Table) -> str:

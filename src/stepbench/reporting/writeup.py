@@ -193,12 +193,17 @@ def _section(
     return environment.get_template("section.md.j2").render(
         title=experiment.title,
         question=experiment.question,
-        findings=[*experiment.find(results), *findings.gaps(results)],
+        findings=[*experiment.find(results), *findings.marked(results), *findings.gaps(results)],
         figures=[
             _figure(machine / "figures" / experiment.name / f"{name}.svg", name, captions_found, beside)
             for name in experiment.figure_names
         ],
         tables=texts,
+        sources=[
+            markup.link(name, f"{beside}/{name}/")
+            for name in (experiment.name, *experiment.also_reads)
+            if (machine / name).is_dir()
+        ],
         # The page folds long tables by itself; GitHub needs to be told.
         fold=None if for_page else page.FOLD_ROWS,
         gaps=_gaps(results, beside),

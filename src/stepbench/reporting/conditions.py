@@ -1,0 +1,115 @@
+"""The conditions under which a cell was measured, as its record tells them: what held it back, and what disturbed it.
+
+What a record does not know gives no mark. A CPU's frequency is not looked at: before and after a measurement it is that
+of a machine at rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stepbench.records import Record
+from stepbench.reporting import units
+from stepbench.reporting.marks import Mark
+
+# Of the host's cores, on average over a measurement. With little but Snakemake beside it was 0 to 5 % in 59 cells on
+# two cores, and 17 % and more in 11 beside other work. The threads of a CPU's measurement take all cores; a
+# GPU's host has only to launch.
+OTHERS_SHARE = 0.10
+OTHERS_SHARE_BESIDE_GPU = 0.50
+OTHERS_CPU_S = 0.2  # the kernel counts in hundredths of a second, and on each core: below this it is its rounding
+HELD_BACK_SHARE = 0.01  # of the time in which a GPU said that it kept its clocks down
+CLOCK_SHARE = 0.90  # of the clock before, at which a busy GPU runs slower than it did
+
+IDLE = 0x1
+# NVML's bits for clocks that are lower than asked for; idleness and clocks that a person has set are none of them.
+THROTTLE_REASONS = {
+    0x4: "its power limit",
+    0x8: "a hardware slowdown",
+    0x20: "heat",
+    0x40: "heat",
+    0x80: "the power supply's brake",
+}
+
+
+def find(records: Sequence[Record]) -> tuple[Mark, ...]:
+    """Return the marks `throttled` and `disturbed` of a point's records, one for each process that measured it."""
+    found = []
+    for kind, ask in (("throttled", _throttled), ("disturbed", _disturbed)):
+        told = [causes for record in records if (causes := list(ask(record)))]
+        if told:
+            where = f" in {len(told)} of {len(records)} processes" if len(records) > 1 else ""
+            found.append(Mark(kind, ", ".join(told[0]) + where))
+    return tuple(found)
+
+
+def _throttled(record: Record) -> Iterable[str]:
+    before, after = (_mapping(record.environment.get(when)) for when in ("before", "after"))
+    if _increase(before, after, "cpu_throttle_count"):
+        yield "the CPU by heat"
+    causes: dict[str, None] = {}
+    for first, last in zip(_gpus(before), _gpus(after), strict=False):
+        reasons = _reasons(first) | _reasons(last)
+        causes |= dict.fromkeys(f"by {cause}" for bit, cause in THROTTLE_REASONS.items() if reasons & bit)
+        for key, cause in (("held_back_by_power_s", "its power limit"), ("held_back_by_heat_s", "heat")):
+            share = _increase(first, last, key) / record.duration_s if record.duration_s else 0.0
+            if share > HELD_BACK_SHARE:
+                causes.pop(f"by {cause}", None)
+                causes[f"by {cause} for {units.percent(min(share, 1.0))} of the time"] = None
+        clock_before, clock_after = (_number(state, "sm_clock_hz") or 0.0 for state in (first, last))
+        if not reasons & IDLE and 0 < clock_after < CLOCK_SHARE * clock_before:
+            causes[f"from {clock_before / 1e6:.0f} to {clock_after / 1e6:.0f} MHz"] = None
+    yield from causes
+
+
+def _disturbed(record: Record) -> Iterable[str]:
+    seen = [_gpus(_mapping(record.environment.get(when))) for when in ("before", "after")]
+    others = {str(process) for states in seen for state in states for process in _list(state.get("processes"))}
+    if others:
+        yield f"{len(others)} other process{'es' if len(others) > 1 else ''} on the device"
+    load = _mapping(record.environment.get("during"))
+    wall_s, cores = _number(load, "wall_s"), _number(load, "cores")
+    if not wall_s or not cores:
+        return
+    on_gpu = record.environment.get("device") == "cuda"
+    shares = {
+        "others used {} of the cores": _number(load, "others_cpu_s"),
+        "the hypervisor gave {} of the cores to other guests": _number(load, "stolen_cpu_s"),
+    }
+    taken_s = sum(filter(None, shares.values()))
+    allowed = OTHERS_SHARE_BESIDE_GPU if on_gpu else OTHERS_SHARE
+    if taken_s > OTHERS_CPU_S and taken_s > allowed * wall_s * cores:
+        words, most = max(shares.items(), key=lambda share: share[1] or 0.0)
+        yield words.format(units.percent((most or 0.0) / wall_s / cores))
+
+
+def _reasons(gpu: Mapping[str, Any]) -> int:
+    """Return the bits of a GPU's reading; one that does not tell them may have been idle."""
+    found = _number(gpu, "throttle_reasons_bitmask")
+    return IDLE if found is None else int(found)
+
+
+def _increase(first: Mapping[str, Any], last: Mapping[str, Any], key: str) -> float:
+    before, after = _number(first, key), _number(last, key)
+    return 0.0 if before is None or after is None else after - before
+
+
+# A record may come from elsewhere: what is no number is unknown here, and no accident.
+
+
+def _gpus(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [_mapping(gpu) for gpu in _list(state.get("gpus"))]
+
+
+def _list(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else []
+
+
+def _mapping(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}
+
+
+def _number(found: Mapping[str, Any], key: str) -> float | None:
+    value = found.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,126 @@
+"""P12: other load, another process on the device and throttling are recorded, and marked where numbers are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.reporting import synthetic
+from tests.reporting.conftest import results
+from tests.test_run import OK, Unstarted, supervised
+
+from stepbench import run
+from stepbench.experiments import experiment as experiments
+from stepbench.measure import environment
+from stepbench.records import Record
+from stepbench.reporting import conditions, findings, tables
+
+GPU = {
+    "sm_clock_hz": 1.9e9,
+    "throttle_reasons_bitmask": 0,
+    "held_back_by_power_s": 1.0,
+    "held_back_by_heat_s": 1.0,
+    "processes": [],
+}
+LOAD = {"wall_s": 10.0, "cores": 2, "own_cpu_s": 18.0, "others_cpu_s": 0.4, "stolen_cpu_s": 0.1}
+
+
+def told(load: Any = None, *, before: Any = None, after: Any = None, device: str = "cpu") -> list[str]:
+    """Return the marks of one record of 10 s with this load, and with these changes to a GPU's or a CPU's readings."""
+    readings = {}
+    for when, change in (("before", before), ("after", after)):
+        readings[when] = change or {} if device == "cpu" else {"gpus": [{**GPU, **(change or {})}]}
+    found = {**synthetic.FACTS, **readings, "device": device, "during": load}
+    return [str(mark) for mark in conditions.find([Record("x", {}, "ok", {}, "", 10.0, environment=found)])]
+
+
+def test_promise_12_an_ordinary_idle_machine_gives_no_mark() -> None:
+    assert told(LOAD) == []
+    assert told(None) == []
+    assert told(LOAD, device="cuda") == []
+    # A cell of 50 ms: what the kernel's counters round away is no load.
+    assert told({"wall_s": 0.05, "cores": 2, "own_cpu_s": 0.08, "others_cpu_s": 0.03, "stolen_cpu_s": 0.0}) == []
+
+
+def test_promise_12_other_load_is_marked() -> None:
+    assert told({**LOAD, "others_cpu_s": 8.0}) == ["disturbed (others used 40 % of the cores)"]
+    stolen = "disturbed (the hypervisor gave 15 % of the cores to other guests)"
+    assert told({**LOAD, "stolen_cpu_s": 3.0}) == [stolen]
+
+
+def test_promise_12_a_gpus_host_may_do_other_things_as_long_as_it_can_launch() -> None:
+    assert told({**LOAD, "others_cpu_s": 8.0}, device="cuda") == []
+    assert told({**LOAD, "others_cpu_s": 11.0}, device="cuda") == ["disturbed (others used 55 % of the cores)"]
+
+
+def test_promise_12_another_process_on_the_device_is_marked() -> None:
+    assert told(before={"processes": [41]}, device="cuda") == ["disturbed (1 other process on the device)"]
+    both = told(before={"processes": [41]}, after={"processes": [41, 42]}, device="cuda")
+    assert both == ["disturbed (2 other processes on the device)"]
+
+
+@pytest.mark.parametrize(
+    ("after", "detail"),
+    [
+        ({"throttle_reasons_bitmask": 0x40}, "by heat"),
+        ({"throttle_reasons_bitmask": 0x4 | 0x80}, "by its power limit, by the power supply's brake"),
+        ({"throttle_reasons_bitmask": 0x4, "held_back_by_power_s": 3.0}, "by its power limit for 20 % of the time"),
+        ({"held_back_by_heat_s": 1.5}, "by heat for 5.0 % of the time"),
+        ({"sm_clock_hz": 1.5e9}, "from 1900 to 1500 MHz"),
+    ],
+)
+def test_promise_12_a_throttled_gpu_is_marked(after: dict[str, Any], detail: str) -> None:
+    assert told(after=after, device="cuda") == [f"throttled ({detail})"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"throttle_reasons_bitmask": 0x1, "sm_clock_hz": 3e8},
+        {"throttle_reasons_bitmask": 0x2},
+        {"throttle_reasons_bitmask": None, "sm_clock_hz": 3e8, "held_back_by_heat_s": None},
+        {"held_back_by_power_s": 1.05},
+    ],
+    ids=["idle", "a person's setting", "unknown", "next to nothing"],
+)
+def test_promise_12_an_idle_gpu_is_not_throttled(after: dict[str, Any]) -> None:
+    assert told(after=after, device="cuda") == []
+
+
+def test_promise_12_a_cpu_that_counts_its_throttling_is_marked() -> None:
+    assert told(before={"cpu_throttle_count": 7}, after={"cpu_throttle_count": 9}) == ["throttled (the CPU by heat)"]
+    assert told(before={"cpu_throttle_count": 7}, after={"cpu_throttle_count": 7}) == []
+    assert told(before={"cpu_throttle_count": None}, after={"cpu_throttle_count": 9}) == []
+
+
+def test_a_reading_that_is_none_is_unknown_and_no_accident() -> None:
+    """A bundle may hold anything with a checksum that fits."""
+    assert told("much") == []
+    assert told({"wall_s": "long", "cores": [2], "others_cpu_s": {}}) == []
+    record = Record("x", {}, "ok", {}, "", 0.0, environment={"before": 3, "after": {"gpus": [7, None]}, "during": []})
+    assert conditions.find([record]) == ()
+
+
+def test_promise_12_fake_readings_become_marks_in_table_and_text(tmp_path, monkeypatch) -> None:
+    """From the machine's own voices through the record to what is read."""
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 1]}])
+    monkeypatch.setattr(run, "Attempt", Unstarted)
+    readings = iter([{"gpus": [GPU]}, {"gpus": [{**GPU, "throttle_reasons_bitmask": 0x20, "processes": [9]}]}] * 2)
+    monkeypatch.setattr(environment, "state", lambda _: next(readings))
+    loads = iter([{**LOAD, "others_cpu_s": 9.0}, LOAD])
+    for cell in bench.grid("warmup"):
+        fields = synthetic.decoder_step(bench, cell, synthetic.np.random.default_rng(0), 0.01)
+        supervised(monkeypatch, {**OK, **fields, "load": next(loads)})
+        found = run.measure_cell(bench, "warmup", cell)
+        assert found.environment["during"]["wall_s"] == 10.0
+        assert found.environment["after"]["gpus"][0]["processes"] == [9]
+    shown = results(bench, "warmup")
+    (table,) = experiments.load("warmup").tabulate(shown)
+    text = tables.markdown(table)
+    assert "throttled (by heat)" in text
+    assert "disturbed (1 other process on the device, others used 45 % of the cores)" in text
+    assert "throttled: the device kept its clocks below what it can do" in text
+    assert {row["grade"] for row in table.rows} == {"C"}
+    (sentence,) = findings.marked(shown)
+    assert "2 measured on a throttled device" in sentence
+    assert "2 disturbed by others" in sentence
