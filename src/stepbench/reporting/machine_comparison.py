@@ -14,7 +14,7 @@ from typing import Any
 from stepbench import cells, fingerprint
 from stepbench.experiments import experiment as experiments
 from stepbench.records import Record
-from stepbench.reporting import markup, statistics, units
+from stepbench.reporting import conditions, markup, statistics, units
 from stepbench.reporting.findings import listing, plural
 from stepbench.reporting.headlines import METRICS, Headline, headlines
 from stepbench.reporting.machines import Machine, Price
@@ -282,6 +282,8 @@ def _notes(mine: Headline, other: Headline) -> tuple[str, ...]:
     sources = [each.records[0].fingerprint.get("source") for each in (mine, other)]
     if all(sources) and sources[0] != sources[1]:
         notes.append("measured by different versions of the code")
+    for whose, each in (("first", mine), ("second", other)):
+        notes += [f"{whose} {mark}" for mark in conditions.find(list(each.records))]
     if not all(each.records[0].samples for each in (mine, other)):
         notes.append("published means")
     if not all(each.records[0].protocol for each in (mine, other)):
