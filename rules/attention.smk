@@ -31,7 +31,7 @@ rule tabulate_attention:
 
 rule plot_attention:
     input:
-        records("attention"),
+        rules.tabulate_attention.output,
         rendered("figures", "attention"),
     output:
         report(

@@ -31,7 +31,7 @@ rule tabulate_ceilings:
 
 rule plot_ceilings:
     input:
-        records("ceilings"),
+        rules.tabulate_ceilings.output,
         rendered("figures", "ceilings"),
     output:
         report(

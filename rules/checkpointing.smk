@@ -31,7 +31,7 @@ rule tabulate_checkpointing:
 
 rule plot_checkpointing:
     input:
-        records("checkpointing"),
+        rules.tabulate_checkpointing.output,
         rendered("figures", "checkpointing"),
     output:
         report(

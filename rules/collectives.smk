@@ -31,7 +31,7 @@ rule tabulate_collectives:
 
 rule plot_collectives:
     input:
-        records("collectives"),
+        rules.tabulate_collectives.output,
         rendered("figures", "collectives"),
     output:
         report(

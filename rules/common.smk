@@ -13,7 +13,7 @@ needs = heeded(workflow, partial(staleness.needs, BENCH))
 rendered = heeded(workflow, partial(staleness.rendered, BENCH))
 priority_of_round = staleness.priority
 records = BENCH.paths
-compared_records = staleness.compared_records(BENCH)
+COMPARED = staleness.compared(BENCH)
 
 
 wildcard_constraints:

@@ -1,6 +1,6 @@
 rule comparison:
     input:
-        compared_records,
+        [getattr(rules, name).input for name in COMPARED],
         rendered("comparison"),
     output:
         "report/comparison.md",

@@ -36,10 +36,7 @@ rule tabulate_data_parallel:
 
 rule plot_data_parallel:
     input:
-        records("data_parallel"),
-        records("collectives"),
-        records("optimizer_sharding"),
-        records("fsdp"),
+        rules.tabulate_data_parallel.output,
         rendered("figures", "data_parallel"),
     output:
         report(

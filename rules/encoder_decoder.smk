@@ -33,7 +33,7 @@ rule tabulate_encoder_decoder:
 
 rule plot_encoder_decoder:
     input:
-        records("encoder_decoder"),
+        rules.tabulate_encoder_decoder.output,
         rendered("figures", "encoder_decoder"),
     output:
         report(

@@ -37,8 +37,7 @@ rule tabulate_end_to_end:
 
 rule plot_end_to_end:
     input:
-        records("end_to_end"),
-        records("ceilings"),
+        rules.tabulate_end_to_end.output,
         rendered("figures", "end_to_end"),
     output:
         report(

@@ -33,8 +33,7 @@ rule tabulate_fsdp:
 
 rule plot_fsdp:
     input:
-        records("fsdp"),
-        records("optimizer_sharding"),
+        rules.tabulate_fsdp.output,
         rendered("figures", "fsdp"),
     output:
         report(

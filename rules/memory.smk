@@ -31,7 +31,7 @@ rule tabulate_memory:
 
 rule plot_memory:
     input:
-        records("memory"),
+        rules.tabulate_memory.output,
         rendered("figures", "memory"),
     output:
         report(

@@ -29,7 +29,7 @@ rule tabulate_numerics:
 
 rule plot_numerics:
     input:
-        records("numerics"),
+        rules.tabulate_numerics.output,
         rendered("figures", "numerics"),
     output:
         report(

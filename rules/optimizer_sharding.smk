@@ -32,7 +32,7 @@ rule tabulate_optimizer_sharding:
 
 rule plot_optimizer_sharding:
     input:
-        records("optimizer_sharding"),
+        rules.tabulate_optimizer_sharding.output,
         rendered("figures", "optimizer_sharding"),
     output:
         report(

@@ -34,7 +34,7 @@ rule tabulate_profile:
 
 rule plot_profile:
     input:
-        records("profile"),
+        rules.tabulate_profile.output,
         rendered("figures", "profile"),
     output:
         report(

@@ -30,7 +30,7 @@ rule tabulate_warmup:
 
 rule plot_warmup:
     input:
-        records("warmup"),
+        rules.tabulate_warmup.output,
         rendered("figures", "warmup"),
     output:
         report(

@@ -103,7 +103,7 @@ def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
     """Return the fingerprint of what is rendered: the list of records, the code that renders, the settings shown."""
     names = bench.names if name is None else (name,)
     if kind == "comparison":
-        names = tuple(each for each in COMPARED if each in names)
+        names = tuple(compared(bench))
     function, module = RENDERED_BY[kind]
     source = fingerprint.source(module, memo=bench.source_memo)
     for each in names if function else ():
@@ -118,9 +118,9 @@ def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
     }
 
 
-def compared_records(bench: Bench) -> list[str]:
-    """Return this machine's configured records that machines are compared by, for the input of a rule."""
-    return [path for name in COMPARED if name in bench.names for path in bench.paths(name)]
+def compared(bench: Bench) -> list[str]:
+    """Return the experiments that machines are compared by and that have cells on this one."""
+    return [name for name in COMPARED if name in bench.names]
 
 
 def _others(bench: Bench) -> dict[str, str]:
