@@ -133,7 +133,7 @@ def test_a_record_that_is_gone_has_it_rendered_again(bench: Bench, kind: str, na
     gone = next(path for path in have_records(bench) if "/warmup/" in str(path))
     gone.unlink()
     (marker,) = staleness.rendered(bench, kind, name)(None)
-    assert (bench.root / marker).read_text() == f"{gone.relative_to(bench.root)} is missing\n"
+    assert (bench.root / marker).read_text().startswith(f"{gone.relative_to(bench.root)} is missing\n")
 
 
 @pytest.mark.parametrize(("kind", "name"), KINDS)

@@ -248,7 +248,7 @@ class Bench:
             return State("failed", (f"`trust_prediction` is false, and it was not started ({record.reason})",), record)
         return State("fresh", (), record)
 
-    @property
+    @functools.cached_property
     def token_path(self) -> Path:
         """The file of tokens that the models read."""
         data = self.settings["data"]
@@ -338,6 +338,7 @@ class Bench:
         reading = (name for name in self.names if self.reads_tokens(name))
         return [cell.context for name in reading for cell in self.grid(name) if hasattr(cell, "context")]
 
+    @functools.cache  # noqa: B019
     def reads_tokens(self, name: str) -> bool:
         """Return whether the experiment reads a file of tokens."""
         return "data" in experiments.load(name).settings and self.settings["data"]["source"] != "synthetic"

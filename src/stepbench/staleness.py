@@ -32,7 +32,7 @@ RENDERED_BY: dict[str, tuple[str | None, str]] = {
 # The experiments that machines are compared by.
 COMPARED = ("end_to_end", "attention", "collectives", "encoder_decoder")
 
-_MARKERS = (STATE_FOLDER, "stale")
+_MARKERS = f"{STATE_FOLDER}/stale/"
 
 
 def needs(bench: Bench, name: str) -> InputFunction:
@@ -42,11 +42,16 @@ def needs(bench: Bench, name: str) -> InputFunction:
     and with a marker as well for one that is stale or has to be tried again.
     """
 
+    cell_type = experiments.load(name).cell
+    folder = str(bench.root / "results" / bench.machine / name)
+    names = [axis.name for axis in cells.axes(cell_type)]
+
     def function(wildcards: Any) -> list[str]:
-        cell_type = experiments.load(name).cell
-        text = ",".join(f"{axis.name}~{wildcards[axis.name]}" for axis in cells.axes(cell_type))
+        text = ",".join(f"{axis}~{wildcards[axis]}" for axis in names)
         cell = cells.parse(cell_type, text)
         bench.check_cell(cell)
+        if not os.path.exists(f"{folder}/{text}.json"):  # noqa: PTH110 - asked of every cell of a large grid
+            return bench.inputs(name, cell)
         state = bench.state(name, cell)
         if state.kind == "fresh":
             return []
@@ -85,7 +90,7 @@ def rendered(bench: Bench, kind: str, name: str | None = None) -> InputFunction:
 
 def are_marked(inputs: Iterable[str]) -> bool:
     """Return whether there is a marker among the answers of an input function."""
-    return any(Path(path).parts[:2] == _MARKERS for path in inputs)
+    return any(path.startswith(_MARKERS) for path in inputs)
 
 
 def mark_rendered(bench: Bench, kind: str, name: str | None = None) -> None:
@@ -136,7 +141,7 @@ def _others(bench: Bench) -> dict[str, str]:
 
 def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:
     # In a folder of its own: Snakemake lists a folder once, and would not see a second marker that appears in it later.
-    marker = Path(*_MARKERS, *path.parts[1:], "reasons.txt")
+    marker = Path(_MARKERS, *path.parts[1:], "reasons.txt")
     full = bench.root / marker
     full.parent.mkdir(parents=True, exist_ok=True)
     target, now = bench.root / path, time.time()
