@@ -41,7 +41,6 @@ def needs(bench: Bench, name: str) -> InputFunction:
     It answers with nothing for a fresh record, with the files that the cell reads (tokens, shards) for a missing one,
     and with a marker as well for one that is stale or has to be tried again.
     """
-
     cell_type = experiments.load(name).cell
     folder = str(bench.root / "results" / bench.machine / name)
     names = [axis.name for axis in cells.axes(cell_type)]

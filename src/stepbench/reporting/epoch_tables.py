@@ -18,6 +18,7 @@ from stepbench.reporting.tables import (
     facts,
     frame,
     held_constant,
+    or_dash,
     value,
 )
 
@@ -51,7 +52,7 @@ def summary(results: Results) -> Table:
         value("data", text=axis_text, numeric=False),
         value("ranks"),
         *axis_columns(rows, rest),
-        value("effective_batch", "effective batch", units.number),
+        value("effective_batch", "effective batch", or_dash),
         one_line("epoch", unit, "one epoch"),
         Column("samples/s", lambda row: units.number(row["samples_per_s"])),
         Column("tokens/s", lambda row: units.number(row["tokens_per_s"])),
