@@ -183,6 +183,7 @@ def test_an_order_is_carried_out(started: attempts.Attempt, tmp_path: Path) -> N
             "protocol": {"seed": 0, "threads": 1},
             "definition": {},
             "tokens": None,
+            "shards": None,
             "artifacts": str(tmp_path / "cell"),
             "host_memory_gib": None,
             "trust_prediction": True,

@@ -22,7 +22,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_every_axis_of_every_experiment_has_its_pattern(bench: Bench) -> None:
     found = workflow.wildcards_of(bench)
     axes = {axis.name: axis for name in experiments.names() for axis in cells.axes(experiments.load(name).cell)}
-    assert found.keys() == axes.keys() | {"machine"}
+    assert found.keys() == axes.keys() | {"machine", "shards"}
     for name, axis in axes.items():
         assert re.fullmatch(
             found[name], axis.choices[0] if axis.choices else {int: "0", str: "x", bool: "true"}[axis.type]

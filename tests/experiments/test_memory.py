@@ -196,6 +196,7 @@ def test_the_record_says_oom_and_predicted(tmp_path: Path, trusted: bool, status
         "protocol": {"seed": 0, "threads": 1},
         "definition": {"vocabulary": VOCABULARY, "size": SIZES["nano"]},
         "tokens": None,
+        "shards": None,
         "artifacts": str(tmp_path / "cell"),
         "trust_prediction": trusted,
         "host_memory_gib": None,

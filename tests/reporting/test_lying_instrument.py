@@ -11,7 +11,7 @@ from stepbench.experiments import experiment as experiments
 from stepbench.measure import training_step
 from stepbench.measure.clock import FakeClock
 from stepbench.records import RecordError
-from stepbench.reporting import tables
+from stepbench.reporting import findings, tables
 
 GRID = {
     "end_to_end": [{"size": ["nano"], "context": [64]}],
@@ -42,13 +42,13 @@ def told(bench, change):
     found = results(bench, "end_to_end")
     experiment = experiments.load("end_to_end")
     text = "\n".join(map(tables.markdown, experiment.tabulate(found)))
-    return text.replace("\\", ""), " ".join(experiment.find(found))
+    return text.replace("\\", ""), " ".join(findings.marked(found))
 
 
 @pytest.mark.parametrize(
     ("change", "mark", "sentence"),
     [
-        (lambda times: times * 1e-6, "impossible (", "claiming more than the measured peak"),
+        (lambda times: times * 1e-6, "impossible (", "claiming what cannot be"),
         (lambda times: times * np.linspace(1, 2, times.size), "drifting (", "drifting over the run"),
         (lambda times: times * np.resize([1.0, 2.0], times.size), "noisy (", "noisy"),
         (lambda times: np.where(np.arange(times.size) == 3, 5 * times, times), "outliers (", "with outliers"),
@@ -65,7 +65,7 @@ def test_fault_24_a_number_that_can_be_trusted_is_not_marked(bench):
     table, sentences = told(bench, lambda times: times)
     for mark in ("impossible", "drifting", "noisy", "outliers"):
         assert mark not in table
-    assert "None of the 1 point measured is noisy, drifts or has outliers." in sentences
+    assert "None of the 1 point measured carries a mark." in sentences
 
 
 def test_fault_24_times_of_a_clock_that_runs_backwards_are_no_record(bench):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepbench.reporting import units
 from stepbench.reporting.collective_fits import Fit, bus_bytes_per_s, fits, message_bytes
-from stepbench.reporting.findings import gaps, listing
+from stepbench.reporting.findings import listing
 from stepbench.reporting.frames import Results
 from stepbench.reporting.tables import axis_words
 
@@ -24,7 +24,7 @@ def find(results: Results) -> list[str]:
         )
     fitted = fits(results)
     sentences += [_described(each) for each in fitted]
-    return sentences + _residuals(fitted) + gaps(results)
+    return sentences + _residuals(fitted)
 
 
 def _described(each: Fit) -> str:

@@ -8,7 +8,7 @@ from stepbench.reporting import units
 from stepbench.reporting.collective_fits import chosen
 from stepbench.reporting.data_parallel_tables import bucket_mib
 from stepbench.reporting.exposure import best_bucket, exposed
-from stepbench.reporting.findings import gaps, listing, where
+from stepbench.reporting.findings import listing, where
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.tables import axis_words
 
@@ -26,7 +26,7 @@ def find(results: Results) -> list[str]:
     for groups in models.values():
         place = f" ({where(groups[0], firsts)})" if len(firsts) > 1 else ""
         sentences += [*_ladder(groups, place), *_disagreements(groups, place), *_bucket(groups, results, place)]
-    return sentences + gaps(results)
+    return sentences
 
 
 def _ladder(groups: list[Group], place: str) -> list[str]:

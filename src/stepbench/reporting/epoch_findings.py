@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepbench.reporting import comparisons, epoch_tables, units
-from stepbench.reporting.findings import gaps, noise, where
+from stepbench.reporting.findings import where
 from stepbench.reporting.frames import Group, Results
 
 STARVED = 0.1  # of an epoch; below that the loader keeps up
@@ -13,10 +13,10 @@ def find(results: Results) -> list[str]:
     """Return the highest throughput, what waiting for data costs, what disk and further ranks change."""
     known = [(group, epoch_tables.row(group)) for group in results.groups() if group.summary(epoch_tables.KEY)]
     if not known:
-        return gaps(results)
+        return []
     groups = [group for group, _ in known]
     best, row = max(known, key=lambda each: each[1]["samples_per_s"])
-    sentences = [
+    return [
         f"The highest throughput is {units.number(row['samples_per_s'])} samples/s "
         f"({units.number(row['tokens_per_s'])} tokens/s), with {_named(best, groups)}; an epoch of "
         f"{units.number(row['samples_per_epoch'])} samples takes {units.seconds(row['epoch_median_s'])}.",
@@ -24,8 +24,6 @@ def find(results: Results) -> list[str]:
         *_disk(results, groups),
         *_ranks(results, groups),
     ]
-    marked = [(group, summary.marks) for group in groups if (summary := group.summary(epoch_tables.KEY))]
-    return sentences + noise(marked) + gaps(results)
 
 
 def _waiting(known: list[tuple[Group, dict[str, float]]]) -> list[str]:

@@ -10,7 +10,7 @@ from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.marks import Mark, fatal
 from stepbench.reporting.statistics import Verdict
 
-HEADLINES = ("step_s", "call_s")
+HEADLINES = ("step_s", "call_s", "epoch_s")
 MAX_NAMED = 4  # more names than these in a sentence, and nobody reads on
 
 

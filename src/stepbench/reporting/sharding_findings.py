@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepbench.reporting import statistics, units
-from stepbench.reporting.findings import gaps, listing, where
+from stepbench.reporting.findings import listing, where
 from stepbench.reporting.frames import Group, Results
 from stepbench.reporting.sharding_tables import REPLICATED, RESIDENT, SOURCE, VARIANT, at, measured, prefix, replicated
 from stepbench.reporting.tables import axis_words
@@ -20,7 +20,7 @@ def find(results: Results) -> list[str]:
         if group.point[VARIANT] in REPLICATED or base is None:
             continue
         sentences += [*_saved(group, base, groups), *_cost(group, base, groups)]
-    return sentences + _predictions(measured(results)) + gaps(results)
+    return sentences + _predictions(measured(results))
 
 
 def _saved(group: Group, base: Group, groups: list[Group]) -> list[str]:
