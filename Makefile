@@ -9,7 +9,7 @@ report: .venv/.report
 	$(BIN)/snakemake --cores 1 report/writeup.md all
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # Alone on the machine: some of these start fourteen ranks at once and hold them to a deadline.
 test-ranks: .venv/.test
