@@ -19,7 +19,7 @@ def find(results: Results) -> list[str]:
     return [
         f"The highest throughput is {units.number(row['samples_per_s'])} samples/s "
         f"({units.number(row['tokens_per_s'])} tokens/s), with {_named(best, groups)}; an epoch of "
-        f"{units.number(row['samples_per_epoch'])} samples takes {units.seconds(row['epoch_median_s'])}.",
+        f"{row['samples_per_epoch']} samples takes {units.seconds(row['epoch_median_s'])}.",
         *_waiting(known),
         *_disk(results, groups),
         *_ranks(results, groups),

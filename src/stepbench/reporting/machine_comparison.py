@@ -109,7 +109,7 @@ def _lead(mine: Machine, others: Sequence[Machine], shared: Sequence[Machine]) -
 
 def _briefly(machine: Machine) -> str:
     name = markup.escape(machine.name)
-    return name if machine.published is None else f"{name} (published: {markup.escape(machine.published)})"
+    return name if machine.published is None else f"{name} (published)"
 
 
 def _and(words: Sequence[str]) -> str:
