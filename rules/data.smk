@@ -1,6 +1,6 @@
 rule prepare_shards:
     output:
-        f"{SHARDS_DIR}/{{shards}}/index.json",
+        str(SHARDS_DIR / "{shards}" / "index.json"),
     log:
         "results/data/{shards}.log",
     resources:

@@ -154,6 +154,8 @@ class Bench:
         errors = []
         for target in targets:
             parts = Path(target).parts
+            if Path(target).is_relative_to(self.shards_dir):
+                continue
             if parts[:1] == ("results",) and target.endswith(".json"):
                 try:
                     self.locate(target)
@@ -321,7 +323,9 @@ class Bench:
     def inputs(self, name: str, cell: Any) -> list[str]:
         """Return the files that must be there before a cell is measured."""
         found = [str(self.token_path)] if self.reads_tokens(name) else []
-        if (data := self.shards(name, cell)) is not None:
+        most = environment.device_count("cuda") if self.device == "cuda" else self.threads
+        # A cell that asks for more ranks than this machine has will be refused; it needs no data set of 30 GB for that.
+        if (data := self.shards(name, cell)) is not None and getattr(cell, "ranks", 1) <= most:
             found.append(str(self.shards_dir / data.name / shards.INDEX))
         return found
 

@@ -61,7 +61,7 @@ def plan(bench: Bench, names: Sequence[str] = ()) -> Plan:
 
 def kind_of(name: str, cell: Any) -> str:
     """Return what cells of similar cost share."""
-    return f"{name} {getattr(cell, 'size', '')}".rstrip()
+    return f"{name} {getattr(cell, 'size', getattr(cell, 'preset', ''))}".rstrip()
 
 
 def estimate(kinds: Sequence[str], durations_s: Mapping[str, Sequence[float]]) -> tuple[float, int]:

@@ -131,9 +131,9 @@ def _others(bench: Bench) -> dict[str, str]:
     """Return a digest of each file that a comparison reads beside this machine's configured records."""
     merged = (path for path in (bench.root / "results").glob("*/*/*~*.json") if path.parts[-2] in COMPARED)
     theirs = [path for path in merged if path.parts[-3] != bench.machine]
-    asked_for = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in COMPARED]
+    unasked = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in COMPARED]
     memo = bench.root / STATE_FOLDER / "content"
-    found = {path.relative_to(bench.root).as_posix(): fingerprint.content(path, memo) for path in (*theirs, *asked_for)}
+    found = {path.relative_to(bench.root).as_posix(): fingerprint.content(path, memo) for path in (*theirs, *unasked)}
     published = (fingerprint.ROOT / "reporting" / "published").glob("*.json")
     return found | {path.name: fingerprint.digest(path.read_bytes()) for path in sorted(published)}
 

@@ -139,11 +139,14 @@ def prepare_tokens(snakemake: Any) -> None:
 
 
 def prepare_shards(snakemake: Any) -> None:
-    """Write the data set that the output's folder names."""
+    """Write the data set that the output's folder names; where that cannot be, have its cells say why."""
+    bench = bench_of(snakemake)
+    index = Path(snakemake.output[0])
     try:
-        bench_of(snakemake).prepare_shards(Path(snakemake.output[0]).parent.name)
-    except (ValueError, OSError) as error:
-        _end(str(error), 1)
+        bench.prepare_shards(index.parent.name)
+    except OSError as error:
+        with _one_line():
+            shards.refuse(index.parent, storage.told(error) or str(error))
 
 
 def tabulate(snakemake: Any) -> None:

@@ -1,9 +1,11 @@
 """An epoch: every sample once, over ranks without overlap, in another order each time; read by real workers."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,7 +14,7 @@ import torch
 
 from stepbench.data import epochs, shards
 from stepbench.data.epochs import Batches, Pairs, loader
-from stepbench.data.shards import ShardSet
+from stepbench.data.shards import ShardError, ShardSet
 
 SET = ShardSet(megabytes=1, context=31, vocabulary=300, seed=7)
 
@@ -82,6 +84,24 @@ def test_a_loader_gives_the_same_from_memory_and_from_disk(
     for one, other in zip(found[0], found[2], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert not torch.equal(found[0][0][0], found[1][0][0])
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, 40_000)
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def test_a_shard_that_goes_bad_while_it_is_read_is_named_in_one_line(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    shards.write(SET, tmp_path)
+    source = shards.on_disk(SET, shards.check(SET, tmp_path))
+    damage(tmp_path / "shard_0000.bin")
+    batches = Batches(SET.samples, batch=16, rank=0, ranks=1, seed=5)
+    with pytest.raises(ShardError, match=r"shard_0000\.bin") as caught:
+        list(epochs.read(loader(Pairs(source, context=31), batches, workers=1, pinned=False)))
+    assert len(str(caught.value).splitlines()) == 1
+    assert "Traceback" not in str(caught.value)
 
 
 ORPHAN = """

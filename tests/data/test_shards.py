@@ -1,9 +1,11 @@
 """Shards on disk: what is written, and that nothing damaged, foreign or malicious is read."""
 
+import errno
 import json
 import os
 import pickle
 import shutil
+import stat
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -185,18 +187,34 @@ def test_a_disk_without_space_is_told_before_anything_is_written(
 ) -> None:
     usage = namedtuple("usage", ["total", "used", "free"])
     monkeypatch.setattr(shards.shutil, "disk_usage", lambda _: usage(10, 10, 1_000_000))
-    with pytest.raises(OSError, match="must have 269435392 bytes free for 1 MB of shards and some to spare, got 1000"):
+    with pytest.raises(OSError, match="1000000 bytes are free and 269435392 needed") as caught:
         shards.write(SET, tmp_path / "there")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "there"))
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_data_set_that_could_not_be_written_says_why_once_and_is_tried_again(folder: Path) -> None:
+    shards.refuse(folder, "the disk is full")
+    with pytest.raises(ShardError, match=r"^the disk is full$"):
+        shards.check(SET, folder)
+    assert not (folder / "index.json").exists()
+    shards.write(SET, folder)
+    assert len(shards.check(SET, folder)) == 4
+
+
+def test_everybody_may_read_shards(folder: Path) -> None:
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o644}
 
 
 def test_shards_that_were_left_half_written_are_written_again(folder: Path) -> None:
     (folder / "index.json").unlink()
     cut(folder)
     (folder / "shard_0099.bin").write_bytes(b"left by another")
+    (folder / ".half.tmp").write_bytes(b"left by one that was killed")
     shards.write(SET, folder)
     assert len(shards.check(SET, folder)) == 4
     assert not (folder / "shard_0099.bin").exists()
+    assert not (folder / ".half.tmp").exists()
 
 
 def test_forgetting_pages_changes_no_byte(folder: Path) -> None:

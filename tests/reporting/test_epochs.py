@@ -86,4 +86,4 @@ def test_a_loader_that_keeps_up_is_said(tmp_path: Path) -> None:
     sentences = experiments.load("encoder_decoder").find(results(bench))
     assert "The highest throughput is" in sentences[0]
     assert "the preset 3.5M" in sentences[0]
-    assert sentences[1].startswith("The loader keeps up: no epoch waits for data for more than 1.")
+    assert sentences[1].startswith("The loader keeps up: at no point the median wait for data is above 1.")

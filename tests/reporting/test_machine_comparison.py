@@ -283,8 +283,8 @@ def test_published_means_are_compared_with_measured_ones_and_noted(tmp_path: Pat
     for other in others:
         for pair in machine_comparison.compare(mine, other).pairs:
             shared[other.name] = pair
-    assert set(shared) == {"nvidia-geforce-rtx-4060-laptop-gpu-1x", "nvidia-geforce-rtx-5090-2x"}
-    pair = shared["nvidia-geforce-rtx-5090-2x"]
+    assert set(shared) == {"nvidia-geforce-rtx-4060-laptop-gpu-1x-published", "nvidia-geforce-rtx-5090-2x-published"}
+    pair = shared["nvidia-geforce-rtx-5090-2x-published"]
     assert pair.mine.metric.name == "all-reduce, bus bandwidth"
     assert pair.other.rate == pytest.approx(2**20 / 1.177e-3)
     assert pair.comparison.verdict is statistics.Verdict.UNCLEAR
@@ -320,6 +320,40 @@ def test_damaged_records_of_others_are_counted_and_never_shown(both: Bench) -> N
     assert "2 records could not be believed." in text
     assert "bus bandwidth" not in text
     assert "<script>" not in text
+
+
+def test_a_record_from_elsewhere_without_sense_has_no_headline(both: Bench) -> None:
+    """Its checksum may be right all the same."""
+    here, there = pair_of(both)
+    changed = {
+        "end_to_end": {"scalars": {"tokens_per_step": "many"}},
+        "attention": {"samples": {"forward_s": [1.0], "backward_s": [1.0, 2.0]}},
+        "collectives": {"cell": {"operation": "all_reduce", "backend": "gloo", "ranks": 0, "payload_bytes": 4}},
+        "encoder_decoder": {"samples": {"epoch_s": [[1.0], [1.0, 2.0]]}},
+    }
+    odd = tuple(dataclasses.replace(each, **changed[each.experiment]) for each in there.records)
+    assert headlines.headlines(odd) == []
+    vague = tuple(dataclasses.replace(each, fingerprint={"definition": [1]}) for each in there.records)
+    assert len(machine_comparison.compare(here, dataclasses.replace(there, records=vague)).pairs) == 5
+
+
+def test_every_replicate_must_be_alike(both: Bench) -> None:
+    here, there = pair_of(both)
+    last = max(number for number, each in enumerate(there.records) if each.experiment == "end_to_end")
+    records = list(there.records)
+    definition = records[last].fingerprint["definition"] | {"vocabulary": 7}
+    records[last] = dataclasses.replace(records[last], fingerprint={"definition": definition})
+    found = machine_comparison.compare(here, dataclasses.replace(there, records=tuple(records)))
+    assert {what.partition(" (")[0] for what, _ in found.unlike} == {"forward and backward", "whole training step"}
+    assert all(reason == "vocabulary 10000 here, 7 there" for _, reason in found.unlike)
+
+
+def test_a_published_machine_is_never_the_one_that_is_here(tmp_path: Path) -> None:
+    bench = bench_named(tmp_path, "nvidia-geforce-rtx-5090-2x")
+    fill(bench)
+    names = [machine.name for machine in machines.load(bench)]
+    assert len(set(names)) == len(names)
+    assert names[0] == "nvidia-geforce-rtx-5090-2x"
 
 
 # -- the terminal ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stepbench import lifeline
+from stepbench.data.shards import ShardError
 
 if TYPE_CHECKING:
     from stepbench.data.shards import DiskShard, Samples
@@ -125,6 +126,21 @@ def loader(pairs: Pairs, batches: Batches, *, workers: int, pinned: bool) -> Dat
         worker_init_fn=lambda _: lifeline.die_with_parent(parent),
         multiprocessing_context="fork" if workers else None,
     )
+
+
+def read(load: DataLoader[Any]) -> Iterator[Any]:
+    """Yield the batches of an epoch; what a worker raised about a shard is raised here in its own words.
+
+    Raises:
+        ShardError: a shard is missing, cut or cannot be read.
+    """
+    batches = iter(load)
+    for _ in range(len(load)):
+        try:
+            yield next(batches)
+        except (ShardError, OSError) as error:  # torch puts the worker's whole traceback into the message
+            last = [line for line in str(error).splitlines() if line.strip()][-1]
+            raise ShardError(last.removeprefix(f"{ShardError.__module__}.{ShardError.__name__}: ")) from None
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -12,6 +12,7 @@ numpy and torch are imported by the functions that need them: parsing the Snakef
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 INDEX = "index.json"
+REFUSED = "refused"
+MAX_SHOWN = 500
 DTYPE = "<u2"
 ITEM_BYTES = 2
 MAX_VOCABULARY = 2**16
@@ -138,12 +141,9 @@ def write(definition: ShardSet, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.glob("shard_*.bin"))
     if free < needed + SPARE_BYTES:
-        raise OSError(
-            f"`{folder}` must have {needed + SPARE_BYTES} bytes free for {definition.megabytes} MB of shards and some "
-            f"to spare, got {free}"
-        )
+        raise OSError(errno.ENOSPC, f"{free} bytes are free and {needed + SPARE_BYTES} needed", str(folder))
     (folder / INDEX).unlink(missing_ok=True)
-    for left_over in folder.glob("shard_*.bin"):
+    for left_over in (*folder.glob("shard_*.bin"), *folder.glob(".*.tmp")):
         left_over.unlink()
     entries = []
     for shard, samples in enumerate(definition.shard_samples):
@@ -151,25 +151,21 @@ def write(definition: ShardSet, folder: Path) -> None:
         file = folder / f"shard_{shard:04}.bin"
         _write_whole(file, tokens.data.cast("B"))
         entries.append({"file": file.name, "samples": samples, "bytes": tokens.nbytes, "sha256": _digest(file)})
-    index = {
-        "version": VERSION,
-        "dtype": DTYPE,
-        "megabytes": definition.megabytes,
-        "context": definition.context,
-        "vocabulary": definition.vocabulary,
-        "seed": definition.seed,
-        "samples": definition.samples,
-        "sample_tokens": definition.sample_tokens,
-        "shards": entries,
-    }
+    index = {**_header(definition), "shards": entries}
     _write_whole(folder / INDEX, json.dumps(index, indent=1).encode() + b"\n")
+
+
+def refuse(folder: Path, sentence: str) -> None:
+    """Leave an index in place of a data set that cannot be written, so that what would read it can say why."""
+    _write_whole(folder / INDEX, json.dumps({REFUSED: sentence}).encode())
 
 
 def check(definition: ShardSet, folder: Path) -> list[Path]:
     """Return the files of the shards in `folder` after reading all of each.
 
     Raises:
-        ShardError: the index or a shard is missing, cut, altered, or of another data set.
+        ShardError: the index or a shard is missing, cut, altered, or of another data set, or could not be written; then
+            the index goes, so that the next run tries again.
     """
     entries = _entries(definition, folder)
     for entry in entries:
@@ -242,6 +238,20 @@ def forget(files: list[Path]) -> bool:
     return True
 
 
+def _header(definition: ShardSet) -> dict[str, Any]:
+    """Return what an index states of the whole data set."""
+    return {
+        "version": VERSION,
+        "dtype": DTYPE,
+        "megabytes": definition.megabytes,
+        "context": definition.context,
+        "vocabulary": definition.vocabulary,
+        "seed": definition.seed,
+        "samples": definition.samples,
+        "sample_tokens": definition.sample_tokens,
+    }
+
+
 def _entries(definition: ShardSet, folder: Path) -> list[dict[str, Any]]:
     """Return what the index says of each shard.
 
@@ -255,16 +265,10 @@ def _entries(definition: ShardSet, folder: Path) -> list[dict[str, Any]]:
         raise ShardError(f"{file}: a folder of shards must have an index, and it is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ShardError(f"{file}: must be a whole JSON document, got {' '.join(str(error).split())}") from None
-    wanted = {
-        "version": VERSION,
-        "dtype": DTYPE,
-        "megabytes": definition.megabytes,
-        "context": definition.context,
-        "vocabulary": definition.vocabulary,
-        "seed": definition.seed,
-        "samples": definition.samples,
-        "sample_tokens": definition.sample_tokens,
-    }
+    if isinstance(index, dict) and isinstance(refused := index.get(REFUSED), str):
+        file.unlink()
+        raise ShardError(refused[:MAX_SHOWN])
+    wanted = _header(definition)
     found = index if isinstance(index, dict) else {}
     for key, value in wanted.items():
         if type(found.get(key)) is not type(value) or found[key] != value:
@@ -300,6 +304,9 @@ def _write_whole(file: Path, content: bytes | memoryview) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+            os.fchmod(stream.fileno(), 0o644)
         Path(temporary).replace(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None
     finally:
         Path(temporary).unlink(missing_ok=True)

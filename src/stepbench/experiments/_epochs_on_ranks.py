@@ -101,10 +101,12 @@ class _Trainer:
         """
         import torch
 
+        from stepbench.data import epochs
+
         waited, losses = 0.0, []
         self._timer.synchronize()
         start = self._timer.now()
-        batches = iter(load)
+        batches = epochs.read(load)
         for _ in range(len(load)):
             asked = self._timer.now()
             batch = next(batches)
@@ -192,21 +194,24 @@ def _loader_rate(setting: Setting, what: dict[str, Any], timer: Clock) -> float 
     """Return how many bytes of samples per second the loader gives this rank when nobody trains, once it has begun."""
     from torch import distributed
 
-    from stepbench.data import shards
+    from stepbench.data import epochs, shards
 
     load, batches = _loader(setting, what, at_most=LOADER_BATCHES)
+    # Starting the workers is not reading, and what they had ready when the clock starts took no time of it.
+    ready = 1 + load.num_workers * epochs.PREFETCHED
+    if len(batches) <= ready:
+        return None
     batches.epoch = LOADER_EPOCH
     shards.forget(_files(setting, what))
     distributed.barrier()
-    iterator = iter(load)
-    next(iterator)  # starting the workers is not reading
+    given = epochs.read(load)
+    for _ in range(ready):
+        next(given)
     start = timer.now()
-    for _ in iterator:
+    for _ in given:
         pass
     seconds = timer.now() - start
-    if len(batches) < 2:
-        return None
-    return (len(batches) - 1) * what["batch"] * _definition(setting, what).sample_bytes / seconds
+    return (len(batches) - ready) * what["batch"] * _definition(setting, what).sample_bytes / seconds
 
 
 def check_equal(module: nn.Module) -> None:

@@ -32,7 +32,8 @@ def _waiting(known: list[tuple[Group, dict[str, float]]]) -> list[str]:
     starved = [(group, row) for group, row in known if (row["data_wait_ratio"] or 0) > STARVED]
     if not starved:
         worst = max(row["data_wait_ratio"] or 0 for _, row in known)
-        return [f"The loader keeps up: no epoch waits for data for more than {units.percent(worst)} of its time."]
+        told = units.percent(worst)
+        return [f"The loader keeps up: at no point the median wait for data is above {told} of an epoch."]
     group, row = max(starved, key=lambda each: each[1]["data_wait_ratio"])
     return [
         f"{len(starved)} of {len(known)} points wait for data for more than {units.percent(STARVED)} of the epoch, the "

@@ -92,8 +92,9 @@ def epochs(results: Results) -> Table:
         Column("loss", lambda row: f"{row['loss_nats']:.3f}"),
     ]
     told = (
-        "The slowest rank's time, and its wait; the loss is the mean over ranks and steps, in nats. The same seed "
-        f"gives the same samples in the same order from memory and from disk. {held_constant(rows, [*rest, 'preset'])}"
+        "The slowest rank's time, and the longest wait; the loss is the mean over ranks and steps, in nats. The same "
+        "seed gives the same samples in the same order from memory and from disk. "
+        f"{held_constant(rows, [*rest, 'preset'])}"
     ).strip()
     return Table("epochs", "Epoch by epoch", told, frame(rows), columns, "No epoch has been measured.")
 
@@ -158,15 +159,14 @@ def _epoch_rows(group: Group) -> list[dict[str, Any]]:
     for record in group.records:
         sides = zip(*(_by_epoch(record.samples[key]) for key in (KEY, "data_wait_s", "loss_nats")), strict=True)
         for number, (seconds, waits, losses) in enumerate(sides, start=1):
-            slowest = max(range(len(seconds)), key=lambda rank: seconds[rank])
             found.append(
                 {
                     **group.point,
                     "replicate": record.cell["replicate"],
                     "epoch": number,
-                    "epoch_s": seconds[slowest],
-                    "samples_per_s": record.scalars["samples_per_epoch"] / seconds[slowest],
-                    "data_wait_ratio": waits[slowest] / seconds[slowest],
+                    "epoch_s": max(seconds),
+                    "samples_per_s": record.scalars["samples_per_epoch"] / max(seconds),
+                    "data_wait_ratio": max(waits) / max(seconds),
                     "loss_nats": _mean(losses),
                     "records": {"": group.paths},
                 }

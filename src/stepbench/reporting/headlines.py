@@ -5,6 +5,7 @@ Two headlines are of the same thing if their metric and their cell are the same,
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Metric:
         work: from a record to what is done in that time, or None where the record does not have it.
         text: how a rate is written.
         paid: what of it people pay for (`tokens`, `samples`), if they do.
-        measured: whether a record of these axes counts.
+        counts: whether a record of these axes counts.
     """
 
     name: str
@@ -80,6 +81,8 @@ def _tokens(record: Record) -> float | None:
 
 
 def _message(record: Record) -> float | None:
+    if record.cell["ranks"] < 2:
+        return None
     sent = record.scalars.get("message_bytes") or record.cell["payload_bytes"]
     return sent * bus_factor(record.cell["operation"], record.cell["ranks"])
 
@@ -125,18 +128,37 @@ def _of_metric(metric: Metric, records: list[Record]) -> list[Headline]:
         seconds = _seconds(record, metric.keys)
         # What a published number was passed through (a whole step or less) does not change its phases.
         cell = {axis: value for axis, value in record.cell.items() if axis not in _left_out(metric)}
-        if seconds is not None and metric.work(record):
+        if seconds is not None and _work(metric, record):
             by_cell.setdefault(tuple(cell.items()), []).append((record, seconds))
     return [
         Headline(
             metric,
             dict(cell),
             tuple(seconds for _, seconds in found),
-            float(metric.work(found[0][0]) or 0),
+            _work(metric, found[0][0]) or 0.0,
             tuple(record for record, _ in found),
         )
         for cell, found in by_cell.items()
     ]
+
+
+def _work(metric: Metric, record: Record) -> float | None:
+    """Return what was done, or None where a record, which may come from elsewhere, does not say it in a number."""
+    try:
+        work = metric.work(record)
+    except TypeError:  # of what is no number
+        return None
+    return float(work) if work is not None and _is_positive(work) else None
+
+
+def _is_ragged(samples: Any) -> bool:
+    """Return whether ranks have samples of different lengths, as no record of ours has."""
+    ranks = samples if samples and all(isinstance(each, list) for each in samples) else []
+    return len({len(rank) for rank in ranks}) > 1
+
+
+def _is_positive(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < math.inf
 
 
 def _left_out(metric: Metric) -> tuple[str, ...]:
@@ -146,10 +168,12 @@ def _left_out(metric: Metric) -> tuple[str, ...]:
 
 def _seconds(record: Record, keys: tuple[str, ...]) -> float | None:
     """Return the median of the keys' sum, or the sum of published means."""
+    if any(_is_ragged(record.samples.get(key)) for key in keys):
+        return None
     sides = [frames.processes([record], key) for key in keys]
-    if all(sides):
+    if all(sides) and len({len(side[0]) for side in sides}) == 1:
         sums = [sum(values) for values in zip(*(side[0] for side in sides), strict=True)]
         median = statistics.median(sums)
         return median if median > 0 else None
     means = [record.scalars.get(f"{key.removesuffix('_s')}_mean_s") for key in keys]
-    return None if any(mean is None or mean <= 0 for mean in means) else sum(mean for mean in means if mean)
+    return sum(mean or 0.0 for mean in means) if all(map(_is_positive, means)) else None

@@ -16,13 +16,12 @@ from stepbench.experiments import experiment as experiments
 from stepbench.records import Record
 from stepbench.reporting import conditions, markup, statistics, units
 from stepbench.reporting.findings import listing, plural
-from stepbench.reporting.headlines import METRICS, Headline, headlines
+from stepbench.reporting.headlines import Headline, headlines
 from stepbench.reporting.machines import Machine, Price
 from stepbench.reporting.statistics import Comparison
 from stepbench.reporting.tables import Column, Row, Table, axis_text, frame, markdown, value
 
 TITLE = "Machines compared"
-EXPERIMENTS = tuple(dict.fromkeys(metric.experiment for metric in METRICS))
 # Where data lies belongs to the machine, not to what was asked of it.
 OF_THE_MACHINE = ("shards_dir",)
 STATED = ("warmup_steps", "measured_steps", "seed")
@@ -259,17 +258,21 @@ def _priced(price: Price | None) -> str:
 
 
 def _unlike(mine: Headline, other: Headline) -> list[str]:
-    """Return in what the definition or the protocol of two headlines differ, as far as both state it."""
-    sides = [each.records[0] for each in (mine, other)]
-    definitions = [dict(record.fingerprint.get("definition") or {}) for record in sides]
+    """Return in what definition or protocol of any record differ from the first one's, as far as both state them."""
+    first = mine.records[0]
+    for record in (*mine.records, *other.records):
+        if reasons := _differences(first, record):
+            return reasons
+    return []
+
+
+def _differences(first: Record, record: Record) -> list[str]:
+    definitions = [_definition(each) for each in (first, record)]
     if all(definitions):
-        for each in definitions:
-            for key in OF_THE_MACHINE:
-                each.pop(key, None)
         found = fingerprint.difference({"definition": definitions[0]}, {"definition": definitions[1]})
-        return [phrase.removeprefix("definition: ").replace(" was ", " ").replace(", is ", " here, ") + " there"
-                for phrase in found]  # fmt: skip
-    stated = [{key: record.protocol[key] for key in STATED if key in record.protocol} for record in sides]
+        phrases = (phrase.removeprefix("definition: ") for phrase in found)
+        return [f"{phrase.replace(' was ', ' ').replace(', is ', ' here, ')} there" for phrase in phrases]
+    stated = [{key: each.protocol[key] for key in STATED if key in each.protocol} for each in (first, record)]
     return [
         f"{key} {stated[0][key]} here, {stated[1][key]} there"
         for key in STATED
@@ -277,16 +280,23 @@ def _unlike(mine: Headline, other: Headline) -> list[str]:
     ]
 
 
+def _definition(record: Record) -> dict[str, Any]:
+    """Return what a record was asked, without what belongs to its machine; nothing where it does not say."""
+    found = record.fingerprint.get("definition")
+    return {key: value for key, value in found.items() if key not in OF_THE_MACHINE} if isinstance(found, dict) else {}
+
+
 def _notes(mine: Headline, other: Headline) -> tuple[str, ...]:
     notes = []
-    sources = [each.records[0].fingerprint.get("source") for each in (mine, other)]
-    if all(sources) and sources[0] != sources[1]:
+    records = (*mine.records, *other.records)
+    sources = [record.fingerprint["source"] for record in records if record.fingerprint.get("source")]
+    if any(source != sources[0] for source in sources):
         notes.append("measured by different versions of the code")
     for whose, each in (("first", mine), ("second", other)):
         notes += [f"{whose} {mark}" for mark in conditions.find(list(each.records))]
-    if not all(each.records[0].samples for each in (mine, other)):
+    if not all(record.samples for record in records):
         notes.append("published means")
-    if not all(each.records[0].protocol for each in (mine, other)):
+    if not all(record.protocol for record in records):
         notes.append("a protocol is not stated")
     return tuple(notes)
 

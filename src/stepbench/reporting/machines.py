@@ -40,7 +40,7 @@ class Machine:
     """One machine and its records.
 
     Attributes:
-        name: the folder under results/, or the published file's stem.
+        name: the folder under results/, or that of a published file, which ends in `-published`.
         records: those that hold numbers, in the order of their cells' names.
         published: the document that they stand in, if stepbench has not measured them itself; and what it leaves open.
         price: of one of its devices.
@@ -53,11 +53,6 @@ class Machine:
     price: Price | None = None
     refused: tuple[str, ...] = field(default=())
 
-    @property
-    def device(self) -> str:
-        """What kind of device the numbers are of: `cuda`, `mps` or `cpu`."""
-        return next((str(record.environment.get("device")) for record in self.records), "cpu")
-
 
 def load(bench: Bench) -> list[Machine]:
     """Return all machines that something is known of: this one first, then merged ones, then published ones.
@@ -69,7 +64,7 @@ def load(bench: Bench) -> list[Machine]:
     folders = sorted(path for path in (bench.root / "results").glob("*") if path.is_dir())
     others = [path for path in folders if path.name not in (bench.machine, *NOT_MACHINES)]
     found += [_merged(folder, prices.get(folder.name)) for folder in others]
-    found += [_published(file, prices.get(file.stem)) for file in sorted(PUBLISHED.glob("*.json"))]
+    found += [_published(file, prices.get(name_of(file))) for file in sorted(PUBLISHED.glob("*.json"))]
     return [machine for machine in found if machine.records or machine.refused or machine.name == bench.machine]
 
 
@@ -127,12 +122,17 @@ def _is_its_own(record: Record, path: Path) -> bool:
     return record.experiment == path.parent.name and record.cell == cells.as_dict(cell)
 
 
+def name_of(file: Path) -> str:
+    """Return the name of a published machine, which is never that of one whose records are here."""
+    return f"{file.stem}-published"
+
+
 def _published(file: Path, price: Price | None) -> Machine:
     content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     found = [records.believe(each, Path(file.name, name)) for name, each in content["records"].items()]
     told = content["published"]
     return Machine(
-        file.stem,
+        name_of(file),
         tuple(record for record in found if record.ok),
         published=told["source"],
         note=told["note"],
