@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: report test test-ranks check mutate same gpu-check clean
+.PHONY: report test test-slow test-ranks check mutate same gpu-check clean
 
 report: .venv/.report
 	$(BIN)/snakemake --cores 1 report/writeup.md all
 
 test: check
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# What takes longest, and would make everybody wait.
+test-slow: .venv/.test
+	$(BIN)/python -m pytest -n 2 --dist load -m slow
 
 # Alone on the machine: some of these start fourteen ranks at once and hold them to a deadline.
 test-ranks: .venv/.test

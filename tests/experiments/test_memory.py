@@ -39,11 +39,23 @@ def _default_precision() -> Any:
 
 # -- predicted against measured ----------------------------------------------------------------------------------------
 
+SLOW = [("small", "bf16"), ("small", "fp16")]
 SHAPES = [("nano", 32, 2), ("micro", 16, 1), ("small", 2, 1)]  # a CPU without 16-bit units takes long for more
 
 
-@pytest.mark.parametrize(("size", "context", "batch"), SHAPES, ids=[size for size, _, _ in SHAPES])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("size", "context", "batch", "precision"),
+    [
+        pytest.param(
+            *shape,
+            precision,
+            marks=[pytest.mark.slow] if (shape[0], precision) in SLOW else [],
+            id=f"{precision}-{shape[0]}",
+        )
+        for precision in ("fp32", "bf16", "fp16")
+        for shape in SHAPES
+    ],
+)
 def test_a_training_steps_peak_is_predicted_within_five_percent(
     size: str, context: int, batch: int, precision: str
 ) -> None:
@@ -140,6 +152,7 @@ def test_a_step_of_xl_in_bfloat16_comes_near_the_published_figures() -> None:
     assert scalars["peak_memory_bytes"] / MIB == pytest.approx(19_530.686, rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_training_step_of_the_largest_size_is_predicted_in_less_than_four_gib() -> None:
     script = f"""
 import json

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,18 @@ def _times(values: list[Any], factor: float) -> list[Any]:
     return [_times(each, factor) if isinstance(each, list) else each * factor for each in values]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("both")
+    fill(bench_named(root, THERE), factor=0.5, seed=1)
+    fill(bench_named(root, HERE))
+    return root
+
+
 @pytest.fixture
-def both(tmp_path: Path) -> Bench:
+def both(made: Path, tmp_path: Path) -> Bench:
     """This machine, and another one that takes half as long for everything."""
-    fill(bench_named(tmp_path, THERE), factor=0.5, seed=1)
-    here = bench_named(tmp_path, HERE)
-    fill(here)
-    return here
+    return bench_named(Path(shutil.copytree(made, tmp_path / "bench")), HERE)
 
 
 def pair_of(bench: Bench, **prices: Price) -> tuple[Machine, Machine]:

@@ -51,6 +51,7 @@ def test_promise_11_replicates_are_measured_in_rounds(fresh: Copy) -> None:
     assert len({record["scalars"]["pid"] for record in started}) == 8  # a fresh process each
 
 
+@pytest.mark.slow
 def test_five_thousand_cells_are_looked_through_in_seconds(fresh: Copy) -> None:
     cells = {
         "behaviour": [f"b{number}" for number in range(50)],
