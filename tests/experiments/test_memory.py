@@ -144,6 +144,7 @@ def test_a_forward_pass_of_the_largest_size_comes_near_the_published_peak(precis
     assert peak / MIB == pytest.approx(FORWARD_MIB[precision, context], rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_step_of_xl_in_bfloat16_comes_near_the_published_figures() -> None:
     cell = Memory("predicted", "xl", 256, 2, "bf16", "bf16")
     scalars = measure(cell, setting("xl")).scalars

@@ -41,6 +41,7 @@ def test_every_length(interpreted: Call, q_len: int, k_len: int, is_causal: bool
     check(interpreted, Problem(q_len, k_len, 16, is_causal=is_causal), descriptors=descriptors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [(16, 64), (64, 16), (32, 64), (64, 32)], ids=str)
 def test_tiles_that_are_not_square(interpreted: Call, tile: tuple[int, int]) -> None:
     check(interpreted, Problem(130, 150, 32), tile=tile)
@@ -106,6 +107,7 @@ def test_the_default_backward_gives_the_same_bits_twice(interpreted: Call, dtype
     assert all(first[name].tobytes() == second[name].tobytes() for name in QUANTITIES)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     q_len=st.integers(1, 50),

@@ -181,6 +181,7 @@ def test_causality_is_no_variant_of_its_own() -> None:
     assert {row["causal"] for row in ROWS} <= {"yes", "no", "both"}
 
 
+@pytest.mark.slow
 def test_the_table_is_made_in_other_processes() -> None:
     rows = resources.table(architectures=("sm_90",), head_dims=(64,), dtypes=("bfloat16",), processes=1)
     assert [row["kernel"] for row in rows] == [row["kernel"] for row in SPREAD["sm_90", "bfloat16", 64]]

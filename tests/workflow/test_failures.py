@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import pytest
 from tests.workflow.bench_copy import PROMISED_S, Copy
 
 
@@ -72,6 +73,7 @@ def test_fault_25_no_cell_at_all_is_said_and_is_no_success(fresh: Copy) -> None:
     assert failures == "config.yaml: `experiments` must have a cell on the scale cpu, got none\n"
 
 
+@pytest.mark.slow
 def test_a_failure_that_goes_away_is_forgotten(fresh: Copy) -> None:
     fresh.set("experiments", grid("raises"))
     fresh.measure()

@@ -99,6 +99,7 @@ def test_a_record_from_the_future_is_measured_again_all_the_same(measured: Copy)
 # -- what changes no number --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_words_are_rendered_again_and_nothing_is_measured(measured: Copy) -> None:
     with measured.measuring():
         assert measured.snakemake().code == 0
