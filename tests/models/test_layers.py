@@ -68,7 +68,7 @@ def test_attention_sees_heads_first_and_is_told_to_be_causal() -> None:
         seen.append((q.shape, k.shape, v.shape, is_causal))
         return v
 
-    layer = SelfAttention(12, 3, attention=attention, dtype=torch.float64)
+    layer = SelfAttention(12, 3, attention=attention, is_causal=True, dtype=torch.float64)
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     # An attention that returns its values leaves two matrices: the heads join as they were split.
     torch.testing.assert_close(layer(x, *angles(5, 4)), layer.output(layer.value(x)))

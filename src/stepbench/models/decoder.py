@@ -34,7 +34,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
-        self.attention = SelfAttention(size.d_model, size.heads, attention=attention, dtype=dtype, device=device)
+        self.attention = SelfAttention(
+            size.d_model, size.heads, attention=attention, is_causal=True, dtype=dtype, device=device
+        )
         self.feed_forward_norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
         self.feed_forward = SwiGLU(size.d_model, size.d_ff, dtype=dtype, device=device)
 

@@ -15,39 +15,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepbench.models.layers import Attention, Projection, SelfAttention, TokenEmbedding, rotary_angles, split_heads
+from stepbench.models.layers import (
+    Attention,
+    MultiHeadAttention,
+    Projection,
+    SelfAttention,
+    TokenEmbedding,
+    rotary_angles,
+)
 from stepbench.models.presets import Preset
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(MultiHeadAttention):
     """Multi-head attention from the target to the encoded source, without positions.
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.3.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        heads: int,
-        *,
-        attention: Attention,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention = attention
-        self.query = Projection(d_model, d_model, dtype=dtype, device=device)
-        self.key = Projection(d_model, d_model, dtype=dtype, device=device)
-        self.value = Projection(d_model, d_model, dtype=dtype, device=device)
-        self.output = Projection(d_model, d_model, dtype=dtype, device=device)
-
     def forward(self, x_BTC: Tensor, encoded_BSC: Tensor) -> Tensor:
         """Return `[B, T, C]` from the target `[B, T, C]` and the encoded source `[B, S, C]`."""
-        q_BHTD = split_heads(self.query(x_BTC), self.heads)
-        k_BHSD, v_BHSD = (split_heads(each(encoded_BSC), self.heads) for each in (self.key, self.value))
-        o_BHTD = self.attention(q_BHTD, k_BHSD, v_BHSD, is_causal=False)
-        return self.output(o_BHTD.transpose(1, 2).flatten(2))
+        k_BHSD, v_BHSD = (self.split_heads(each(encoded_BSC)) for each in (self.key, self.value))
+        return self.mix(self.split_heads(self.query(x_BTC)), k_BHSD, v_BHSD)
 
 
 class FeedForward(nn.Module):
@@ -88,7 +76,7 @@ class EncoderBlock(nn.Module):
         super().__init__()
         width, heads = preset.d_model, preset.heads
         self.attention_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
-        self.attention = SelfAttention(width, heads, attention=attention, is_causal=False, dtype=dtype, device=device)
+        self.attention = SelfAttention(width, heads, attention=attention, dtype=dtype, device=device)
         self.feed_forward_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
         self.feed_forward = FeedForward(width, preset.d_ff, dtype=dtype, device=device)
 
@@ -113,7 +101,7 @@ class DecoderBlock(nn.Module):
         super().__init__()
         width, heads = preset.d_model, preset.heads
         self.attention_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
-        self.attention = SelfAttention(width, heads, attention=attention, dtype=dtype, device=device)
+        self.attention = SelfAttention(width, heads, attention=attention, is_causal=True, dtype=dtype, device=device)
         self.cross_attention_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
         self.cross_attention = CrossAttention(width, heads, attention=attention, dtype=dtype, device=device)
         self.feed_forward_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)

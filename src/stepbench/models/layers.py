@@ -101,15 +101,10 @@ def rotate(x_BHTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
     return turned_BHTD.to(x_BHTD.dtype)
 
 
-def split_heads(x_BTC: Tensor, heads: int) -> Tensor:
-    """Return `[B, H, T, D]` from `[B, T, C]`."""
-    return x_BTC.unflatten(-1, (heads, -1)).transpose(1, 2)
+class MultiHeadAttention(nn.Module):
+    """The four matrices of multi-head attention, and what is done between them; subclasses say who attends to whom.
 
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with rotary positions; where it is causal, no token sees a later one.
-
-    Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.2; positions as in `rotate`.
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.2.
     """
 
     def __init__(
@@ -118,7 +113,7 @@ class SelfAttention(nn.Module):
         heads: int,
         *,
         attention: Attention,
-        is_causal: bool = True,
+        is_causal: bool = False,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -131,13 +126,24 @@ class SelfAttention(nn.Module):
         self.value = Projection(d_model, d_model, dtype=dtype, device=device)
         self.output = Projection(d_model, d_model, dtype=dtype, device=device)
 
+    def split_heads(self, x_BTC: Tensor) -> Tensor:
+        """Return `[B, H, T, D]` from `[B, T, C]`."""
+        return x_BTC.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def mix(self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
+        """Return `[B, T, C]` from queries `[B, H, T, D]` and keys and values `[B, H, S, D]`."""
+        o_BHTD = self.attention(q_BHTD, k_BHSD, v_BHSD, is_causal=self.is_causal)
+        return self.output(o_BHTD.transpose(1, 2).flatten(2))
+
+
+class SelfAttention(MultiHeadAttention):
+    """Multi-head self-attention with rotary positions (`rotate`); where it is causal, no token sees a later one."""
+
     def forward(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         """Return `[B, T, C]` from `[B, T, C]` and the angles `[T, E]` of `rotary_angles`."""
-        q_BHTD = rotate(split_heads(self.query(x_BTC), self.heads), cos_TE, sin_TE)
-        k_BHTD = rotate(split_heads(self.key(x_BTC), self.heads), cos_TE, sin_TE)
-        v_BHTD = split_heads(self.value(x_BTC), self.heads)
-        o_BHTD = self.attention(q_BHTD, k_BHTD, v_BHTD, is_causal=self.is_causal)
-        return self.output(o_BHTD.transpose(1, 2).flatten(2))
+        q_BHTD = rotate(self.split_heads(self.query(x_BTC)), cos_TE, sin_TE)
+        k_BHTD = rotate(self.split_heads(self.key(x_BTC)), cos_TE, sin_TE)
+        return self.mix(q_BHTD, k_BHTD, self.split_heads(self.value(x_BTC)))
 
 
 class SwiGLU(nn.Module):
