@@ -210,11 +210,11 @@ def test_shards_that_were_left_half_written_are_written_again(folder: Path) -> N
     (folder / "index.json").unlink()
     cut(folder)
     (folder / "shard_0099.bin").write_bytes(b"left by another")
-    (folder / ".half.tmp").write_bytes(b"left by one that was killed")
+    (folder / ".shard_0001.bin.77").write_bytes(b"left by one that was killed")
     shards.write(SET, folder)
     assert len(shards.check(SET, folder)) == 4
     assert not (folder / "shard_0099.bin").exists()
-    assert not (folder / ".half.tmp").exists()
+    assert not (folder / ".shard_0001.bin.77").exists()
 
 
 def test_forgetting_pages_changes_no_byte(folder: Path) -> None:

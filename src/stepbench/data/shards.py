@@ -18,10 +18,11 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stepbench.data.tokens import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,21 +144,29 @@ def write(definition: ShardSet, folder: Path) -> None:
     if free < needed + SPARE_BYTES:
         raise OSError(errno.ENOSPC, f"{free} bytes are free and {needed + SPARE_BYTES} needed", str(folder))
     (folder / INDEX).unlink(missing_ok=True)
-    for left_over in (*folder.glob("shard_*.bin"), *folder.glob(".*.tmp")):
+    for left_over in (*folder.glob("shard_*.bin"), *folder.glob(".*.bin.*"), *folder.glob(f".{INDEX}.*")):
         left_over.unlink()
-    entries = []
-    for shard, samples in enumerate(definition.shard_samples):
-        tokens = generate(definition, shard)
-        file = folder / f"shard_{shard:04}.bin"
-        _write_whole(file, tokens.data.cast("B"))
-        entries.append({"file": file.name, "samples": samples, "bytes": tokens.nbytes, "sha256": _digest(file)})
+    entries = [_write_shard(definition, shard, file) for shard, file in enumerate(files(definition, folder))]
     index = {**_header(definition), "shards": entries}
-    _write_whole(folder / INDEX, json.dumps(index, indent=1).encode() + b"\n")
+    text = json.dumps(index, indent=1).encode()
+    write_whole(folder / INDEX, lambda stream: stream.write(text + b"\n"))
+
+
+def _write_shard(definition: ShardSet, shard: int, file: Path) -> dict[str, Any]:
+    """Write one shard and return its entry in the index."""
+    tokens = generate(definition, shard)
+    write_whole(file, lambda stream: stream.write(tokens.data))
+    return {"file": file.name, "samples": len(tokens), "bytes": tokens.nbytes, "sha256": _digest(file)}
+
+
+def files(definition: ShardSet, folder: Path) -> list[Path]:
+    """Return where the shards of a data set lie in its folder."""
+    return [folder / f"shard_{shard:04}.bin" for shard in range(len(definition.shard_samples))]
 
 
 def refuse(folder: Path, sentence: str) -> None:
     """Leave an index in place of a data set that cannot be written, so that what would read it can say why."""
-    _write_whole(folder / INDEX, json.dumps({REFUSED: sentence}).encode())
+    write_whole(folder / INDEX, lambda stream: stream.write(json.dumps({REFUSED: sentence}).encode()))
 
 
 def check(definition: ShardSet, folder: Path) -> list[Path]:
@@ -176,7 +185,7 @@ def check(definition: ShardSet, folder: Path) -> list[Path]:
             raise ShardError(f"{file}: a shard must have {entry['bytes']} bytes, got {file.stat().st_size}")
         if _digest(file) != entry["sha256"]:
             raise ShardError(f"{file}: its bytes must fit the checksum in {INDEX}, but the file was altered")
-    return [folder / entry["file"] for entry in entries]
+    return files(definition, folder)
 
 
 def in_memory(definition: ShardSet) -> list[Samples]:
@@ -219,17 +228,17 @@ class DiskShard:
         return np.frombuffer(found, DTYPE)
 
 
-def on_disk(definition: ShardSet, files: list[Path]) -> list[DiskShard]:
+def on_disk(definition: ShardSet, paths: list[Path]) -> list[DiskShard]:
     """Return all shards of the files that `check` has returned."""
-    counts = zip(files, definition.shard_samples, strict=True)
+    counts = zip(paths, definition.shard_samples, strict=True)
     return [DiskShard(file, samples, definition.sample_tokens) for file, samples in counts]
 
 
-def forget(files: list[Path]) -> bool:
+def forget(paths: list[Path]) -> bool:
     """Ask the kernel to forget the files' pages, so that an epoch reads the disk; False where it takes no wish."""
     if not hasattr(os, "posix_fadvise"):
         return False
-    for file in files:
+    for file in paths:
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -276,8 +285,8 @@ def _entries(definition: ShardSet, folder: Path) -> list[dict[str, Any]]:
     entries = found.get("shards")
     # Names are what this module writes, never what a file asks for: an index cannot lead out of its folder.
     expected = [
-        {"file": f"shard_{shard:04}.bin", "samples": samples, "bytes": samples * definition.sample_bytes}
-        for shard, samples in enumerate(definition.shard_samples)
+        {"file": each.name, "samples": samples, "bytes": samples * definition.sample_bytes}
+        for each, samples in zip(files(definition, file.parent), definition.shard_samples, strict=True)
     ]
     if not isinstance(entries, list) or len(entries) != len(expected):
         raise ShardError(f"{file}: `shards` must list {len(expected)} shards")
@@ -295,18 +304,3 @@ def _digest(file: Path) -> str:
         while block := stream.read(_HASHED_AT_ONCE):
             found.update(block)
     return found.hexdigest()
-
-
-def _write_whole(file: Path, content: bytes | memoryview) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.fchmod(stream.fileno(), 0o644)
-        Path(temporary).replace(file)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(file)) from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -132,8 +132,8 @@ def prepare(source: str, *, vocabulary: int, corpus_bytes: int, output: Path) ->
     dtype = np.uint16 if vocabulary <= 2**16 else np.uint32
     ids = np.concatenate([np.asarray(piece.ids, dtype=dtype) for piece in tokenizer.encode_batch_fast(pieces)])
     # The token file is the one that a rule waits for, so it comes last.
-    _write_whole(output.with_suffix(".tokenizer.json"), lambda file: file.write(tokenizer.to_str(pretty=True).encode()))
-    _write_whole(output, lambda file: np.save(file, ids))
+    write_whole(output.with_suffix(".tokenizer.json"), lambda file: file.write(tokenizer.to_str(pretty=True).encode()))
+    write_whole(output, lambda file: np.save(file, ids))
 
 
 def open_tokens(path: Path, *, vocabulary: int, context: int) -> TokenArray:
@@ -282,7 +282,12 @@ def _train(pieces: list[str], vocabulary: int) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Have `write` fill a file that appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; the error names the file, which that of a write does not.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -291,5 +296,7 @@ def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
