@@ -362,6 +362,11 @@ def test_a_published_machine_is_never_the_one_that_is_here(tmp_path: Path) -> No
     assert names[0] == "nvidia-geforce-rtx-5090-2x"
 
 
+def test_what_the_rules_compare_is_what_has_headlines() -> None:
+    """The Snakefile is read without pandas, so the names stand twice."""
+    assert set(staleness.COMPARED) == {metric.experiment for metric in headlines.METRICS}
+
+
 # -- the terminal ------------------------------------------------------------------------------------------------------
 
 

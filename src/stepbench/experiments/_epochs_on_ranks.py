@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from stepbench.data.epochs import Batches
-    from stepbench.data.shards import ShardSet
     from stepbench.measure.clock import Clock
     from stepbench.parallel.strategies import Replica
 
@@ -48,36 +46,35 @@ def run(*, setting: dict[str, Any], what: dict[str, Any], epochs: dict[str, int]
     import torch
     from torch import distributed
 
-    from stepbench.data import shards
     from stepbench.measure import clock, device_load, memory
 
     given = Setting(**setting)
     replica = _replica(given, what)
     timer = clock.for_device(given.device)
-    rate = _loader_rate(given, what, timer)
-    load, batches = _loader(given, what)
-    found: dict[str, Any] = {"samples": {}, "clock": timer.name}
-    found["scalars"] = {"steps_per_epoch": len(batches), "workers": load.num_workers, "loader_bytes_per_s": rate}
+    data = _Data(given, what)
+    rate = data.rate(timer)
+    load, batches = data.loader()
+    scalars = {"steps_per_epoch": len(batches), "workers": load.num_workers, "loader_bytes_per_s": rate}
     trainer = _Trainer(given, replica, what["precision"], timer)
     position = torch.cuda.current_device() if given.device == "cuda" else 0
-    with contextlib.ExitStack() as stack:
-        sampled = None
-        for number in range(epochs["warmup"] + epochs["measured"]):
-            batches.epoch = number
-            shards.forget(_files(given, what))
-            if number == epochs["warmup"]:
-                memory.reset_peak(given.device)
-                sampled = stack.enter_context(device_load.DeviceLoad(given.device, position=position))
-            distributed.barrier()
-            epoch_s, wait_s, loss = trainer.epoch(load)
-            measured = number >= epochs["warmup"]
-            values = {"epoch_s": epoch_s, "data_wait_s": wait_s, "loss_nats": loss} if measured else {}
-            for name, value in (values or {"warmup_epoch_s": epoch_s}).items():
-                found["samples"].setdefault(name, []).append(value)
+
+    def epoch(number: int) -> tuple[float, float, float]:
+        batches.epoch = number
+        data.forget()
+        distributed.barrier()
+        return trainer.epoch(load)
+
+    first = [epoch(number) for number in range(epochs["warmup"])]
+    memory.reset_peak(given.device)
+    with device_load.DeviceLoad(given.device, position=position) as sampled:
+        measured = [epoch(epochs["warmup"] + number) for number in range(epochs["measured"])]
     check_equal(replica.module)
-    found["scalars"] |= sampled.scalars() if sampled else {}
-    found["scalars"] |= memory.peak_bytes(given.device)
-    return found
+    samples = dict(zip(("epoch_s", "data_wait_s", "loss_nats"), map(list, zip(*measured, strict=True)), strict=True))
+    return {
+        "samples": {**samples, "warmup_epoch_s": [seconds for seconds, _, _ in first]},
+        "scalars": {**scalars, **sampled.scalars(), **memory.peak_bytes(given.device)},
+        "clock": timer.name,
+    }
 
 
 class _Trainer:
@@ -152,66 +149,59 @@ def _replica(setting: Setting, what: dict[str, Any]) -> Replica:
     return parallelize(name, model, torch.optim.AdamW, {"lr": LEARNING_RATE})
 
 
-def _loader(setting: Setting, what: dict[str, Any], *, at_most: int | None = None) -> tuple[DataLoader[Any], Batches]:
-    """Return what gives this rank its batches, and which they are: an epoch's, or so many at most."""
-    from torch import distributed
+class _Data:
+    """This rank's view of the data set, in memory or on disk; the measuring process has checked the shards."""
 
-    from stepbench.data import epochs, shards
+    def __init__(self, setting: Setting, what: dict[str, Any]) -> None:
+        from stepbench.data import epochs, shards
 
-    definition = _definition(setting, what)
-    source = shards.on_disk(definition, files) if (files := _files(setting, what)) else shards.in_memory(definition)
-    rank, ranks = distributed.get_rank(), distributed.get_world_size()
-    whole = definition.samples // (what["batch"] * ranks)
-    steps = what["steps"] if at_most is None else min(at_most, whole)
-    batches = epochs.Batches(
-        definition.samples, batch=what["batch"], rank=rank, ranks=ranks, seed=setting.protocol["seed"], steps=steps
-    )
-    load = epochs.loader(
-        epochs.Pairs(source, context=what["context"]),
-        batches,
-        workers=WORKERS.get(setting.device, 1),
-        pinned=setting.device == "cuda",
-    )
-    return load, batches
+        preset, self._seed = setting.definition["preset"], setting.protocol["seed"]
+        self._set = shards.ShardSet(what["megabytes"], what["context"], preset["vocabulary"], self._seed)
+        self._files = shards.files(self._set, Path(str(setting.shards))) if what["data"] == "disk" else []
+        source = shards.on_disk(self._set, self._files) if self._files else shards.in_memory(self._set)
+        self._pairs = epochs.Pairs(source, context=what["context"])
+        self._what, self._device = what, setting.device
 
+    def loader(self, *, at_most: int | None = None) -> tuple[DataLoader[Any], Batches]:
+        """Return what gives this rank its batches, and which they are: an epoch's, or so many at most."""
+        from torch import distributed
 
-def _definition(setting: Setting, what: dict[str, Any]) -> ShardSet:
-    from stepbench.data.shards import ShardSet
+        from stepbench.data import epochs
 
-    vocabulary, seed = setting.definition["preset"]["vocabulary"], setting.protocol["seed"]
-    return ShardSet(what["megabytes"], what["context"], vocabulary, seed)
+        batch, rank, ranks = self._what["batch"], distributed.get_rank(), distributed.get_world_size()
+        whole = self._set.samples // (batch * ranks)
+        steps = self._what["steps"] if at_most is None else min(at_most, whole)
+        batches = epochs.Batches(self._set.samples, batch=batch, rank=rank, ranks=ranks, seed=self._seed, steps=steps)
+        workers = WORKERS.get(self._device, 1)
+        return epochs.loader(self._pairs, batches, workers=workers, pinned=self._device == "cuda"), batches
 
+    def forget(self) -> None:
+        """Have the next epoch read the disk, if there is one."""
+        from stepbench.data import shards
 
-def _files(setting: Setting, what: dict[str, Any]) -> list[Path]:
-    """Return the shards that are read; none if the data is in memory. The measuring process has checked them."""
-    if what["data"] != "disk":
-        return []
-    counts = _definition(setting, what).shard_samples
-    return [Path(str(setting.shards), f"shard_{number:04}.bin") for number in range(len(counts))]
+        shards.forget(self._files)
 
+    def rate(self, timer: Clock) -> float | None:
+        """Return how many bytes of samples per second the loader gives this rank when nobody trains."""
+        from torch import distributed
 
-def _loader_rate(setting: Setting, what: dict[str, Any], timer: Clock) -> float | None:
-    """Return how many bytes of samples per second the loader gives this rank when nobody trains, once it has begun."""
-    from torch import distributed
+        from stepbench.data import epochs
 
-    from stepbench.data import epochs, shards
-
-    load, batches = _loader(setting, what, at_most=LOADER_BATCHES)
-    # Starting the workers is not reading, and what they had ready when the clock starts took no time of it.
-    ready = 1 + load.num_workers * epochs.PREFETCHED
-    if len(batches) <= ready:
-        return None
-    batches.epoch = LOADER_EPOCH
-    shards.forget(_files(setting, what))
-    distributed.barrier()
-    given = epochs.read(load)
-    for _ in range(ready):
-        next(given)
-    start = timer.now()
-    for _ in given:
-        pass
-    seconds = timer.now() - start
-    return (len(batches) - ready) * what["batch"] * _definition(setting, what).sample_bytes / seconds
+        load, batches = self.loader(at_most=LOADER_BATCHES)
+        # Starting the workers is not reading, and what they had ready when the clock starts took no time of it.
+        ready = 1 + load.num_workers * epochs.PREFETCHED
+        if len(batches) <= ready:
+            return None
+        batches.epoch = LOADER_EPOCH
+        self.forget()
+        distributed.barrier()
+        given = epochs.read(load)
+        for _ in range(ready):
+            next(given)
+        start = timer.now()
+        for _ in given:
+            pass
+        return (len(batches) - ready) * self._what["batch"] * self._set.sample_bytes / (timer.now() - start)
 
 
 def check_equal(module: nn.Module) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from stepbench.data.shards import ShardSet
+    from stepbench.models.presets import Preset
     from stepbench.reporting.frames import Results
     from stepbench.reporting.tables import Table
 
@@ -43,41 +44,19 @@ def measure(cell: EncoderDecoder, setting: Setting) -> Measurement:
         UnsupportedError: this host cannot, or the data set cannot be made or is too small.
         stepbench.data.shards.ShardError: a shard is missing, cut or altered.
     """
-    import torch
-
     from stepbench.data import shards
     from stepbench.experiments import _epochs_on_ranks, _ranks
-    from stepbench.kernels.api import unsupported_reason
     from stepbench.models.presets import Preset, parameters, step_flops
-    from stepbench.models.training import AUTOCAST, precision_reason
 
     preset = Preset(**setting.definition["preset"])
     threads = _ranks.threads_per_rank(setting, cell.ranks)
-    dtype = AUTOCAST.get(cell.precision, torch.float32)
-    shape: dict[str, Any] = {
-        "device": setting.device,
-        "dtype": dtype,
-        "head_dim": preset.head_dim,
-        "q_len": cell.context,
-    }
     try:
         data = _data_set(cell, preset.vocabulary, setting.protocol["seed"])
     except ValueError as error:
         raise UnsupportedError(str(error)) from None
-    needed = cell.batch * cell.ranks * (cell.steps or 1)
-    reasons = [
-        precision_reason(cell.precision, setting.device),
-        *(unsupported_reason(cell.attention, is_causal=causal, **shape) for causal in (True, False)),
-        "`batch` and `steps` must be at least 1, got 0" if 0 in (cell.batch, cell.steps) else None,
-        f"an epoch needs {needed} samples or more, got {data.samples} in {cell.megabytes} MB"
-        if data.samples < needed
-        else None,
-    ]
-    if found := next((reason for reason in reasons if reason), None):
-        raise UnsupportedError(found)
-    if cell.data == "disk":
-        if setting.shards is None:
-            raise UnsupportedError("an epoch from disk needs a folder of shards, got none")
+    if reason := _unsupported_reason(cell, setting, preset, data):
+        raise UnsupportedError(reason)
+    if setting.shards is not None and cell.data == "disk":
         shards.check(data, setting.shards)
     found_by_rank = _ranks.call(
         _epochs_on_ranks.run,
@@ -118,6 +97,32 @@ def measure(cell: EncoderDecoder, setting: Setting) -> Measurement:
             "optimizer": "AdamW",
         },
     )
+
+
+def _unsupported_reason(cell: EncoderDecoder, setting: Setting, preset: Preset, data: ShardSet) -> str | None:
+    """Return why such an epoch cannot be run here, or None if it can."""
+    import torch
+
+    from stepbench.kernels.api import unsupported_reason
+    from stepbench.models.training import AUTOCAST, precision_reason
+
+    if 0 in (cell.batch, cell.steps):
+        return "`batch` and `steps` must be at least 1, got 0"
+    needed = cell.batch * cell.ranks * (cell.steps or 1)
+    if data.samples < needed:
+        return f"an epoch needs {needed} samples or more, got {data.samples} in {cell.megabytes} MB"
+    if cell.data == "disk" and setting.shards is None:
+        return "an epoch from disk needs a folder of shards, got none"
+    if reason := precision_reason(cell.precision, setting.device):
+        return reason
+    shape: dict[str, Any] = {
+        "device": setting.device,
+        "dtype": AUTOCAST.get(cell.precision, torch.float32),
+        "head_dim": preset.head_dim,
+        "q_len": cell.context,
+    }
+    reasons = (unsupported_reason(cell.attention, is_causal=causal, **shape) for causal in (True, False))
+    return next((reason for reason in reasons if reason), None)
 
 
 def _data_set(cell: EncoderDecoder, vocabulary: int, seed: int) -> ShardSet:
