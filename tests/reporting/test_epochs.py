@@ -87,3 +87,22 @@ def test_a_loader_that_keeps_up_is_said(tmp_path: Path) -> None:
     assert "The highest throughput is" in sentences[0]
     assert "the preset 3.5M" in sentences[0]
     assert sentences[1].startswith("The loader keeps up: at no point the median wait for data is above 1.")
+
+
+@pytest.mark.parametrize(("share", "marked"), [(0.9, False), (1.2, True)])
+def test_promise_08_an_epoch_faster_than_the_peak_is_marked(tmp_path: Path, share: float, marked: bool) -> None:
+    ceilings = [{"operation": ["matmul"], "dtype": ["fp32"], "replicate": [0]}]
+    bench = synthetic.bench(tmp_path, encoder_decoder=[EPOCH | {"data": ["memory"], "ranks": [1]}], ceilings=ceilings)
+    synthetic.fill(bench, "ceilings")
+    synthetic_on_ranks.fill(bench, "encoder_decoder", spread=0.001)
+    (cell,) = bench.grid("encoder_decoder")
+    record = bench.state("encoder_decoder", cell).record
+    assert record
+    peak = results(bench).peaks.flops_per_s("fp32")
+    assert peak
+    work = int(share * peak * sorted(record.samples["epoch_s"][0])[1])
+    synthetic.write(
+        bench, "encoder_decoder", cell, samples=record.samples, scalars=record.scalars | {"epoch_flops": work}
+    )
+    text = tables.markdown(epoch_tables.summary(results(bench)))
+    assert ("impossible (the epoch 1.20× the measured peak)" in text) == marked

@@ -115,7 +115,7 @@ def _memory(group: Group) -> Iterable[Mark]:
 
 
 def _flops(group: Group, peaks: Peaks) -> Iterable[str]:
-    """Say which rate is above the peak: that of the whole step, or else those of its passes."""
+    """Say which rate is above the peak: that of the whole step, or else those of its passes, or that of an epoch."""
     peak = _peak(group, peaks)
     if not peak:
         return
@@ -127,6 +127,11 @@ def _flops(group: Group, peaks: Peaks) -> Iterable[str]:
         seconds, work = _median(group.processes(f"{name}_s")), group.scalar(f"{name}_flops")
         if seconds and work and work / seconds > ABOVE_PEAK * peak:
             yield f"{name} {units.ratio(work / seconds / peak)} the measured peak"
+    seconds, work = _median(group.processes("epoch_s")), group.scalar("epoch_flops")
+    on_gpus = bool(group.records) and group.records[0].environment.get("device") == "cuda"
+    together = peak * (group.point.get("ranks", 1) if on_gpus else 1)  # ranks on a CPU share what was measured
+    if seconds and work and work / seconds > ABOVE_PEAK * together:
+        yield f"the epoch {units.ratio(work / seconds / together)} the measured peak"
 
 
 def _peak(group: Group, peaks: Peaks) -> float | None:
