@@ -3,10 +3,10 @@ rule measure_attention:
         needs("attention"),
     output:
         update(
-            "results/{machine}/attention/implementation~{implementation},seq~{seq},head_dim~{head_dim},heads~{heads},batch~{batch},dtype~{dtype},causal~{causal},replicate~{replicate}.json"
+            "<results>/attention/implementation~{implementation},seq~{seq},head_dim~{head_dim},heads~{heads},batch~{batch},dtype~{dtype},causal~{causal},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/attention/implementation~{implementation},seq~{seq},head_dim~{head_dim},heads~{heads},batch~{batch},dtype~{dtype},causal~{causal},replicate~{replicate}.log",
+        "<results>/logs/attention/implementation~{implementation},seq~{seq},head_dim~{head_dim},heads~{heads},batch~{batch},dtype~{dtype},causal~{causal},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,10 +19,10 @@ rule tabulate_attention:
         records("attention"),
         rendered("tables", "attention"),
     output:
-        multiext("results/{machine}/tables/attention/attention", ".csv", ".md"),
-        multiext("results/{machine}/tables/attention/kernels", ".csv", ".md"),
+        multiext("<results>/tables/attention/attention", ".csv", ".md"),
+        multiext("<results>/tables/attention/kernels", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/attention.log",
+        "<results>/logs/tables/attention.log",
     resources:
         machine=1,
     script:
@@ -35,19 +35,19 @@ rule plot_attention:
         rendered("figures", "attention"),
     output:
         report(
-            "results/{machine}/figures/attention/latency.svg",
+            "<results>/figures/attention/latency.svg",
             caption="../report/captions/attention.rst",
             category="attention",
         ),
-        "results/{machine}/figures/attention/latency.png",
+        "<results>/figures/attention/latency.png",
         report(
-            "results/{machine}/figures/attention/rate.svg",
+            "<results>/figures/attention/rate.svg",
             caption="../report/captions/attention.rst",
             category="attention",
         ),
-        "results/{machine}/figures/attention/rate.png",
+        "<results>/figures/attention/rate.png",
     log:
-        "results/{machine}/logs/figures/attention.log",
+        "<results>/logs/figures/attention.log",
     resources:
         machine=1,
     script:
@@ -56,5 +56,5 @@ rule plot_attention:
 
 rule attention:
     input:
-        expand(rules.tabulate_attention.output, machine=MACHINE),
-        expand(rules.plot_attention.output, machine=MACHINE),
+        rules.tabulate_attention.output,
+        rules.plot_attention.output,

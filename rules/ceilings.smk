@@ -3,10 +3,10 @@ rule measure_ceilings:
         needs("ceilings"),
     output:
         update(
-            "results/{machine}/ceilings/operation~{operation},dtype~{dtype},replicate~{replicate}.json"
+            "<results>/ceilings/operation~{operation},dtype~{dtype},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/ceilings/operation~{operation},dtype~{dtype},replicate~{replicate}.log",
+        "<results>/logs/ceilings/operation~{operation},dtype~{dtype},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,10 +19,10 @@ rule tabulate_ceilings:
         records("ceilings"),
         rendered("tables", "ceilings"),
     output:
-        multiext("results/{machine}/tables/ceilings/peaks", ".csv", ".md"),
-        multiext("results/{machine}/tables/ceilings/rates", ".csv", ".md"),
+        multiext("<results>/tables/ceilings/peaks", ".csv", ".md"),
+        multiext("<results>/tables/ceilings/rates", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/ceilings.log",
+        "<results>/logs/tables/ceilings.log",
     resources:
         machine=1,
     script:
@@ -35,13 +35,13 @@ rule plot_ceilings:
         rendered("figures", "ceilings"),
     output:
         report(
-            "results/{machine}/figures/ceilings/roofline.svg",
+            "<results>/figures/ceilings/roofline.svg",
             caption="../report/captions/ceilings.rst",
             category="ceilings",
         ),
-        "results/{machine}/figures/ceilings/roofline.png",
+        "<results>/figures/ceilings/roofline.png",
     log:
-        "results/{machine}/logs/figures/ceilings.log",
+        "<results>/logs/figures/ceilings.log",
     resources:
         machine=1,
     script:
@@ -50,5 +50,5 @@ rule plot_ceilings:
 
 rule ceilings:
     input:
-        expand(rules.tabulate_ceilings.output, machine=MACHINE),
-        expand(rules.plot_ceilings.output, machine=MACHINE),
+        rules.tabulate_ceilings.output,
+        rules.plot_ceilings.output,

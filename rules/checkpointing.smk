@@ -3,10 +3,10 @@ rule measure_checkpointing:
         needs("checkpointing"),
     output:
         update(
-            "results/{machine}/checkpointing/size~{size},context~{context},batch~{batch},precision~{precision},blocks_per_checkpoint~{blocks_per_checkpoint},nested~{nested},replicate~{replicate}.json"
+            "<results>/checkpointing/size~{size},context~{context},batch~{batch},precision~{precision},blocks_per_checkpoint~{blocks_per_checkpoint},nested~{nested},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/checkpointing/size~{size},context~{context},batch~{batch},precision~{precision},blocks_per_checkpoint~{blocks_per_checkpoint},nested~{nested},replicate~{replicate}.log",
+        "<results>/logs/checkpointing/size~{size},context~{context},batch~{batch},precision~{precision},blocks_per_checkpoint~{blocks_per_checkpoint},nested~{nested},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,10 +19,10 @@ rule tabulate_checkpointing:
         records("checkpointing"),
         rendered("tables", "checkpointing"),
     output:
-        multiext("results/{machine}/tables/checkpointing/groups", ".csv", ".md"),
-        multiext("results/{machine}/tables/checkpointing/saved", ".csv", ".md"),
+        multiext("<results>/tables/checkpointing/groups", ".csv", ".md"),
+        multiext("<results>/tables/checkpointing/saved", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/checkpointing.log",
+        "<results>/logs/tables/checkpointing.log",
     resources:
         machine=1,
     script:
@@ -35,19 +35,19 @@ rule plot_checkpointing:
         rendered("figures", "checkpointing"),
     output:
         report(
-            "results/{machine}/figures/checkpointing/tradeoff.svg",
+            "<results>/figures/checkpointing/tradeoff.svg",
             caption="../report/captions/checkpointing.rst",
             category="checkpointing",
         ),
-        "results/{machine}/figures/checkpointing/tradeoff.png",
+        "<results>/figures/checkpointing/tradeoff.png",
         report(
-            "results/{machine}/figures/checkpointing/saved.svg",
+            "<results>/figures/checkpointing/saved.svg",
             caption="../report/captions/checkpointing.rst",
             category="checkpointing",
         ),
-        "results/{machine}/figures/checkpointing/saved.png",
+        "<results>/figures/checkpointing/saved.png",
     log:
-        "results/{machine}/logs/figures/checkpointing.log",
+        "<results>/logs/figures/checkpointing.log",
     resources:
         machine=1,
     script:
@@ -56,5 +56,5 @@ rule plot_checkpointing:
 
 rule checkpointing:
     input:
-        expand(rules.tabulate_checkpointing.output, machine=MACHINE),
-        expand(rules.plot_checkpointing.output, machine=MACHINE),
+        rules.tabulate_checkpointing.output,
+        rules.plot_checkpointing.output,

@@ -3,10 +3,10 @@ rule measure_collectives:
         needs("collectives"),
     output:
         update(
-            "results/{machine}/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},replicate~{replicate}.json"
+            "<results>/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},replicate~{replicate}.log",
+        "<results>/logs/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,10 +19,10 @@ rule tabulate_collectives:
         records("collectives"),
         rendered("tables", "collectives"),
     output:
-        multiext("results/{machine}/tables/collectives/messages", ".csv", ".md"),
-        multiext("results/{machine}/tables/collectives/fits", ".csv", ".md"),
+        multiext("<results>/tables/collectives/messages", ".csv", ".md"),
+        multiext("<results>/tables/collectives/fits", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/collectives.log",
+        "<results>/logs/tables/collectives.log",
     resources:
         machine=1,
     script:
@@ -35,13 +35,13 @@ rule plot_collectives:
         rendered("figures", "collectives"),
     output:
         report(
-            "results/{machine}/figures/collectives/bandwidth.svg",
+            "<results>/figures/collectives/bandwidth.svg",
             caption="../report/captions/collectives.rst",
             category="collectives",
         ),
-        "results/{machine}/figures/collectives/bandwidth.png",
+        "<results>/figures/collectives/bandwidth.png",
     log:
-        "results/{machine}/logs/figures/collectives.log",
+        "<results>/logs/figures/collectives.log",
     resources:
         machine=1,
     script:
@@ -50,5 +50,5 @@ rule plot_collectives:
 
 rule collectives:
     input:
-        expand(rules.tabulate_collectives.output, machine=MACHINE),
-        expand(rules.plot_collectives.output, machine=MACHINE),
+        rules.tabulate_collectives.output,
+        rules.plot_collectives.output,

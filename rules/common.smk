@@ -5,7 +5,6 @@ from stepbench.interruption import leave_if_ended
 from stepbench.workflow import heeded, open_bench, start_run, wildcards_of
 
 BENCH = open_bench(workflow, config)
-MACHINE = BENCH.machine
 SHARDS_DIR = BENCH.shards_dir
 
 # The records of an experiment's configured cells, and the input functions that name what makes a record, or what is rendered from records, stale.
@@ -16,5 +15,10 @@ records = BENCH.paths
 COMPARED = staleness.compared(BENCH)
 
 
+# Not a wildcard: Snakemake looks rules up by how their outputs begin.
+pathvars:
+    results=f"results/{BENCH.machine}",
+
+
 wildcard_constraints:
-    **wildcards_of(BENCH),
+    **wildcards_of(),

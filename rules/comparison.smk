@@ -5,7 +5,7 @@ rule comparison:
     output:
         "report/comparison.md",
     log:
-        f"results/{MACHINE}/logs/comparison.log",
+        "<results>/logs/comparison.log",
     resources:
         machine=1,
     script:

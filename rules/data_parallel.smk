@@ -3,10 +3,10 @@ rule measure_data_parallel:
         needs("data_parallel"),
     output:
         update(
-            "results/{machine}/data_parallel/size~{size},strategy~{strategy},context~{context},batch~{batch},bucket_mib~{bucket_mib},ranks~{ranks},precision~{precision},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/data_parallel/size~{size},strategy~{strategy},context~{context},batch~{batch},bucket_mib~{bucket_mib},ranks~{ranks},precision~{precision},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/data_parallel/size~{size},strategy~{strategy},context~{context},batch~{batch},bucket_mib~{bucket_mib},ranks~{ranks},precision~{precision},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/data_parallel/size~{size},strategy~{strategy},context~{context},batch~{batch},bucket_mib~{bucket_mib},ranks~{ranks},precision~{precision},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -22,12 +22,12 @@ rule tabulate_data_parallel:
         records("fsdp"),
         rendered("tables", "data_parallel"),
     output:
-        multiext("results/{machine}/tables/data_parallel/strategies", ".csv", ".md"),
-        multiext("results/{machine}/tables/data_parallel/buckets", ".csv", ".md"),
-        multiext("results/{machine}/tables/data_parallel/beside", ".csv", ".md"),
-        multiext("results/{machine}/tables/data_parallel/projection", ".csv", ".md"),
+        multiext("<results>/tables/data_parallel/strategies", ".csv", ".md"),
+        multiext("<results>/tables/data_parallel/buckets", ".csv", ".md"),
+        multiext("<results>/tables/data_parallel/beside", ".csv", ".md"),
+        multiext("<results>/tables/data_parallel/projection", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/data_parallel.log",
+        "<results>/logs/tables/data_parallel.log",
     resources:
         machine=1,
     script:
@@ -40,25 +40,25 @@ rule plot_data_parallel:
         rendered("figures", "data_parallel"),
     output:
         report(
-            "results/{machine}/figures/data_parallel/exposed.svg",
+            "<results>/figures/data_parallel/exposed.svg",
             caption="../report/captions/data_parallel.rst",
             category="data_parallel",
         ),
-        "results/{machine}/figures/data_parallel/exposed.png",
+        "<results>/figures/data_parallel/exposed.png",
         report(
-            "results/{machine}/figures/data_parallel/lanes.svg",
+            "<results>/figures/data_parallel/lanes.svg",
             caption="../report/captions/data_parallel.rst",
             category="data_parallel",
         ),
-        "results/{machine}/figures/data_parallel/lanes.png",
+        "<results>/figures/data_parallel/lanes.png",
         report(
-            "results/{machine}/figures/data_parallel/projection.svg",
+            "<results>/figures/data_parallel/projection.svg",
             caption="../report/captions/data_parallel.rst",
             category="data_parallel",
         ),
-        "results/{machine}/figures/data_parallel/projection.png",
+        "<results>/figures/data_parallel/projection.png",
     log:
-        "results/{machine}/logs/figures/data_parallel.log",
+        "<results>/logs/figures/data_parallel.log",
     resources:
         machine=1,
     script:
@@ -67,5 +67,5 @@ rule plot_data_parallel:
 
 rule data_parallel:
     input:
-        expand(rules.tabulate_data_parallel.output, machine=MACHINE),
-        expand(rules.plot_data_parallel.output, machine=MACHINE),
+        rules.tabulate_data_parallel.output,
+        rules.plot_data_parallel.output,

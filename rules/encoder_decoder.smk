@@ -3,10 +3,10 @@ rule measure_encoder_decoder:
         needs("encoder_decoder"),
     output:
         update(
-            "results/{machine}/encoder_decoder/preset~{preset},data~{data},megabytes~{megabytes},ranks~{ranks},batch~{batch},context~{context},steps~{steps},precision~{precision},attention~{attention},replicate~{replicate}.json"
+            "<results>/encoder_decoder/preset~{preset},data~{data},megabytes~{megabytes},ranks~{ranks},batch~{batch},context~{context},steps~{steps},precision~{precision},attention~{attention},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/encoder_decoder/preset~{preset},data~{data},megabytes~{megabytes},ranks~{ranks},batch~{batch},context~{context},steps~{steps},precision~{precision},attention~{attention},replicate~{replicate}.log",
+        "<results>/logs/encoder_decoder/preset~{preset},data~{data},megabytes~{megabytes},ranks~{ranks},batch~{batch},context~{context},steps~{steps},precision~{precision},attention~{attention},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,12 +19,12 @@ rule tabulate_encoder_decoder:
         records("encoder_decoder"),
         rendered("tables", "encoder_decoder"),
     output:
-        multiext("results/{machine}/tables/encoder_decoder/summary", ".csv", ".md"),
-        multiext("results/{machine}/tables/encoder_decoder/epochs", ".csv", ".md"),
-        multiext("results/{machine}/tables/encoder_decoder/disk", ".csv", ".md"),
-        multiext("results/{machine}/tables/encoder_decoder/scaling", ".csv", ".md"),
+        multiext("<results>/tables/encoder_decoder/summary", ".csv", ".md"),
+        multiext("<results>/tables/encoder_decoder/epochs", ".csv", ".md"),
+        multiext("<results>/tables/encoder_decoder/disk", ".csv", ".md"),
+        multiext("<results>/tables/encoder_decoder/scaling", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/encoder_decoder.log",
+        "<results>/logs/tables/encoder_decoder.log",
     resources:
         machine=1,
     script:
@@ -37,13 +37,13 @@ rule plot_encoder_decoder:
         rendered("figures", "encoder_decoder"),
     output:
         report(
-            "results/{machine}/figures/encoder_decoder/throughput.svg",
+            "<results>/figures/encoder_decoder/throughput.svg",
             caption="../report/captions/encoder_decoder.rst",
             category="encoder_decoder",
         ),
-        "results/{machine}/figures/encoder_decoder/throughput.png",
+        "<results>/figures/encoder_decoder/throughput.png",
     log:
-        "results/{machine}/logs/figures/encoder_decoder.log",
+        "<results>/logs/figures/encoder_decoder.log",
     resources:
         machine=1,
     script:
@@ -52,5 +52,5 @@ rule plot_encoder_decoder:
 
 rule encoder_decoder:
     input:
-        expand(rules.tabulate_encoder_decoder.output, machine=MACHINE),
-        expand(rules.plot_encoder_decoder.output, machine=MACHINE),
+        rules.tabulate_encoder_decoder.output,
+        rules.plot_encoder_decoder.output,

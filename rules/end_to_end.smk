@@ -3,10 +3,10 @@ rule measure_end_to_end:
         needs("end_to_end"),
     output:
         update(
-            "results/{machine}/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},attention~{attention},passes~{passes},replicate~{replicate}.json"
+            "<results>/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},attention~{attention},passes~{passes},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},attention~{attention},passes~{passes},replicate~{replicate}.log",
+        "<results>/logs/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},attention~{attention},passes~{passes},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -20,15 +20,15 @@ rule tabulate_end_to_end:
         records("ceilings"),
         rendered("tables", "end_to_end"),
     output:
-        multiext("results/{machine}/tables/end_to_end/by_size", ".csv", ".md"),
-        multiext("results/{machine}/tables/end_to_end/by_context", ".csv", ".md"),
-        multiext("results/{machine}/tables/end_to_end/passes", ".csv", ".md"),
-        multiext("results/{machine}/tables/end_to_end/precision", ".csv", ".md"),
-        multiext("results/{machine}/tables/end_to_end/compile", ".csv", ".md"),
-        multiext("results/{machine}/tables/end_to_end/attention", ".csv", ".md"),
-        multiext("results/{machine}/tables/end_to_end/every_cell", ".csv", ".md"),
+        multiext("<results>/tables/end_to_end/by_size", ".csv", ".md"),
+        multiext("<results>/tables/end_to_end/by_context", ".csv", ".md"),
+        multiext("<results>/tables/end_to_end/passes", ".csv", ".md"),
+        multiext("<results>/tables/end_to_end/precision", ".csv", ".md"),
+        multiext("<results>/tables/end_to_end/compile", ".csv", ".md"),
+        multiext("<results>/tables/end_to_end/attention", ".csv", ".md"),
+        multiext("<results>/tables/end_to_end/every_cell", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/end_to_end.log",
+        "<results>/logs/tables/end_to_end.log",
     resources:
         machine=1,
     script:
@@ -41,31 +41,31 @@ rule plot_end_to_end:
         rendered("figures", "end_to_end"),
     output:
         report(
-            "results/{machine}/figures/end_to_end/phases.svg",
+            "<results>/figures/end_to_end/phases.svg",
             caption="../report/captions/end_to_end.rst",
             category="end_to_end",
         ),
-        "results/{machine}/figures/end_to_end/phases.png",
+        "<results>/figures/end_to_end/phases.png",
         report(
-            "results/{machine}/figures/end_to_end/context.svg",
+            "<results>/figures/end_to_end/context.svg",
             caption="../report/captions/end_to_end.rst",
             category="end_to_end",
         ),
-        "results/{machine}/figures/end_to_end/context.png",
+        "<results>/figures/end_to_end/context.png",
         report(
-            "results/{machine}/figures/end_to_end/speedups.svg",
+            "<results>/figures/end_to_end/speedups.svg",
             caption="../report/captions/end_to_end.rst",
             category="end_to_end",
         ),
-        "results/{machine}/figures/end_to_end/speedups.png",
+        "<results>/figures/end_to_end/speedups.png",
         report(
-            "results/{machine}/figures/end_to_end/roofline.svg",
+            "<results>/figures/end_to_end/roofline.svg",
             caption="../report/captions/end_to_end.rst",
             category="end_to_end",
         ),
-        "results/{machine}/figures/end_to_end/roofline.png",
+        "<results>/figures/end_to_end/roofline.png",
     log:
-        "results/{machine}/logs/figures/end_to_end.log",
+        "<results>/logs/figures/end_to_end.log",
     resources:
         machine=1,
     script:
@@ -74,5 +74,5 @@ rule plot_end_to_end:
 
 rule end_to_end:
     input:
-        expand(rules.tabulate_end_to_end.output, machine=MACHINE),
-        expand(rules.plot_end_to_end.output, machine=MACHINE),
+        rules.tabulate_end_to_end.output,
+        rules.plot_end_to_end.output,

@@ -3,10 +3,10 @@ rule measure_fsdp:
         needs("fsdp"),
     output:
         update(
-            "results/{machine}/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -20,11 +20,11 @@ rule tabulate_fsdp:
         records("optimizer_sharding"),
         rendered("tables", "fsdp"),
     output:
-        multiext("results/{machine}/tables/fsdp/memory", ".csv", ".md"),
-        multiext("results/{machine}/tables/fsdp/time", ".csv", ".md"),
-        multiext("results/{machine}/tables/fsdp/beside", ".csv", ".md"),
+        multiext("<results>/tables/fsdp/memory", ".csv", ".md"),
+        multiext("<results>/tables/fsdp/time", ".csv", ".md"),
+        multiext("<results>/tables/fsdp/beside", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/fsdp.log",
+        "<results>/logs/tables/fsdp.log",
     resources:
         machine=1,
     script:
@@ -37,19 +37,19 @@ rule plot_fsdp:
         rendered("figures", "fsdp"),
     output:
         report(
-            "results/{machine}/figures/fsdp/memory.svg",
+            "<results>/figures/fsdp/memory.svg",
             caption="../report/captions/fsdp.rst",
             category="fsdp",
         ),
-        "results/{machine}/figures/fsdp/memory.png",
+        "<results>/figures/fsdp/memory.png",
         report(
-            "results/{machine}/figures/fsdp/lanes.svg",
+            "<results>/figures/fsdp/lanes.svg",
             caption="../report/captions/fsdp.rst",
             category="fsdp",
         ),
-        "results/{machine}/figures/fsdp/lanes.png",
+        "<results>/figures/fsdp/lanes.png",
     log:
-        "results/{machine}/logs/figures/fsdp.log",
+        "<results>/logs/figures/fsdp.log",
     resources:
         machine=1,
     script:
@@ -58,5 +58,5 @@ rule plot_fsdp:
 
 rule fsdp:
     input:
-        expand(rules.tabulate_fsdp.output, machine=MACHINE),
-        expand(rules.plot_fsdp.output, machine=MACHINE),
+        rules.tabulate_fsdp.output,
+        rules.plot_fsdp.output,

@@ -3,10 +3,10 @@ rule measure_memory:
         needs("memory"),
     output:
         update(
-            "results/{machine}/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},passes~{passes},optimizer~{optimizer}.json"
+            "<results>/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},passes~{passes},optimizer~{optimizer}.json"
         ),
     log:
-        "results/{machine}/logs/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},passes~{passes},optimizer~{optimizer}.log",
+        "<results>/logs/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},passes~{passes},optimizer~{optimizer}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,10 +19,10 @@ rule tabulate_memory:
         records("memory"),
         rendered("tables", "memory"),
     output:
-        multiext("results/{machine}/tables/memory/peaks", ".csv", ".md"),
-        multiext("results/{machine}/tables/memory/phases", ".csv", ".md"),
+        multiext("<results>/tables/memory/peaks", ".csv", ".md"),
+        multiext("<results>/tables/memory/phases", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/memory.log",
+        "<results>/logs/tables/memory.log",
     resources:
         machine=1,
     script:
@@ -35,25 +35,25 @@ rule plot_memory:
         rendered("figures", "memory"),
     output:
         report(
-            "results/{machine}/figures/memory/timeline.svg",
+            "<results>/figures/memory/timeline.svg",
             caption="../report/captions/memory.rst",
             category="memory",
         ),
-        "results/{machine}/figures/memory/timeline.png",
+        "<results>/figures/memory/timeline.png",
         report(
-            "results/{machine}/figures/memory/sizes.svg",
+            "<results>/figures/memory/sizes.svg",
             caption="../report/captions/memory.rst",
             category="memory",
         ),
-        "results/{machine}/figures/memory/sizes.png",
+        "<results>/figures/memory/sizes.png",
         report(
-            "results/{machine}/figures/memory/context.svg",
+            "<results>/figures/memory/context.svg",
             caption="../report/captions/memory.rst",
             category="memory",
         ),
-        "results/{machine}/figures/memory/context.png",
+        "<results>/figures/memory/context.png",
     log:
-        "results/{machine}/logs/figures/memory.log",
+        "<results>/logs/figures/memory.log",
     resources:
         machine=1,
     script:
@@ -62,5 +62,5 @@ rule plot_memory:
 
 rule memory:
     input:
-        expand(rules.tabulate_memory.output, machine=MACHINE),
-        expand(rules.plot_memory.output, machine=MACHINE),
+        rules.tabulate_memory.output,
+        rules.plot_memory.output,

@@ -2,9 +2,9 @@ rule measure_numerics:
     input:
         needs("numerics"),
     output:
-        update("results/{machine}/numerics/case~{case}.json"),
+        update("<results>/numerics/case~{case}.json"),
     log:
-        "results/{machine}/logs/numerics/case~{case}.log",
+        "<results>/logs/numerics/case~{case}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -17,10 +17,10 @@ rule tabulate_numerics:
         records("numerics"),
         rendered("tables", "numerics"),
     output:
-        multiext("results/{machine}/tables/numerics/accumulation", ".csv", ".md"),
-        multiext("results/{machine}/tables/numerics/autocast", ".csv", ".md"),
+        multiext("<results>/tables/numerics/accumulation", ".csv", ".md"),
+        multiext("<results>/tables/numerics/autocast", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/numerics.log",
+        "<results>/logs/tables/numerics.log",
     resources:
         machine=1,
     script:
@@ -33,13 +33,13 @@ rule plot_numerics:
         rendered("figures", "numerics"),
     output:
         report(
-            "results/{machine}/figures/numerics/accumulation.svg",
+            "<results>/figures/numerics/accumulation.svg",
             caption="../report/captions/numerics.rst",
             category="numerics",
         ),
-        "results/{machine}/figures/numerics/accumulation.png",
+        "<results>/figures/numerics/accumulation.png",
     log:
-        "results/{machine}/logs/figures/numerics.log",
+        "<results>/logs/figures/numerics.log",
     resources:
         machine=1,
     script:
@@ -48,5 +48,5 @@ rule plot_numerics:
 
 rule numerics:
     input:
-        expand(rules.tabulate_numerics.output, machine=MACHINE),
-        expand(rules.plot_numerics.output, machine=MACHINE),
+        rules.tabulate_numerics.output,
+        rules.plot_numerics.output,

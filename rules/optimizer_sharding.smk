@@ -3,10 +3,10 @@ rule measure_optimizer_sharding:
         needs("optimizer_sharding"),
     output:
         update(
-            "results/{machine}/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,11 +19,11 @@ rule tabulate_optimizer_sharding:
         records("optimizer_sharding"),
         rendered("tables", "optimizer_sharding"),
     output:
-        multiext("results/{machine}/tables/optimizer_sharding/memory", ".csv", ".md"),
-        multiext("results/{machine}/tables/optimizer_sharding/time", ".csv", ".md"),
-        multiext("results/{machine}/tables/optimizer_sharding/beside", ".csv", ".md"),
+        multiext("<results>/tables/optimizer_sharding/memory", ".csv", ".md"),
+        multiext("<results>/tables/optimizer_sharding/time", ".csv", ".md"),
+        multiext("<results>/tables/optimizer_sharding/beside", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/optimizer_sharding.log",
+        "<results>/logs/tables/optimizer_sharding.log",
     resources:
         machine=1,
     script:
@@ -36,19 +36,19 @@ rule plot_optimizer_sharding:
         rendered("figures", "optimizer_sharding"),
     output:
         report(
-            "results/{machine}/figures/optimizer_sharding/memory.svg",
+            "<results>/figures/optimizer_sharding/memory.svg",
             caption="../report/captions/optimizer_sharding.rst",
             category="optimizer_sharding",
         ),
-        "results/{machine}/figures/optimizer_sharding/memory.png",
+        "<results>/figures/optimizer_sharding/memory.png",
         report(
-            "results/{machine}/figures/optimizer_sharding/lanes.svg",
+            "<results>/figures/optimizer_sharding/lanes.svg",
             caption="../report/captions/optimizer_sharding.rst",
             category="optimizer_sharding",
         ),
-        "results/{machine}/figures/optimizer_sharding/lanes.png",
+        "<results>/figures/optimizer_sharding/lanes.png",
     log:
-        "results/{machine}/logs/figures/optimizer_sharding.log",
+        "<results>/logs/figures/optimizer_sharding.log",
     resources:
         machine=1,
     script:
@@ -57,5 +57,5 @@ rule plot_optimizer_sharding:
 
 rule optimizer_sharding:
     input:
-        expand(rules.tabulate_optimizer_sharding.output, machine=MACHINE),
-        expand(rules.plot_optimizer_sharding.output, machine=MACHINE),
+        rules.tabulate_optimizer_sharding.output,
+        rules.plot_optimizer_sharding.output,

@@ -3,10 +3,10 @@ rule measure_profile:
         needs("profile"),
     output:
         update(
-            "results/{machine}/profile/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},passes~{passes},replicate~{replicate}.json"
+            "<results>/profile/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},passes~{passes},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/profile/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},passes~{passes},replicate~{replicate}.log",
+        "<results>/logs/profile/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},passes~{passes},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,13 +19,13 @@ rule tabulate_profile:
         records("profile"),
         rendered("tables", "profile"),
     output:
-        multiext("results/{machine}/tables/profile/phases", ".csv", ".md"),
-        multiext("results/{machine}/tables/profile/attention", ".csv", ".md"),
-        multiext("results/{machine}/tables/profile/operators", ".csv", ".md"),
-        multiext("results/{machine}/tables/profile/kernels", ".csv", ".md"),
-        multiext("results/{machine}/tables/profile/nsys", ".csv", ".md"),
+        multiext("<results>/tables/profile/phases", ".csv", ".md"),
+        multiext("<results>/tables/profile/attention", ".csv", ".md"),
+        multiext("<results>/tables/profile/operators", ".csv", ".md"),
+        multiext("<results>/tables/profile/kernels", ".csv", ".md"),
+        multiext("<results>/tables/profile/nsys", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/profile.log",
+        "<results>/logs/tables/profile.log",
     resources:
         machine=1,
     script:
@@ -38,19 +38,19 @@ rule plot_profile:
         rendered("figures", "profile"),
     output:
         report(
-            "results/{machine}/figures/profile/shares.svg",
+            "<results>/figures/profile/shares.svg",
             caption="../report/captions/profile.rst",
             category="profile",
         ),
-        "results/{machine}/figures/profile/shares.png",
+        "<results>/figures/profile/shares.png",
         report(
-            "results/{machine}/figures/profile/operators.svg",
+            "<results>/figures/profile/operators.svg",
             caption="../report/captions/profile.rst",
             category="profile",
         ),
-        "results/{machine}/figures/profile/operators.png",
+        "<results>/figures/profile/operators.png",
     log:
-        "results/{machine}/logs/figures/profile.log",
+        "<results>/logs/figures/profile.log",
     resources:
         machine=1,
     script:
@@ -59,5 +59,5 @@ rule plot_profile:
 
 rule profile:
     input:
-        expand(rules.tabulate_profile.output, machine=MACHINE),
-        expand(rules.plot_profile.output, machine=MACHINE),
+        rules.tabulate_profile.output,
+        rules.plot_profile.output,

@@ -3,10 +3,10 @@ rule measure_warmup:
         needs("warmup"),
     output:
         update(
-            "results/{machine}/warmup/size~{size},warmup~{warmup},replicate~{replicate}.json"
+            "<results>/warmup/size~{size},warmup~{warmup},replicate~{replicate}.json"
         ),
     log:
-        "results/{machine}/logs/warmup/size~{size},warmup~{warmup},replicate~{replicate}.log",
+        "<results>/logs/warmup/size~{size},warmup~{warmup},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,
@@ -19,9 +19,9 @@ rule tabulate_warmup:
         records("warmup"),
         rendered("tables", "warmup"),
     output:
-        multiext("results/{machine}/tables/warmup/warmup", ".csv", ".md"),
+        multiext("<results>/tables/warmup/warmup", ".csv", ".md"),
     log:
-        "results/{machine}/logs/tables/warmup.log",
+        "<results>/logs/tables/warmup.log",
     resources:
         machine=1,
     script:
@@ -34,13 +34,13 @@ rule plot_warmup:
         rendered("figures", "warmup"),
     output:
         report(
-            "results/{machine}/figures/warmup/warmup.svg",
+            "<results>/figures/warmup/warmup.svg",
             caption="../report/captions/warmup.rst",
             category="warmup",
         ),
-        "results/{machine}/figures/warmup/warmup.png",
+        "<results>/figures/warmup/warmup.png",
     log:
-        "results/{machine}/logs/figures/warmup.log",
+        "<results>/logs/figures/warmup.log",
     resources:
         machine=1,
     script:
@@ -49,5 +49,5 @@ rule plot_warmup:
 
 rule warmup:
     input:
-        expand(rules.tabulate_warmup.output, machine=MACHINE),
-        expand(rules.plot_warmup.output, machine=MACHINE),
+        rules.tabulate_warmup.output,
+        rules.plot_warmup.output,

@@ -16,7 +16,7 @@ rule write_up:
         html="report/writeup.html",
         failures="report/failures.txt",
     log:
-        f"results/{MACHINE}/logs/writeup.log",
+        "<results>/logs/writeup.log",
     resources:
         machine=1,
     script:

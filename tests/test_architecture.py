@@ -230,8 +230,8 @@ def test_an_experiments_rules_write_its_axes_out(name: str) -> None:
     """Snakemake's user sees the axes in the rule and in every job; the dataclass is what they must be."""
     text = (ROOT / "rules" / f"{name}.smk").read_text(encoding="utf-8")
     pattern = cells.pattern(experiments.load(name).cell)
-    assert f'"results/{{machine}}/{name}/{pattern}.json"' in text
-    assert f'"results/{{machine}}/logs/{name}/{pattern}.log"' in text
+    assert f'"<results>/{name}/{pattern}.json"' in text
+    assert f'"<results>/logs/{name}/{pattern}.log"' in text
     for rule in (f"measure_{name}", f"tabulate_{name}", f"plot_{name}", name):
         assert f"\nrule {rule}:\n" in f"\n{text}"
     assert f'include: "rules/{name}.smk"' in (ROOT / "Snakefile").read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import gc
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,8 +48,8 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
     return bench
 
 
-def wildcards_of(bench: Bench) -> dict[str, str]:
-    """Return the pattern of each wildcard: this machine's own name, and the axes of all experiments by their types.
+def wildcards_of() -> dict[str, str]:
+    """Return the pattern of each wildcard: the axes of all experiments by their types, and the names of data sets.
 
     Where two experiments have an axis of one name with other words to choose from, either is let through; which of them
     a cell may have is checked when its path is read (`cells.parse`).
@@ -65,8 +64,7 @@ def wildcards_of(bench: Bench) -> dict[str, str]:
             patterns[axis.pattern] = axis.type
             if set(patterns.values()) != {axis.type}:
                 raise TypeError(f"axis `{axis.name}` of {name} must have the type that it has in other experiments")
-    fixed = {"machine": re.escape(bench.machine), "shards": shards.PATTERN}
-    return fixed | {name: "|".join(patterns) for name, patterns in found.items()}
+    return {"shards": shards.PATTERN} | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
 def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:

@@ -15,7 +15,7 @@ NAUGHTY = (
     "`touch PWNED`",
     "../../PWNED",
     "x\ntouch PWNED",
-    "{machine}",
+    "<results>{size}",
     "{PWNED",
     "x" * 300,
     "\N{RIGHT-TO-LEFT OVERRIDE}onan",
@@ -36,7 +36,7 @@ def test_a_single_cell_outside_of_the_grid_is_measured_by_its_path(measured: Cop
     with measured.measuring("toy/other,micro,7"):
         done = measured.snakemake("results/here/toy/behaviour~other,size~micro,replicate~7.json")
     assert done.code == 0
-    assert "wildcards: machine=here, behaviour=other, size=micro, replicate=7" in done.err
+    assert "wildcards: behaviour=other, size=micro, replicate=7" in done.err
 
 
 def test_promise_11_replicates_are_measured_in_rounds(fresh: Copy) -> None:
