@@ -48,6 +48,7 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
             "artifacts": str(bench.root / "stem"),
             "host_memory_gib": None,
             "trust_prediction": True,
+            "deadline": None,
             **changes,
         }
         assert real.cell is type(cell)
@@ -187,6 +188,7 @@ def test_an_order_is_carried_out(started: attempts.Attempt, tmp_path: Path) -> N
             "artifacts": str(tmp_path / "cell"),
             "host_memory_gib": None,
             "trust_prediction": True,
+            "deadline": None,
         }
     )
     assert lifeline.wait(started.process, deadline_s=120, watched=()) == "ended"

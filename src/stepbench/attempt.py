@@ -118,7 +118,8 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
         shards=Path(order["shards"]) if order["shards"] else None,
         artifacts=Path(order["artifacts"]),
         trust_prediction=order["trust_prediction"],
-        deadline=order.get("deadline"),
+        deadline=order["deadline"],
+        may_fork=sys.platform == "linux",  # elsewhere system libraries do not bear it
     )
     torch.set_num_threads(order["protocol"]["threads"])
     limit = resource.getrlimit(resource.RLIMIT_AS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Iterator
 
@@ -12,9 +13,12 @@ import pytest
 def ranks_of_this_process() -> list[psutil.Process]:
     """Return the processes of ranks below this one that are still there."""
     found = []
+    forked = {process.pid for process in multiprocessing.active_children()}
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.status() != psutil.STATUS_ZOMBIE and any("job.json" in word for word in process.cmdline()):
+            if process.status() != psutil.STATUS_ZOMBIE and (
+                process.pid in forked or any("job.json" in word for word in process.cmdline())
+            ):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

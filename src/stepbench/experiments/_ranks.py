@@ -42,6 +42,7 @@ def call(function: Callable[..., dict[str, Any]], setting: Setting, *, ranks: in
             backend=backend(setting),
             deadline_s=max(1.0, left_s - MARGIN_S),
             threads=threads,
+            fork=setting.may_fork and backend(setting) == "gloo",
         )
     except RankError as error:
         kind = (error.exception or "").rpartition(".")[2]

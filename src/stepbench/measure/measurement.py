@@ -35,6 +35,7 @@ class Setting:
         trust_prediction: whether a cell that is predicted not to fit on the device is not even started.
         deadline: when the measuring process will be ended, by `time.monotonic()`, which all processes of a host share;
             None where nobody does.
+        may_fork: whether this process has only imported torch so far, so that ranks may begin as copies of it.
     """
 
     device: str
@@ -45,6 +46,7 @@ class Setting:
     artifacts: Path | None = None
     trust_prediction: bool = True
     deadline: float | None = None
+    may_fork: bool = False
 
     def plain(self) -> dict[str, Any]:
         """Return what another process needs to measure in the same setting, as JSON can hold it."""

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 MARK = "stepbench rank: "
 MICROSECOND = 1e-6
 GAP_S = 20e-6  # between two kernels that are drawn as one span
 DIGITS = 7  # of a second
-PROFILED_STEPS = 2  # the last one counts
+PROFILED_STEPS = 2  # the first one is the profiler's warm-up
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,11 @@ def watch(
         Lane -> `[name, start_s, end_s]` in the order of their beginnings.
     """
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
-    with profile(activities=activities) as profiler:
-        for _ in range(PROFILED_STEPS):
+    only_the_last = schedule(wait=0, warmup=PROFILED_STEPS - 1, active=1)
+    with profile(activities=activities, schedule=only_the_last) as profiler:
+        for number in range(PROFILED_STEPS):
+            if number:
+                profiler.step()
             before()
             for name, work in phases.items():
                 with record_function(f"{MARK}{name}"):

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,29 @@ _TERM_S, _KILL_S = 0.5, 0.3  # with _STACK_S well under the 2 s that are promise
 _FAILED_KEY = "failed"
 
 
+class ForkedRank:
+    """A process of multiprocessing's, seen as one of subprocess'."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        assert process.pid is not None  # noqa: S101 - it has been started
+        self.pid = process.pid
+        self._process = process
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative after a signal, or None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float) -> None:
+        """Wait for its end, for `timeout` seconds at most.
+
+        Raises:
+            subprocess.TimeoutExpired: it runs on.
+        """
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("rank", timeout)
+
+
 class Agent(LocalElasticAgent):
     """One node's ranks, watched until all are done, one has failed, or the deadline is over.
 
@@ -42,6 +66,7 @@ class Agent(LocalElasticAgent):
         folder: holds the job's file; the ranks write beside it.
         rendezvous: where the nodes meet.
         deadline: when to give up, on `time.monotonic()`.
+        fork: whether the ranks are copies of this process; otherwise they are fresh ones.
 
     Attributes:
         exit_codes: of the ranks that ended by themselves, keyed by global rank.
@@ -50,18 +75,20 @@ class Agent(LocalElasticAgent):
         store: what the nodes share, once they have met.
     """
 
-    def __init__(self, ranks: int, folder: Path, rendezvous: FixedRendezvous, deadline: float) -> None:
+    def __init__(self, ranks: int, folder: Path, rendezvous: FixedRendezvous, deadline: float, *, fork: bool) -> None:
+        job_file = str(folder / "job.json")
         spec = WorkerSpec(
             role="rank",
             local_world_size=ranks,
             rdzv_handler=rendezvous,
-            entrypoint=sys.executable,
-            args=("-P", rank_process.__file__, str(folder / "job.json")),
+            entrypoint=rank_process.main if fork else sys.executable,
+            args=(job_file,) if fork else ("-P", rank_process.__file__, job_file),
             max_restarts=0,
             monitor_interval=_LOOK_EVERY_S,
             local_addr=None if rendezvous.nodes else "127.0.0.1",
         )
-        super().__init__(spec, DefaultLogsSpecs(log_dir=str(folder / "elastic")), exit_barrier_timeout=0)
+        logs = DefaultLogsSpecs(log_dir=str(folder / "elastic"))
+        super().__init__(spec, logs, start_method="fork", exit_barrier_timeout=0)
         self.folder = folder
         self.exit_codes: dict[int, int] = {}
         self.seen_alive_s: dict[int, float] = {}
@@ -138,9 +165,13 @@ class Agent(LocalElasticAgent):
         except DistError:  # the launcher that hosts the store is gone
             return True
 
-    def _processes(self) -> list[subprocess.Popen]:
+    def _processes(self) -> list[subprocess.Popen | ForkedRank]:
         handlers = getattr(self._pcontext, "subprocess_handlers", {})
-        return [handlers[local_rank].proc for local_rank in sorted(handlers)]
+        forked = getattr(self._pcontext, "_pc", None)
+        copies: list[subprocess.Popen | ForkedRank] = (
+            [] if forked is None else [ForkedRank(process) for process in forked.processes]
+        )
+        return copies or [handlers[local_rank].proc for local_rank in sorted(handlers)]
 
     def _ask_for_stacks(self) -> None:
         for process in self._processes():

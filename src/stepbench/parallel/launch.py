@@ -46,6 +46,7 @@ from stepbench.parallel.rendezvous import FixedRendezvous, Nodes
 
 BACKENDS = ("gloo", "nccl")
 _SLACK_S = 1.5  # what the agent may take after the deadline to stop its ranks; 2 s are promised
+_LATER_S = 10.0  # than the launcher gives up, a collective does: who hangs is for the launcher to tell
 _EXCHANGE_S = 5.0  # how long a launcher with a failure waits for the other nodes' version of it
 _OUTPUT_BYTES = 4000
 
@@ -59,8 +60,9 @@ def launch(
     deadline_s: float,
     threads: int = 1,
     nodes: Nodes | None = None,
+    fork: bool = False,
 ) -> list[Any]:
-    """Call `function` in `ranks` fresh processes that form a process group, and return what each returned.
+    """Call `function` in `ranks` new processes that form a process group, and return what each returned.
 
     Args:
         function: found by its name in the new processes, so it must stand at the top of a module or of the script that
@@ -72,6 +74,9 @@ def launch(
         deadline_s: seconds for everything from here to the last result, the meeting of the ranks included.
         threads: that torch uses in each rank.
         nodes: the other machines, if there are any; each runs this same call.
+        fork: whether the ranks begin as copies of this process, which saves them the import of torch (2 s), and not as
+            fresh ones. For a process that has imported torch and computed nothing: threads do not survive a fork, and
+            a lock that one of them holds is never released. Not with NCCL, for CUDA does not survive one either.
 
     Returns:
         One result per rank, in rank order, of all nodes.
@@ -81,7 +86,7 @@ def launch(
         RankTimeoutError: not done at the deadline; raised at most 2 s after it.
         RankError: a rank raised, was killed, or left without a result; the message names it and says why.
     """
-    _check(function, ranks, backend=backend, deadline_s=deadline_s, threads=threads)
+    _check(function, ranks, backend=backend, deadline_s=deadline_s, threads=threads, fork=fork)
     deadline = time.monotonic() + deadline_s
     # Only this user can enter the folder, so what is read from it was written by the ranks.
     with tempfile.TemporaryDirectory(prefix="stepbench-ranks-", ignore_cleanup_errors=True) as name:
@@ -91,7 +96,7 @@ def launch(
             "arguments": dict(arguments or {}),
             "backend": backend,
             "threads": threads,
-            "timeout_s": deadline_s,
+            "timeout_s": deadline_s + _LATER_S,
             "launcher": os.getpid(),
             "one_node": nodes is None,
             "sys_path": sys.path,
@@ -100,7 +105,7 @@ def launch(
             (folder / "job.json").write_text(json.dumps(job, allow_nan=False), encoding="utf-8")
         except (TypeError, ValueError) as error:
             raise ValueError(f"`arguments` must be what JSON can hold, got {error}") from None
-        agent = Agent(ranks, folder, FixedRendezvous(nodes, deadline_s), deadline)
+        agent = Agent(ranks, folder, FixedRendezvous(nodes, deadline_s), deadline, fork=fork)
         _run(agent, deadline, deadline_s)
         outcomes = [_outcome(agent, rank, deadline_s) for rank in agent.ranks]
         if nodes is not None:
@@ -108,7 +113,9 @@ def launch(
     return results(outcomes)
 
 
-def _check(function: Callable[..., Any], ranks: int, *, backend: str, deadline_s: float, threads: int) -> None:
+def _check(
+    function: Callable[..., Any], ranks: int, *, backend: str, deadline_s: float, threads: int, fork: bool
+) -> None:
     if "<" in getattr(function, "__qualname__", "<"):
         raise ValueError(
             f"`function` must stand at the top of a module, so that a fresh process finds it, got {function}"
@@ -120,6 +127,8 @@ def _check(function: Callable[..., Any], ranks: int, *, backend: str, deadline_s
         raise ValueError(f"`deadline_s` must be positive and finite, got {deadline_s}")
     if backend not in BACKENDS:
         raise ValueError(f"`backend` must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if fork and backend != "gloo":
+        raise ValueError(f"`fork` needs the backend gloo, got {backend}")
     if backend == "nccl" and torch.cuda.device_count() < ranks:
         raise ValueError(f"`ranks` must be at most {torch.cuda.device_count()}, one per CUDA device, got {ranks}")
 
@@ -146,24 +155,26 @@ def _run(agent: Agent, deadline: float, deadline_s: float) -> None:
         RankError: the agent itself failed.
     """
     failure: list[Exception] = []
+    # Not the thread's own state: Python 3.11 takes a thread for ended when Ctrl-C interrupts who waits for it.
+    done = threading.Event()
 
     def run() -> None:
         try:
             agent.run()
         except Exception as error:
             failure.append(error)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=run, name="ranks", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name="ranks", daemon=True).start()
     try:
-        thread.join(deadline - time.monotonic())
-        if thread.is_alive() and agent.ranks:
-            thread.join(_SLACK_S)
+        if not done.wait(deadline - time.monotonic()) and agent.ranks:
+            done.wait(_SLACK_S)
     finally:
-        if thread.is_alive():
+        if not done.is_set():
             agent.timed_out = time.monotonic() >= deadline
             agent.cancel()
-            thread.join(0.1)
+            done.wait(0.1)
     if not agent.ranks:
         late = time.monotonic() >= deadline
         reason = f": {failure[0]}" if failure else ""

@@ -1,8 +1,8 @@
 """The process of one rank: what it does between its start and its last word.
 
-It is started as a file, `python -P rank.py <job.json>`, never imported for its function: the first thing that happens
-must be that this process' life is tied to the launcher's, long before torch is imported (1.7 s). For that reason this
-file imports what needs the standard library alone, and torch only inside functions.
+Either it is started as a file, `python -P rank.py <job.json>`: then the first thing that happens must be that this
+process' life is tied to the launcher's, long before torch is imported (1.7 s), for which reason this file imports what
+needs the standard library alone, and torch only inside functions. Or it is a copy of the launcher, which calls `main`.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ def main(job_file: str) -> None:
     folder = Path(job_file).parent
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     lifeline.die_with_parent(job["launcher"])
+    if os.getpgrp() != os.getpid():
+        os.setsid()  # a copy of the launcher is in its group, and a rank is ended with its own
     rank = int(os.environ["RANK"])
     _redirect_output(output_path(folder, rank))
     # Written by the C library's signal handler, so it works while Python waits inside a collective.
     stack_file = stack_path(folder, rank).open("w")
     faulthandler.register(STACK_SIGNAL, file=stack_file, all_threads=False)
-    faulthandler.enable()
+    faulthandler.enable(2)  # not what `sys.stderr` was in the launcher
     try:
         text = _as_json(_run(job))
     except Exception as error:
@@ -98,7 +100,7 @@ def _run(job: dict[str, Any]) -> Any:
     if job["one_node"] and sys.platform == "linux":
         # Otherwise Gloo asks the resolver for this machine's name, which may know none, or take its time.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # A collective never times out before the launcher does, which is the one that can tell who hangs.
+    # Longer than the launcher waits, which is the one that can tell who hangs.
     distributed.init_process_group(job["backend"], timeout=timedelta(seconds=job["timeout_s"]), device_id=device)
     result = _function(job["function"])(**job["arguments"])
     distributed.destroy_process_group()

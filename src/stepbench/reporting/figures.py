@@ -115,10 +115,13 @@ def write(figures: Mapping[str, Figure], folder: Path) -> None:
     for name, figure in figures.items():
         description = str(figure.get_label())
         with mpl.rc_context(_STYLE):
+            layout = figure.get_layout_engine()
+            if layout is not None:
+                layout.execute(figure)
+                figure.set_layout_engine(None)  # each file would lay it out again, and draw it twice for that
             svg = io.StringIO()
             figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Description": description})
             write_atomically(folder / f"{name}.svg", svg.getvalue())
-            figure.set_layout_engine("none")  # the parts stay where they are now, which took most of the time
             png = {"Software": None, "Description": description}
             pixels = io.BytesIO()
             figure.savefig(pixels, format="png", dpi=PNG_DPI, metadata=png)

@@ -22,12 +22,12 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.special
 from numpy.typing import NDArray
 
 from stepbench.reporting import marks
@@ -235,7 +235,9 @@ def _order_interval(samples: Array) -> tuple[float | None, float | None]:
 @functools.cache
 def _order_weight(n: int) -> tuple[int, float]:
     """Return at which order statistic (from 1) the interval begins, and how far it goes to the next inner one."""
-    coverage = [1 - 2 * float(scipy.special.bdtr(k - 1, n, 0.5)) for k in range(1, n // 2 + 1)]
+    # The chance that fewer than k of n fall below the median, on both sides.
+    outside = itertools.accumulate(math.comb(n, below) for below in range(n // 2))
+    coverage = [1 - 2 * (count / 2**n) for count in outside]
     k = sum(
         each >= INTERVAL_LEVEL for each in coverage
     )  # the innermost pair (k-th from below and above) that is enough
@@ -286,6 +288,8 @@ def _permutation_p(baseline: Array, other: Array) -> Array:
 
 
 def _student(freedom: float | Array, quantile: float) -> Array:
+    import scipy.special  # late, as scipy.stats: a tenth of every table's time, and few compare
+
     return np.asarray(scipy.special.stdtrit(freedom, quantile), dtype=np.float64)  # a hundred times as fast as t.ppf
 
 
