@@ -116,9 +116,9 @@ def write(figures: Mapping[str, Figure], folder: Path) -> None:
         description = str(figure.get_label())
         with mpl.rc_context(_STYLE):
             layout = figure.get_layout_engine()
-            if layout is not None:
+            if layout is not None and figure.axes:
                 layout.execute(figure)
-                figure.set_layout_engine(None)  # each file would lay it out again, and draw it twice for that
+            figure.set_layout_engine(None)  # each file would lay it out again, and draw it twice for that
             svg = io.StringIO()
             figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Description": description})
             write_atomically(folder / f"{name}.svg", svg.getvalue())
