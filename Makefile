@@ -9,7 +9,7 @@ report: .venv/.report
 	$(BIN)/snakemake --cores 1 report/writeup.md all
 
 test: check
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What takes longest, and would make everybody wait.
 test-slow: .venv/.test
@@ -17,7 +17,7 @@ test-slow: .venv/.test
 
 # Alone on the machine: some of these start fourteen ranks at once and hold them to a deadline.
 test-ranks: .venv/.test
-	$(BIN)/python -m pytest -o addopts='--import-mode=importlib --strict-markers -ra' tests/parallel
+	$(BIN)/python -m pytest -m ranks
 
 check: .venv/.test
 	$(BIN)/ruff check .

@@ -217,13 +217,19 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
     "data that is neither": (
         "source: corpus",
         "source: corpus.csv",
-        "`data.source` must be corpus, synthetic, or a path without braces that ends in .txt or .npy, got 'corpus.csv'",
+        "`data.source` must be corpus, synthetic, or a path without {}<> that ends in .txt or .npy, got 'corpus.csv'",
     ),
     "data whose name Snakemake would take for a wildcard": (
         "source: corpus",
         "source: '{machine}.txt'",
-        "`data.source` must be corpus, synthetic, or a path without braces that ends in .txt or .npy, "
+        "`data.source` must be corpus, synthetic, or a path without {}<> that ends in .txt or .npy, "
         "got '{machine}.txt'",
+    ),
+    "data whose name Snakemake would take for a variable": (
+        "source: corpus",
+        "source: 'my<results>.txt'",
+        "`data.source` must be corpus, synthetic, or a path without {}<> that ends in .txt or .npy, "
+        "got 'my<results>.txt'",
     ),
     "heads that do not divide": (
         "nano: {d_model: 128, d_ff: 512, layers: 4, heads: 4}",

@@ -9,6 +9,8 @@ from tests.parallel import equality_on_ranks
 
 from stepbench.parallel.launch import launch
 
+pytestmark = pytest.mark.ranks
+
 TINY, SMALL = 1e-6, 4e-4  # MiB: every parameter a bucket; a few odd ones in each
 OURS: list[list[Any]] = [
     ["naive", {}],

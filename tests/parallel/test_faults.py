@@ -12,6 +12,8 @@ from tests.parallel.faults_on_ranks import train_until_fault
 from stepbench.parallel.launch import launch
 from stepbench.parallel.outcome import RankError, RankTimeoutError
 
+pytestmark = pytest.mark.ranks
+
 STRATEGIES: dict[str, dict[str, Any]] = {
     "naive": {},
     "flat": {},
@@ -22,11 +24,12 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "fsdp": {},
 }
 HANG_DEADLINE_S = 100.0  # all of them start at once, beside other tests, and must have begun to hang by then
+FORKED_DEADLINE_S = 8.0  # of copies, one launch after the other
 PATIENCE_S = 60.0
 OTHERS_AT_A_TIME = 2  # launches of two ranks; more would only make them wait for a core
 
 
-def fail(strategy: str, how: str, deadline_s: float) -> tuple[RankError, float]:
+def fail(strategy: str, how: str, deadline_s: float, *, fork: bool = False) -> tuple[RankError, float]:
     started = time.monotonic()
     with pytest.raises(RankError) as caught:
         launch(
@@ -35,6 +38,7 @@ def fail(strategy: str, how: str, deadline_s: float) -> tuple[RankError, float]:
             arguments={"strategy": strategy, "options": STRATEGIES[strategy], "how": how},
             backend="gloo",
             deadline_s=deadline_s,
+            fork=fork,
         )
     return caught.value, time.monotonic() - started
 
@@ -86,3 +90,15 @@ def test_a_rank_that_hangs_is_named_at_the_deadline(
     assert error.rank == 1
     assert "last seen in hang_for_ever" in str(error)
     assert error.outcomes[0].status == "timeout"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_copy_of_the_launcher_that_hangs_is_named_too(strategy: str) -> None:
+    """Its stack has the launcher's below it, of which nothing is told."""
+    error, took_s = fail(strategy, "hang", FORKED_DEADLINE_S, fork=True)
+    assert isinstance(error, RankTimeoutError)
+    assert FORKED_DEADLINE_S <= took_s < FORKED_DEADLINE_S + PATIENCE_S
+    assert error.rank == 1
+    assert "last seen in hang_for_ever" in str(error)
+    assert "elastic" not in (error.traceback or "")
+    assert error.outcomes[0].traceback is not None

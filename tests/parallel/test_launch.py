@@ -21,6 +21,8 @@ from stepbench.parallel.launch import launch
 from stepbench.parallel.outcome import RankError, RankTimeoutError
 from stepbench.parallel.rendezvous import Nodes
 
+pytestmark = pytest.mark.ranks
+
 ROOT = Path(__file__).parents[2]
 GENEROUS_S = 120.0
 FORK = pytest.mark.parametrize("fork", [False, True], ids=["fresh", "forked"])
@@ -155,6 +157,8 @@ REASONS = {
     "kill": "rank 1 was killed by SIGKILL",
     "segfault": "rank 1 was killed by SIGSEGV",
     "leave": "rank 1 left with exit status 0 and no result",
+    "exit": "rank 1 left with exit status 0 and no result",
+    "interrupt": "rank 1 was killed by SIGINT",
     "out of memory": "rank 1 raised OutOfMemoryError: CUDA out of memory. Tried to allocate 1024.00 GiB",
 }
 

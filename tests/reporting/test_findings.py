@@ -4,7 +4,7 @@ from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
 from stepbench.reporting import findings
-from stepbench.reporting.marks import Mark
+from stepbench.reporting.marks import MEANING, Mark
 
 
 def test_lists_are_read_aloud():
@@ -40,12 +40,23 @@ def test_nothing_is_said_where_nothing_is_missing(full):
     assert findings.gaps(results(full, "warmup")) == []
 
 
+def test_every_mark_can_be_told_of_one_point_and_of_several():
+    assert findings.MARKED.keys() == MEANING.keys()
+
+
+def test_a_point_in_a_row_of_names_is_told_by_what_is_unusual(full):
+    groups = results(full, "end_to_end").groups()
+    names = [findings.apart(group, groups) for group in groups]
+    assert len(set(names)) == len(names)
+    assert max(name.count(",") for name in names) < max(findings.where(group, groups).count(",") for group in groups)
+
+
 def test_noise_is_told_by_kind(full):
     groups = results(full, "end_to_end").groups()
     quiet = [(group, ()) for group in groups]
     assert findings.noise(quiet) == [f"None of the {len(groups)} points measured carries a mark."]
     marked = [(groups[0], (Mark("noisy", "CV 20 %"), Mark("impossible", "2×"))), *quiet[1:]]
     (sentence,) = findings.noise(marked)
-    assert "1 noisy (nano, context 64" in sentence
-    assert "1 claiming what cannot be" in sentence
+    assert "1 is noisy (nano, context 64" in sentence
+    assert "1 claims what cannot be" in sentence
     assert findings.noise([]) == []

@@ -48,10 +48,10 @@ def told(bench, change):
 @pytest.mark.parametrize(
     ("change", "mark", "sentence"),
     [
-        (lambda times: times * 1e-6, "impossible (", "claiming what cannot be"),
-        (lambda times: times * np.linspace(1, 2, times.size), "drifting (", "drifting over the run"),
-        (lambda times: times * np.resize([1.0, 2.0], times.size), "noisy (", "noisy"),
-        (lambda times: np.where(np.arange(times.size) == 3, 5 * times, times), "outliers (", "with outliers"),
+        (lambda times: times * 1e-6, "impossible (", "claims what cannot be"),
+        (lambda times: times * np.linspace(1, 2, times.size), "drifting (", "drifts over the run"),
+        (lambda times: times * np.resize([1.0, 2.0], times.size), "noisy (", "is noisy"),
+        (lambda times: np.where(np.arange(times.size) == 3, 5 * times, times), "outliers (", "has outliers"),
     ],
     ids=["under the physical floor", "drift", "spread", "outliers"],
 )

@@ -81,7 +81,7 @@ class Agent(LocalElasticAgent):
             role="rank",
             local_world_size=ranks,
             rdzv_handler=rendezvous,
-            entrypoint=rank_process.main if fork else sys.executable,
+            entrypoint=rank_process.main_of_a_copy if fork else sys.executable,
             args=(job_file,) if fork else ("-P", rank_process.__file__, job_file),
             max_restarts=0,
             monitor_interval=_LOOK_EVERY_S,
@@ -192,7 +192,7 @@ class Agent(LocalElasticAgent):
             # A rank leads its own process group. What it left behind there has no reason to live on either.
             for process in running if sign == signal.SIGTERM else processes:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, sign)
+                    _signal(process, sign)
             end = time.monotonic() + wait_s
             for process in running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -200,6 +200,15 @@ class Agent(LocalElasticAgent):
 
     def _exit_barrier(self) -> None:
         """Do not wait here: the launchers wait for each other when they exchange their outcomes."""
+
+
+def _signal(process: subprocess.Popen | ForkedRank, sign: signal.Signals) -> None:
+    """Send a signal to a rank's group, or to itself where it has none yet: a copy makes its own as it begins."""
+    try:
+        os.killpg(process.pid, sign)
+    except ProcessLookupError:
+        if process.poll() is None:
+            os.kill(process.pid, sign)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
     results = launch(function, 2, arguments={"size": "nano"}, backend="gloo", deadline_s=60)
 
-calls `function(size="nano")` in two fresh processes that form a process group, and returns what each returned. If a
+calls `function(size="nano")` in two new processes that form a process group, and returns what each returned. If a
 rank raises, dies, hangs or leaves without a word, `launch` raises within the deadline, says which rank it was and why,
 and no process is left behind, not even if the launcher itself is killed.
 
@@ -28,6 +28,7 @@ from typing import Any
 
 import torch.distributed
 
+from stepbench.parallel import rank as rank_process
 from stepbench.parallel.agent import Agent
 from stepbench.parallel.outcome import (
     ERROR,
@@ -48,7 +49,7 @@ BACKENDS = ("gloo", "nccl")
 _SLACK_S = 1.5  # what the agent may take after the deadline to stop its ranks; 2 s are promised
 _LATER_S = 10.0  # than the launcher gives up, a collective does: who hangs is for the launcher to tell
 _EXCHANGE_S = 5.0  # how long a launcher with a failure waits for the other nodes' version of it
-_OUTPUT_BYTES = 4000
+_OUTPUT_BYTES = 16_000
 
 
 def launch(
@@ -118,7 +119,7 @@ def _check(
 ) -> None:
     if "<" in getattr(function, "__qualname__", "<"):
         raise ValueError(
-            f"`function` must stand at the top of a module, so that a fresh process finds it, got {function}"
+            f"`function` must stand at the top of a module, so that a new process finds it, got {function}"
         )
     for name, number in (("ranks", ranks), ("threads", threads)):
         if number < 1:
@@ -134,14 +135,14 @@ def _check(
 
 
 def _where(function: Callable[..., Any]) -> dict[str, str | None]:
-    """Return how a fresh process finds a function."""
+    """Return how a new process finds a function."""
     module, script = function.__module__, None
     if module == "__main__":
         main = sys.modules["__main__"]
         if main.__spec__ is not None:
             module = main.__spec__.name
         elif (script := getattr(main, "__file__", None)) is None:
-            raise ValueError("`function` must stand in a file, so that a fresh process finds it, got one typed in")
+            raise ValueError("`function` must stand in a file, so that a new process finds it, got one typed in")
         else:
             script = str(Path(script).resolve())
     return {"module": module, "qualname": function.__qualname__, "script": script}
@@ -200,7 +201,7 @@ def _outcome(agent: Agent, rank: int, deadline_s: float) -> RankOutcome:
             ended_s=said["time_s"],
         )
     if exit_code is None and agent.timed_out:
-        stack = _tail(stack_path(agent.folder, rank))
+        stack = _stack(stack_path(agent.folder, rank))
         return replace(outcome, status=TIMEOUT, reason=describe_hang(stack, deadline_s), traceback=stack or None)
     if exit_code is None:
         return replace(outcome, status=STOPPED, reason="was stopped because another rank had failed")
@@ -244,6 +245,18 @@ def _last_word(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+
+
+def _stack(path: Path) -> str:
+    """Return a rank's stack, innermost frame first, as far as its own `main`: below a copy's is all of the launcher's."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return ""
+    outermost = next(
+        (number for number, line in enumerate(lines) if rank_process.__file__ in line and " in main" in line), None
+    )
+    return "".join(lines if outermost is None else lines[: outermost + 1])
 
 
 def _tail(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 Either it is started as a file, `python -P rank.py <job.json>`: then the first thing that happens must be that this
 process' life is tied to the launcher's, long before torch is imported (1.7 s), for which reason this file imports what
-needs the standard library alone, and torch only inside functions. Or it is a copy of the launcher, which calls `main`.
+needs the standard library alone, and torch only inside functions. Or it is a copy of the launcher.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from stepbench import lifeline, records
 
@@ -78,6 +78,24 @@ def main(job_file: str) -> None:
     os._exit(
         0
     )  # Python's way through all of torch's modules takes a second, and frees nothing that the kernel does not
+
+
+def main_of_a_copy(job_file: str) -> NoReturn:
+    """Run the job in a copy of the launcher, and leave as a fresh process would, never into the launcher's own code."""
+    code = 1
+    try:
+        main(job_file)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _run(job: dict[str, Any]) -> Any:

@@ -75,6 +75,8 @@ _STYLE: Any = {
     "lines.markersize": 5.5,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "figure.autolayout": False,  # a figure without a layout engine has none, whatever the user's matplotlibrc says
+    "figure.constrained_layout.use": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "svg.fonttype": "path",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from stepbench.reporting import frames, sense, units
@@ -11,14 +12,15 @@ from stepbench.reporting.marks import Mark, fatal
 from stepbench.reporting.statistics import Verdict
 
 HEADLINES = ("step_s", "call_s", "epoch_s")
+MAX_AXES = 2  # that a name in a row of names is made of, before only the unusual ones are told
 MAX_NAMED = 4  # more names than these in a sentence, and nobody reads on
 
 
-def listing(words: Sequence[str]) -> str:
-    """Return `a`, `a and b`, `a, b and c`, or the first few and how many more."""
+def listing(words: Sequence[str], separator: str = ",") -> str:
+    """Return `a`, `a and b`, `a, b and c`, or the first few and how many more; words with commas want `;` between."""
     if len(words) > MAX_NAMED:
         words = [*words[: MAX_NAMED - 1], f"{len(words) - MAX_NAMED + 1} more"]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return words[0] if len(words) == 1 else f"{f'{separator} '.join(words[:-1])} and {words[-1]}"
 
 
 def plural(count: int, word: str) -> str:
@@ -35,8 +37,27 @@ def where(group: Group, shown: Iterable[Group]) -> str:
     """Return what tells a point from the others: its size, and the axes in which they differ."""
     others = list(shown)
     axes = [axis for axis in group.point if axis != "size" and len({each.point[axis] for each in others}) > 1]
-    words = [f"{axis} {group.point[axis]}" for axis in axes]
+    words = [_value(axis, group.point[axis]) for axis in axes]
     return ", ".join([str(group.point["size"]), *words] if "size" in group.point else words)
+
+
+def apart(group: Group, shown: Iterable[Group]) -> str:
+    """Return what tells a point from most of the others, for names that stand in a row: its size and what is unusual.
+
+    Of points that differ in many axes, `where` names so many that nobody reads on.
+    """
+    others = list(shown)
+    varying = [axis for axis in group.point if axis != "size" and len({each.point[axis] for each in others}) > 1]
+    if len(varying) <= MAX_AXES:
+        return where(group, others)
+    usual = {axis: Counter(each.point[axis] for each in others).most_common(1)[0][0] for axis in varying}
+    words = [_value(axis, group.point[axis]) for axis in varying if group.point[axis] != usual[axis]]
+    words = words or [_value(varying[0], group.point[varying[0]])]
+    return ", ".join([str(group.point["size"]), *words] if "size" in group.point else words)
+
+
+def _value(axis: str, value: object) -> str:
+    return f"{axis} {'none' if value is None else value}"
 
 
 def comparison(found: Sequence[Pair]) -> list[str]:
@@ -55,13 +76,13 @@ def noise(marked: Sequence[tuple[Group, Sequence[Mark]]]) -> list[str]:
     places: dict[str, list[str]] = {}
     for group, marks in marked:
         for kind in dict.fromkeys(mark.kind for mark in marks):
-            places.setdefault(kind, []).append(where(group, groups))
+            places.setdefault(kind, []).append(apart(group, groups))
     if not marked:
         return []
     if not places:
         return [f"None of the {plural(len(marked), 'point')} measured carries a mark."]
-    parts = [f"{len(found)} {_MARKED.get(kind, kind)} ({listing(found)})" for kind, found in places.items()]
-    return [f"Of {plural(len(marked), 'point')} measured, {'; '.join(parts)}."]
+    parts = [f"{len(found)} {MARKED[kind][len(found) > 1]} ({listing(found, ';')})" for kind, found in places.items()]
+    return [f"Of {plural(len(marked), 'point')} measured, {', '.join(parts)}."]
 
 
 def gaps(results: Results) -> list[str]:
@@ -73,7 +94,7 @@ def gaps(results: Results) -> list[str]:
     sentences = []
     for name, rows in by_label.items():
         reasons = dict.fromkeys(reason for row in rows for reason in frames.why(row))
-        told = f": {listing(list(reasons))}" if reasons else ""
+        told = f": {listing(list(reasons), ';')}" if reasons else ""
         are = "is" if len(rows) == 1 else "are"
         meaning = _MEANING.get(name, f"{are} {name}").format(are=are, have="has" if len(rows) == 1 else "have")
         sentences.append(f"{plural(len(rows), 'cell')} of {len(results.rows)} {meaning}{told}.")
@@ -93,14 +114,20 @@ def marked(results: Results) -> list[str]:
     return noise(found)
 
 
-_MARKED = {
-    "outliers": "with outliers",
-    "drifting": "drifting over the run",
-    "throttled": "measured on a throttled device",
-    "disturbed": "disturbed by others",
-    "short": "too short for the clock",
-    "impossible": "claiming what cannot be",
-    "parts and whole differ": "whose phases do not add up to the step",
+# What is said of one point that carries a mark, and of several.
+MARKED = {
+    "noisy": ("is noisy", "are noisy"),
+    "wrong": ("is wrong", "are wrong"),
+    "outliers": ("has outliers", "have outliers"),
+    "drifting": ("drifts over the run", "drift over the run"),
+    "throttled": ("was measured on a throttled device", "were measured on a throttled device"),
+    "disturbed": ("was disturbed by others", "were disturbed by others"),
+    "short": ("is too short for the clock", "are too short for the clock"),
+    "impossible": ("claims what cannot be", "claim what cannot be"),
+    "parts and whole differ": (
+        "has phases that do not add up to the step",
+        "have phases that do not add up to the step",
+    ),
 }
 _MEANING = {
     "oom": "ran out of memory",
