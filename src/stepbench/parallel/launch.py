@@ -248,7 +248,7 @@ def _last_word(path: Path) -> dict[str, Any]:
 
 
 def _stack(path: Path) -> str:
-    """Return a rank's stack, innermost frame first, as far as its own `main`: below a copy's is all of the launcher's."""
+    """Return a rank's stack from the innermost frame to its `main`; below that a copy has the launcher's frames."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
