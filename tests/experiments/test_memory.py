@@ -214,6 +214,7 @@ def test_the_record_says_oom_and_predicted(tmp_path: Path, trusted: bool, status
         "artifacts": str(tmp_path / "cell"),
         "trust_prediction": trusted,
         "host_memory_gib": None,
+        "deadline": None,
     }
     limit = resource.getrlimit(resource.RLIMIT_AS)
     outcome = attempt.attempt(order)

@@ -169,7 +169,18 @@ def test_a_call_divides_the_threads_and_has_no_deadline_of_its_own(order: dict[s
         "backend": "gloo",
         "deadline_s": _ranks.UNLIMITED_S - _ranks.MARGIN_S,
         "threads": 2,
+        "fork": False,
     }
+
+
+@pytest.mark.parametrize(("device", "fork"), [("cpu", True), ("cuda", False)])
+def test_ranks_begin_as_copies_of_a_process_that_allows_it_but_not_on_cuda(
+    order: dict[str, Any], monkeypatch: pytest.MonkeyPatch, device: str, fork: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    setting = dataclasses.replace(SETTING, device=device, may_fork=True)
+    _ranks.call(failing_on_ranks.misbehave, setting, ranks=2, how="unsupported")
+    assert order["fork"] is fork
 
 
 def test_on_cuda_each_rank_has_a_device_and_a_thread(order: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

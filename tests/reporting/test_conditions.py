@@ -122,5 +122,5 @@ def test_promise_12_fake_readings_become_marks_in_table_and_text(tmp_path, monke
     assert "throttled: the device kept its clocks below what it can do" in text
     assert {row["grade"] for row in table.rows} == {"C"}
     (sentence,) = findings.marked(shown)
-    assert "2 measured on a throttled device" in sentence
-    assert "2 disturbed by others" in sentence
+    assert "2 were measured on a throttled device" in sentence
+    assert "2 were disturbed by others" in sentence

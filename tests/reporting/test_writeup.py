@@ -191,7 +191,7 @@ def test_promise_06_a_noisy_cell_is_marked_in_table_figure_and_text(tmp_path):
     quiet, noisy = [line for line in text.partition("### Every cell")[2].splitlines() if "](../results/" in line]
     assert "noisy" not in quiet
     assert re.search(r"\| [BCD]: .*noisy \(.*step CV \d+ %", noisy)
-    assert "1 noisy (nano, context 128)" in text
+    assert "1 is noisy (nano, context 128)" in text
     for told in (text, page):
         assert f"noisy: {marks.MEANING['noisy']}" in html.parser.unescape(told).replace("\N{NO-BREAK SPACE}", " ")
     drawn = experiments.load("end_to_end").plot(frames.load(bench, experiments.load("end_to_end")))["context"]
