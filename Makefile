@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: report test test-slow test-ranks check mutate same gpu-check clean
+.PHONY: report test test-slow test-ranks lint check mutate same gpu-check clean
 
 report: .venv/.report
 	$(BIN)/snakemake --cores 1 report/writeup.md all
 
-test: check
+test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What takes longest, and would make everybody wait.
@@ -19,12 +19,14 @@ test-slow: .venv/.test
 test-ranks: .venv/.test
 	$(BIN)/python -m pytest -m ranks
 
-check: .venv/.test
+check: lint
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/workflow/test_lint.py
+
+lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_architecture.py tests/workflow/test_lint.py
 
 # Takes out one safeguard at a time, in a copy, and fails unless a test turns red each time.
 mutate: .venv/.test

@@ -39,7 +39,7 @@ def _default_precision() -> Any:
 
 # -- predicted against measured ----------------------------------------------------------------------------------------
 
-SLOW = [("small", "bf16"), ("small", "fp16")]
+SLOW = [(size, precision) for size in ("micro", "small") for precision in ("bf16", "fp16")]
 SHAPES = [("nano", 32, 2), ("micro", 16, 1), ("small", 2, 1)]  # a CPU without 16-bit units takes long for more
 
 

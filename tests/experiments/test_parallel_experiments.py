@@ -104,7 +104,10 @@ def _default_precision() -> Any:
 # -- samples -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("torch_") else []) for name in TRAINED],
+)
 def test_samples_are_lists_by_rank(measured: Callable[[str], Measurement], name: str) -> None:
     once = [f"{phase}_s" for phase in PHASES] + ["step_s"]
     if (operations := OPERATIONS[name]) is not None:
