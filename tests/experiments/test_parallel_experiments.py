@@ -313,6 +313,7 @@ def test_many_ranks_are_predicted_in_one_process(
     assert state == pytest.approx(2 * PARAMETER_BYTES / (1 if whole else 8), rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_prediction_follows_the_compute_dtype_and_the_prefetch(predicted: Callable[[Any], Measurement]) -> None:
     def peak(**more: Any) -> int:
         return predicted(Fsdp("predicted", "tiny", "fsdp", CONTEXT, BATCH, **more)).scalars[

@@ -49,7 +49,7 @@ def test_tiles_that_are_not_square(interpreted: Call, tile: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("atomics", [False, True], ids=["two passes", "atomics"])
-@pytest.mark.parametrize(("heads", "key_heads"), [(4, 1), (6, 2)])
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 1), pytest.param(6, 2, marks=pytest.mark.slow)])
 def test_grouped_queries(interpreted: Call, heads: int, key_heads: int, atomics: bool) -> None:
     check(interpreted, Problem(50, 77, 32, "float16", heads=heads, key_heads=key_heads, batch=2), atomics=atomics)
 

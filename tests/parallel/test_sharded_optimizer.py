@@ -13,6 +13,8 @@ from tests.parallel import checks, state_on_ranks
 from stepbench.parallel.launch import launch
 from stepbench.parallel.pieces import balance
 
+pytestmark = pytest.mark.ranks
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

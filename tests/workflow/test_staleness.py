@@ -86,6 +86,7 @@ def test_a_record_that_was_deleted_is_measured_again_although_its_tables_are_the
         assert measured.snakemake("toy").code == 0
 
 
+@pytest.mark.slow
 def test_a_record_from_the_future_is_measured_again_all_the_same(measured: Copy) -> None:
     for name in EVERYTHING:
         os.utime(measured.path(name), (4e9, 4e9))
@@ -202,6 +203,7 @@ def test_fault_15_settings_of_which_nothing_depends_and_the_order_of_keys_change
         assert "Nothing to be done" in measured.measure().err
 
 
+@pytest.mark.slow
 def test_the_contents_of_a_file_of_tokens_are_data(measured: Copy) -> None:
     """Another text under the same name, with the same size and time, is another text."""
     text = measured.root / "words.txt"
