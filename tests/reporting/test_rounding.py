@@ -8,7 +8,7 @@ WAYS = {
     "fp32_sum_of_fp16_terms": "fp16 terms, fp32 sum",
     "fp32_sum_of_upcast_fp16_terms": "fp16 terms, upcast first, fp32 sum",
 }
-# What torch 2.13 gives on a CPU; the same figures stand in seeds/ for an RTX PRO 6000.
+# What torch 2.13 gives on a CPU; the same figures were published for an RTX PRO 6000.
 SCALARS = {
     "sum_fp32": 10.000133514404297,
     "sum_fp16": 9.953125,
