@@ -10,7 +10,6 @@ rule measure_collectives:
     priority: priority_of_round
     resources:
         machine=1,
-        tmpdir=TMPDIR,
     script:
         "../workflow_scripts/measure.py"
 

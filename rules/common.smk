@@ -1,5 +1,4 @@
 from functools import partial
-from tempfile import gettempdir
 
 from stepbench import staleness
 from stepbench.interruption import leave_if_ended
@@ -7,8 +6,6 @@ from stepbench.workflow import heeded, open_bench, start_run, wildcards_of
 
 BENCH = open_bench(workflow, config)
 SHARDS_DIR = BENCH.shards_dir
-# What Snakemake takes where nothing is said; but it asks anew for each job, and for 5 000 cells that takes two seconds.
-TMPDIR = gettempdir()
 
 # The records of an experiment's configured cells, and the input functions that name what makes a record, or what is rendered from records, stale.
 needs = heeded(workflow, partial(staleness.needs, BENCH))

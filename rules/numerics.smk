@@ -8,7 +8,6 @@ rule measure_numerics:
     priority: priority_of_round
     resources:
         machine=1,
-        tmpdir=TMPDIR,
     script:
         "../workflow_scripts/measure.py"
 

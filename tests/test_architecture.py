@@ -212,7 +212,7 @@ def test_no_helper_is_without_a_home(folder: str) -> None:
 @pytest.mark.parametrize("file", RULES, ids=lambda file: file.name)
 def test_rules_import_stepbench_and_snakemake_and_nothing_heavy(file: Path) -> None:
     found = re.findall(r"^\s*(?:from|import)\s+(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-    allowed = ("stepbench", "snakemake.utils", "functools", "tempfile")
+    allowed = ("stepbench", "snakemake.utils", "functools")
     assert [name for name in found if not name.startswith(allowed)] == []
 
 

@@ -1,7 +1,11 @@
 """The measuring process: what becomes of what an experiment does, and how it is started, told and ended."""
 
 import json
+import re
 import resource
+import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -193,6 +197,29 @@ def test_an_order_is_carried_out(started: attempts.Attempt, tmp_path: Path) -> N
     )
     assert lifeline.wait(started.process, deadline_s=120, watched=()) == "ended"
     assert json.loads(answer.read_text())["status"] == "ok"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_how_its_ranks_end_is_told_although_whoever_starts_it_ignores_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts.tempfile, "gettempdir", lambda: str(tmp_path))
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        found = attempts.Attempt(tmp_path / "cell.log")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    status = Path(f"/proc/{found.process.pid}/status")
+
+    def ignores() -> bool:
+        (ignored,) = re.findall(r"^SigIgn:\s*(\w+)", status.read_text(), re.MULTILINE)
+        return bool(int(ignored, 16) >> (signal.SIGCHLD - 1) & 1)
+
+    end = time.monotonic() + 60
+    while ignores() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not ignores()
+    found.end()
 
 
 def test_an_order_to_a_dead_process_is_no_error_here(started: attempts.Attempt) -> None:

@@ -25,7 +25,7 @@ from stepbench.lock import BusyError
 RUN_NOTE = "run.json"
 USAGE_EXIT_CODE = 2
 # Snakemake makes hundreds of thousands of objects that stay, and Python looks through them again and again: over 5 000
-# cells that was a fifth of a dry run.
+# cells that was a sixth of a dry run.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
 
 

@@ -50,8 +50,6 @@ def main(job_file: str) -> None:
     folder = Path(job_file).parent
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     lifeline.die_with_parent(job["launcher"])
-    if os.getpgrp() != os.getpid():
-        os.setsid()  # a copy of the launcher is in its group, and a rank is ended with its own
     rank = int(os.environ["RANK"])
     _redirect_output(output_path(folder, rank))
     # Written by the C library's signal handler, so it works while Python waits inside a collective.
@@ -82,11 +80,14 @@ def main(job_file: str) -> None:
 
 def main_of_a_copy(job_file: str) -> NoReturn:
     """Run the job in a copy of the launcher, and leave as a fresh process would, never into the launcher's own code."""
+    os.setsid()  # a copy is in the launcher's group, and a rank is ended with its own
     code = 1
     try:
         main(job_file)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)  # noqa: T201
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)

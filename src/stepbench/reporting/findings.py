@@ -35,10 +35,7 @@ def between(texts: Sequence[str]) -> str:
 
 def where(group: Group, shown: Iterable[Group]) -> str:
     """Return what tells a point from the others: its size, and the axes in which they differ."""
-    others = list(shown)
-    axes = [axis for axis in group.point if axis != "size" and len({each.point[axis] for each in others}) > 1]
-    words = [_value(axis, group.point[axis]) for axis in axes]
-    return ", ".join([str(group.point["size"]), *words] if "size" in group.point else words)
+    return _named(group, _varying(group, list(shown)))
 
 
 def apart(group: Group, shown: Iterable[Group]) -> str:
@@ -47,17 +44,21 @@ def apart(group: Group, shown: Iterable[Group]) -> str:
     Of points that differ in many axes, `where` names so many that nobody reads on.
     """
     others = list(shown)
-    varying = [axis for axis in group.point if axis != "size" and len({each.point[axis] for each in others}) > 1]
-    if len(varying) <= MAX_AXES:
-        return where(group, others)
-    usual = {axis: Counter(each.point[axis] for each in others).most_common(1)[0][0] for axis in varying}
-    words = [_value(axis, group.point[axis]) for axis in varying if group.point[axis] != usual[axis]]
-    words = words or [_value(varying[0], group.point[varying[0]])]
-    return ", ".join([str(group.point["size"]), *words] if "size" in group.point else words)
+    axes = _varying(group, others)
+    if len(axes) > MAX_AXES:
+        usual = {axis: Counter(each.point[axis] for each in others).most_common(1)[0][0] for axis in axes}
+        axes = [axis for axis in axes if group.point[axis] != usual[axis]] or axes[:1]
+    return _named(group, axes)
 
 
-def _value(axis: str, value: object) -> str:
-    return f"{axis} {'none' if value is None else value}"
+def _varying(group: Group, others: Sequence[Group]) -> list[str]:
+    return [axis for axis in group.point if axis != "size" and len({each.point[axis] for each in others}) > 1]
+
+
+def _named(group: Group, axes: Iterable[str]) -> str:
+    values = {axis: "none" if group.point[axis] is None else group.point[axis] for axis in axes}
+    size = [str(group.point["size"])] if "size" in group.point else []
+    return ", ".join([*size, *(f"{axis} {value}" for axis, value in values.items())])
 
 
 def comparison(found: Sequence[Pair]) -> list[str]:
