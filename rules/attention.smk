@@ -10,8 +10,8 @@ rule measure_attention:
     priority: priority_of_round
     resources:
         machine=1,
-    script:
-        "../workflow_scripts/measure.py"
+    shell:
+        "{MEASURE} {output:q} {log:q}"
 
 
 rule tabulate_attention:

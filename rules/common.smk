@@ -2,10 +2,17 @@ from functools import partial
 
 from stepbench import staleness
 from stepbench.interruption import leave_if_ended
-from stepbench.workflow import heeded, open_bench, start_run, wildcards_of
+from stepbench.workflow import (
+    heeded,
+    measuring_command,
+    open_bench,
+    start_run,
+    wildcards_of,
+)
 
 BENCH = open_bench(workflow, config)
 SHARDS_DIR = BENCH.shards_dir
+MEASURE = measuring_command(workflow)
 
 # The records of an experiment's configured cells, and the input functions that name what makes a record, or what is rendered from records, stale.
 needs = heeded(workflow, partial(staleness.needs, BENCH))

@@ -8,8 +8,8 @@ rule measure_numerics:
     priority: priority_of_round
     resources:
         machine=1,
-    script:
-        "../workflow_scripts/measure.py"
+    shell:
+        "{MEASURE} {output:q} {log:q}"
 
 
 rule tabulate_numerics:

@@ -102,7 +102,7 @@ def mark_rendered(bench: Bench, kind: str, name: str | None = None) -> None:
     records.write_atomically(bench.root / _stamp(bench, kind, name), text)
 
 
-def priority(wildcards: Any, **_more: Any) -> int:
+def priority(wildcards: Any) -> int:
     """Return the priority of a measuring job: replicate 0 of all cells runs before replicate 1 of any."""
     return 1_000_000 - int(getattr(wildcards, "replicate", 0))
 

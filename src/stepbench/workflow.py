@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import gc
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -67,6 +68,16 @@ def wildcards_of() -> dict[str, str]:
     return {"shards": shards.PATTERN} | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
+def measuring_command(workflow: Any) -> str:
+    """Return the shell command that measures a cell, but for the record and the log.
+
+    It is no `script:`, for two reasons. Snakemake reads a script again for each job, even in a dry run: 2 s over 5 000
+    cells. And a script begins by importing Snakemake, for 0.2 s of each cell. With `exec` the shell is not left between
+    Snakemake and the process that a signal has to reach.
+    """
+    return shlex.join(["exec", sys.executable, str(Path(workflow.basedir, "workflow_scripts", "measure.py"))])
+
+
 def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:
     """Return `inputs`, which makes input functions, so that a run which would not heed their markers is refused.
 
@@ -104,24 +115,30 @@ def start_run(bench: Bench, workflow: Any) -> None:
         bench.check_data()
     except (BusyError, ConfigError, storage.StorageError) as error:
         _end(str(error), 1)
+    note = {"started": _process_start(), "home": workflow.basedir, "settings": bench.settings}
     with _one_line():
-        records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
+        records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps(note))
 
 
 def bench_of(snakemake: Any) -> Bench:
     """Return the bench of a rule's script."""
+    return _bench_of_job(snakemake.config, Path(snakemake.scriptdir).parent)
+
+
+def _bench_of_job(settings: dict[str, Any], home: Path) -> Bench:
     interruption.leave_on_signals()
-    gc.disable()  # a script is over in seconds, and what it imports stays: a fifth of its time
-    home = Path(snakemake.scriptdir).parent
-    files = [home / "config.yaml"]
-    return Bench(snakemake.config, root=Path.cwd(), schema=home / SCHEMA, files=files, checked=True)
+    gc.disable()  # a job's process is over in seconds, and what it imports stays: a fifth of its time
+    return Bench(settings, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"], checked=True)
 
 
-def measure(snakemake: Any, attempt: Attempt) -> None:
-    """Measure the cell of a measuring rule's job in a process that is started already."""
-    bench = bench_of(snakemake)
-    experiment, cell = bench.locate(snakemake.output[0])
-    report = progress.Progress(bench, experiment.name, cell, run=_started(bench))
+def measure(record_path: str, attempt: Attempt) -> None:
+    """Measure a cell of the run that holds this folder, in a process that is started already."""
+    run_note = _run_note(Path.cwd())
+    if run_note is None:
+        _end(f"`{STATE_FOLDER}/{RUN_NOTE}` must say what is configured, as a run does when it begins, got none", 1)
+    bench = _bench_of_job(run_note["settings"], Path(run_note["home"]))
+    experiment, cell = bench.locate(record_path)
+    report = progress.Progress(bench, experiment.name, cell, run=run_note["started"])
     report.begin()
     with _one_line():
         record = run.measure_cell(bench, experiment.name, cell, attempt=attempt)
@@ -216,7 +233,8 @@ def write_up(snakemake: Any) -> None:
 def _run_facts(bench: Bench) -> dict[str, Any] | None:
     """Return what the last run that measured anything cost, and keep it for the runs that only render."""
     kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
-    started = _started(bench)
+    note = _run_note(bench.root)
+    started = note and note["started"]
     found = [bench.state(name, cell).record for name in bench.names for cell in bench.grid(name)]
     measured = [record for record in found if record is not None and started and record.started >= started]
     if measured and started:
@@ -234,10 +252,10 @@ def _run_facts(bench: Bench) -> dict[str, Any] | None:
     return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
 
 
-def _started(bench: Bench) -> str | None:
-    """Return when this run began."""
+def _run_note(root: Path) -> dict[str, Any] | None:
+    """Return what a run of this folder has noted as it began: `started`, `home` of the Snakefile, merged `settings`."""
     try:
-        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
+        return json.loads((root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 

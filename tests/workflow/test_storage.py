@@ -39,12 +39,12 @@ def test_fault_11_a_full_disk_costs_one_record_and_is_said(measured: Copy) -> No
 
 
 def test_fault_11_a_full_disk_under_snakemake(measured: Copy) -> None:
-    """Only what the measuring rule's script writes is limited: Snakemake keeps a log of its own."""
+    """Only what the measuring rule's process writes is limited: Snakemake keeps a log of its own."""
     kept = ask_for_another(measured)
     limit = measured.stubs / "sitecustomize.py"  # Python imports it at its start
     limit.write_text(
         "import resource\n"
-        "if b'.measure.py' in open('/proc/self/cmdline', 'rb').read():\n"
+        "if b'/measure.py' in open('/proc/self/cmdline', 'rb').read():\n"
         f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({LIMIT_BYTES}, {LIMIT_BYTES}))\n"
     )
     done = measured.snakemake(TARGET)
