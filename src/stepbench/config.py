@@ -90,8 +90,10 @@ def _parse(path: Path) -> tuple[Any, list[str], dict[tuple[str, ...], str]]:
     """Return a file's content, what YAML silently takes for something else in it, and the place of each key."""
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        return yaml.safe_load(text), list(_mistakes(root, path)), _lines(root, path)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        mistakes, places = list(_mistakes(root, path)), _lines(root, path)  # before `<<` is resolved, in place
+        return None if root is None else loader.construct_document(root), mistakes, places
     except OSError as error:
         raise ConfigError(f"{path}: a configuration file must be readable, got {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
