@@ -110,9 +110,14 @@ class Bench:
         return Path("results", self.machine, name, f"{cells.name(cell)}.json")
 
     @functools.cache  # noqa: B019
+    def named(self, name: str) -> dict[str, Any]:
+        """Return the configured cells of an experiment by their names."""
+        return {cells.name(cell): cell for cell in self.grid(name)}
+
+    @functools.cache  # noqa: B019
     def paths(self, name: str) -> list[str]:
         """Return the records of the configured cells of an experiment, for the input of a rule."""
-        return [str(self.path(name, cell)) for cell in self.grid(name)]
+        return [f"results/{self.machine}/{name}/{cell}.json" for cell in self.named(name)]
 
     def locate(self, path: str | Path) -> tuple[Experiment, Any]:
         """Return the experiment and the cell of a record's path.

@@ -88,6 +88,7 @@ def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Cal
     def made(*about: Any) -> staleness.InputFunction:
         function = inputs(*about)
 
+        @staleness.asked_of_every_job
         def checked(wildcards: Any) -> list[str]:
             found = function(wildcards)
             if staleness.are_marked(found):
