@@ -229,3 +229,34 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(full):
 def test_an_empty_list_of_points_is_a_sentence(tmp_path):
     figure = step_figures.phases([], "")
     assert step_figures.NO_NUMBERS in texts(figure)
+
+
+def test_a_legend_has_as_many_columns_as_fit():
+    for label, columns in (("short", 5), ("so long that five do not fit", 2)):
+        figure = figures.new(2, "a picture")
+        axes = figure.subplots()
+        for number in range(5):
+            axes.plot([1, 2], [number, number], label=f"{label} {number}")
+        figures.legend_above(figure, 5)
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert legend._ncols == columns
+        assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize("which", ["x", "y"])
+@pytest.mark.parametrize(("low", "high"), [(1.0, 3000.0), (0.2, 0.9), (0.071, 0.073), (1.02, 1.05)])
+def test_a_logarithmic_axis_can_be_read_however_little_it_spans(which, low, high):
+    figure = figures.new(2, "a picture")
+    axes = figure.subplots()
+    axes.plot([low, high], [low, high])
+    figures.log_axis(axes, which)
+    figure.canvas.draw()
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    first, last = axes.get_xlim() if which == "x" else axes.get_ylim()
+    told = [
+        float(label.get_text())
+        for label, place in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
+        if first <= place <= last and label.get_text()
+    ]
+    assert 2 <= len(told) == len(set(told)) <= 13

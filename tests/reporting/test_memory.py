@@ -130,6 +130,21 @@ def test_ticks_of_memory_are_powers_of_two() -> None:
     assert memory_figures._bytes_tick(2.0**36) == "64 GiB"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (2.0**26, 2.0**36, ["64 MiB", "256 MiB", "1 GiB", "4 GiB", "16 GiB", "64 GiB"]),
+        (72.6 * 2**20, 98.1 * 2**20, ["80 MiB", "88 MiB", "96 MiB"]),
+    ],
+)
+def test_an_axis_of_memory_can_be_read_however_little_it_spans(low: float, high: float, told: list[str]) -> None:
+    axes = figures.new(2, "a picture").subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    memory_figures._powers_of_two(axes, "y")
+    assert [label.get_text() for label in axes.get_yticklabels()] == told
+
+
 def test_a_grid_without_cells_has_empty_tables(tmp_path: Path) -> None:
     bench: Bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0]}])
     found = frames.load(bench, EXPERIMENT)

@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from stepbench.records import write_atomically
 from stepbench.reporting import units
@@ -197,22 +197,33 @@ def log_axis(axes: Axes, which: str, text: Callable[[float], str] | None = None)
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     decades = _decades(low, high)
     subs = next(subs for limit, subs in (_TICKS_ALONG if which == "x" else _TICKS_UP) if decades < limit)
-    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=30))
+    locator: Locator = LogLocator(base=10, subs=subs, numticks=30)
+    if decades > 0 and sum(low <= tick <= high for tick in locator.tick_values(low, high)) < 2:  # it spans too little
+        locator = MaxNLocator(4)
+    axis.set_major_locator(locator)
     axis.set_major_formatter(FuncFormatter(lambda value, _: (text or _plain_number)(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
 def legend_above(figure: Figure, columns: int) -> None:
-    """Put one legend of all axes above them, where it covers nothing; what has the same label stands in it once."""
+    """Put one legend of all axes above them, where it covers nothing; what has the same label stands in it once.
+
+    It has fewer columns where so many do not fit into the figure's width.
+    """
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
     # Bare lines come last: they stand for what is missing where the rest has intervals.
     entries = dict(sorted(entries.items(), key=lambda entry: isinstance(entry[1], Line2D)))
-    if entries:
+    for number in range(columns, 0, -1) if entries else ():
         # A frame's padding is not reckoned in when room is made for the legend, and it would reach into the axes.
-        figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns, borderpad=0)
+        legend = figure.legend(
+            list(entries.values()), list(entries), loc="outside upper left", ncols=number, borderpad=0
+        )
+        if number == 1 or legend.get_window_extent().width <= 0.97 * figure.bbox.width:
+            break
+        legend.remove()
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES
 from stepbench.reporting import figures, units
@@ -62,6 +63,7 @@ def sizes(found: Sequence[Shape]) -> Figure:
     peaks.set_ylim(len(shown) - 0.45, -0.55)
     peaks.grid(visible=False, axis="y")
     peaks.set_xlabel("peak of a step")
+    peaks.margins(x=0.14)  # room for the texts of the outermost points
     figures.log_axis(peaks, "x", _bytes_tick)
     _powers_of_two(peaks, "x")
     shares.set_xlim(0, 100)
@@ -176,11 +178,15 @@ def _draw_kind(axes: Axes, shapes: Sequence[Shape], name: str, *, color: str, ma
 
 
 def _powers_of_two(axes: Axes, which: str) -> None:
-    """Put ticks at powers of two, so that memory reads 512 MiB and 1 GiB; at most some eight of them."""
+    """Put ticks at powers of two, so that memory reads 512 MiB and 1 GiB; at most some eight, and two at least."""
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
-    step = max(1, -(-(last - first) // (5 if which == "x" else 8)))
+    step = max(1, -(-(last - first) // (4 if which == "x" else 8)))
     ticks = [2.0**power for power in range(first, last + 1, step)]
+    if len(ticks) < 2:
+        unit = units.pick(units.BYTES, [high])
+        even = MaxNLocator(4).tick_values(low / unit.size, high / unit.size)
+        ticks = [tick * unit.size for tick in even if low <= tick * unit.size <= high]
     (axes.set_xticks if which == "x" else axes.set_yticks)(ticks, [_bytes_tick(tick) for tick in ticks])
     (axes.set_xticks if which == "x" else axes.set_yticks)([], minor=True)
 
