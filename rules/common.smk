@@ -12,7 +12,7 @@ from stepbench.workflow import (
 
 BENCH = open_bench(workflow, config)
 SHARDS_DIR = BENCH.shards_dir
-MEASURE = measuring_command(workflow)
+MEASURE = measuring_command(workflow, BENCH)
 
 # The records of an experiment's configured cells, and the input functions that name what makes a record, or what is rendered from records, stale.
 needs = heeded(workflow, partial(staleness.needs, BENCH))

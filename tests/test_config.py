@@ -309,9 +309,10 @@ def test_fault_21_a_size_that_cannot_be_built_is_named(file: Path, size: dict[st
 
 
 @pytest.mark.parametrize(
-    "name", ["x; touch PWNED", "$(touch PWNED)", "../..", "a\nb", "nano\n", "{machine}", "x" * 300, "\u202eonan"]
+    "name",
+    ["x; touch PWNED", "$(touch PWNED)", "../..", "a\nb", "nano\n", "{machine}", "x" * 300, "\u202eonan", 7, None],
 )
-def test_fault_22_a_size_must_have_a_name_that_can_stand_in_a_path(file: Path, name: str) -> None:
+def test_fault_22_a_size_must_have_a_name_that_can_stand_in_a_path(file: Path, name: Any) -> None:
     content = yaml.safe_load(TEXT)
     content["sizes"][name] = content["sizes"]["nano"]
     (message,) = mistakes(file, yaml.safe_dump(content))

@@ -116,6 +116,16 @@ def test_what_measure_reaches_counts_and_nothing_else(package: Path) -> None:
     ]
 
 
+def test_a_package_counts_wherever_it_lies(package: Path) -> None:
+    elsewhere = package.parent / "elsewhere"
+    (package / "kernels").rename(elsewhere)
+    (package / "kernels").symlink_to(elsewhere)
+    found = source()
+    assert "stepbench.kernels.tiles" in found
+    edit(elsewhere / "tiles.py", "16", "32")
+    assert changed(found) == ["stepbench.kernels.tiles"]
+
+
 def test_without_roots_all_of_the_module_counts(package: Path) -> None:
     assert "stepbench.reporting.tables" in fingerprint.source(MODULE)
     assert "stepbench.reporting.tables" in fingerprint.source(MODULE, ("tabulate",))

@@ -1,12 +1,14 @@
-"""Measure one cell: `measure.py <record> <log>`, where the record's path says which cell. Snakemake starts this."""
+"""Measure one cell: `measure.py <settings> <record> <log>`; the record's path says which. Snakemake starts this."""
 
+import os
 import sys
 from pathlib import Path
 
 from stepbench.attempt import Attempt
 
-attempt = Attempt(Path(sys.argv[2]))  # first of all: it imports torch while this process imports the rest
+launcher = os.getppid()
+attempt = Attempt(Path(sys.argv[3]))  # before the rest: it imports torch while this process imports that
 
 from stepbench import workflow  # noqa: E402
 
-workflow.measure(sys.argv[1], attempt)
+workflow.measure(__file__, *sys.argv[1:3], attempt, launcher)

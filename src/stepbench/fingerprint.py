@@ -128,7 +128,7 @@ def _files() -> tuple[dict[str, Path], dict[Path, list[Path]]]:
     """
     modules: dict[str, Path] = {}
     data: dict[Path, list[Path]] = {}
-    for top, folders, files in os.walk(ROOT):
+    for top, folders, files in os.walk(ROOT, onerror=_raise, followlinks=True):
         folders[:] = [name for name in folders if name != "__pycache__"]
         folder = Path(top)
         package = ".".join((PACKAGE, *folder.relative_to(ROOT).parts))
@@ -140,6 +140,11 @@ def _files() -> tuple[dict[str, Path], dict[Path, list[Path]]]:
             elif name.endswith(".json"):
                 data.setdefault(folder, []).append(folder / name)
     return modules, data
+
+
+def _raise(error: OSError) -> None:
+    """Have a folder that cannot be listed not pass for an empty one."""
+    raise error
 
 
 def _text(module: str, modules: Mapping[str, Path]) -> str:

@@ -46,7 +46,7 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _heed_no_more() -> None:
-    """Let nothing disturb the end: a terminal's Ctrl-C reaches a script twice, by itself and through its run."""
+    """Let nothing disturb the end: a terminal's Ctrl-C reaches a job twice, by itself and through its run."""
     for sign in SIGNALS:
         signal.signal(sign, signal.SIG_IGN)
 
@@ -66,7 +66,7 @@ def _end_run(sign: int, _frame: FrameType | None) -> None:
     limit.start()
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error, ProcessLookupError):
-            # A measuring process has a session of its own; its script ends it, and would take its death for a result.
+            # A measuring process has a session of its own; its job ends it, and would take its death for a result.
             if os.getsid(child.pid) == os.getsid(0):
                 child.terminate()
     sys.exit(_exit_code)

@@ -37,8 +37,8 @@ def die_with_parent(parent: int) -> None:
 def ancestors_up_to(process: int | None) -> tuple[int, ...]:
     """Return the process ids from this process' parent up to `process`, or the parent alone if that is no ancestor.
 
-    A shell between Snakemake and its job survives Snakemake, so the parent alone does not tell. Whoever stands above
-    (a terminal, a login) may leave.
+    A shell between Snakemake and its job, where there is one, survives Snakemake, so the parent alone does not tell.
+    Whoever stands above (a terminal, a login) may leave.
     """
     found = [os.getppid()]
     while sys.platform == "linux" and found[-1] not in (0, 1, process):

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import gc
 import json
+import os
 import shlex
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from stepbench import cells, interruption, progress, records, run, staleness, storage
+from stepbench import cells, fingerprint, interruption, lifeline, progress, records, run, staleness, storage
 from stepbench.attempt import Attempt
 from stepbench.bench import RUN_LOCK, STATE_FOLDER, Bench
 from stepbench.config import SCHEMA, ConfigError
@@ -68,14 +69,24 @@ def wildcards_of() -> dict[str, str]:
     return {"shards": shards.PATTERN} | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
-def measuring_command(workflow: Any) -> str:
+def measuring_command(workflow: Any, bench: Bench) -> str:
     """Return the shell command that measures a cell, but for the record and the log.
+
+    The settings travel in a file that is named after what it holds: whoever reads the Snakefile (this run, one after
+    it, a job of either on another node) measures with those that it has read itself.
 
     It is no `script:`, for two reasons. Snakemake reads a script again for each job, even in a dry run: 2 s over 5 000
     cells. And a script begins by importing Snakemake, for 0.2 s of each cell. With `exec` the shell is not left between
     Snakemake and the process that a signal has to reach.
     """
-    return shlex.join(["exec", sys.executable, str(Path(workflow.basedir, "workflow_scripts", "measure.py"))])
+    text = json.dumps(bench.settings)
+    settings = Path(STATE_FOLDER, "settings", f"{fingerprint.digest(text)}.json")
+    if not (bench.root / settings).exists():
+        with _one_line():
+            (bench.root / settings.parent).mkdir(parents=True, exist_ok=True)
+            records.write_atomically(bench.root / settings, text)
+    script = Path(workflow.basedir, "workflow_scripts", "measure.py")
+    return shlex.join(["exec", sys.executable, str(script), str(settings)])
 
 
 def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:
@@ -116,9 +127,8 @@ def start_run(bench: Bench, workflow: Any) -> None:
         bench.check_data()
     except (BusyError, ConfigError, storage.StorageError) as error:
         _end(str(error), 1)
-    note = {"started": _process_start(), "home": workflow.basedir, "settings": bench.settings}
     with _one_line():
-        records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps(note))
+        records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
 
 
 def bench_of(snakemake: Any) -> Bench:
@@ -132,18 +142,28 @@ def _bench_of_job(settings: dict[str, Any], home: Path) -> Bench:
     return Bench(settings, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"], checked=True)
 
 
-def measure(record_path: str, attempt: Attempt) -> None:
-    """Measure a cell of the run that holds this folder, in a process that is started already."""
-    run_note = _run_note(Path.cwd())
-    if run_note is None:
-        _end(f"`{STATE_FOLDER}/{RUN_NOTE}` must say what is configured, as a run does when it begins, got none", 1)
-    bench = _bench_of_job(run_note["settings"], Path(run_note["home"]))
-    experiment, cell = bench.locate(record_path)
-    report = progress.Progress(bench, experiment.name, cell, run=run_note["started"])
+def measure(script: str, settings: str, record: str, attempt: Attempt, launcher: int) -> None:
+    """Measure a cell in a process that is started already.
+
+    Args:
+        script: the path of the script that calls this.
+        settings: the file that holds the merged configuration.
+        record: the path of the cell's record.
+        attempt: the process.
+        launcher: this process' parent before it waited for the host's devices.
+    """
+    if os.getppid() != launcher:  # the run ended meanwhile
+        sys.exit(lifeline.ORPHANED_EXIT_CODE)
+    try:
+        text = Path(settings).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        _end(f"{settings} must hold the settings that the run has read, and it is gone", 1)
+    bench = _bench_of_job(json.loads(text), Path(script).parents[1])
+    experiment, cell = bench.locate(record)
+    report = progress.Progress(bench, experiment.name, cell, run=_started(bench))
     report.begin()
     with _one_line():
-        record = run.measure_cell(bench, experiment.name, cell, attempt=attempt)
-        report.end(record)
+        report.end(run.measure_cell(bench, experiment.name, cell, attempt=attempt))
 
 
 def prepare_tokens(snakemake: Any) -> None:
@@ -234,8 +254,7 @@ def write_up(snakemake: Any) -> None:
 def _run_facts(bench: Bench) -> dict[str, Any] | None:
     """Return what the last run that measured anything cost, and keep it for the runs that only render."""
     kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
-    note = _run_note(bench.root)
-    started = note and note["started"]
+    started = _started(bench)
     found = [bench.state(name, cell).record for name in bench.names for cell in bench.grid(name)]
     measured = [record for record in found if record is not None and started and record.started >= started]
     if measured and started:
@@ -253,10 +272,10 @@ def _run_facts(bench: Bench) -> dict[str, Any] | None:
     return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
 
 
-def _run_note(root: Path) -> dict[str, Any] | None:
-    """Return what a run of this folder has noted as it began: `started`, `home` of the Snakefile, merged `settings`."""
+def _started(bench: Bench) -> str | None:
+    """Return when this run began."""
     try:
-        return json.loads((root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))
+        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
     except FileNotFoundError:
         return None
 
