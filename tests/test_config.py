@@ -67,6 +67,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_key_that_comes_from_elsewhere_and_stands_here_too_does_not_stand_twice(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("first: &first\n  heads: 4\n  layers: 2\nsecond:\n  <<: *first\n  heads: 8\n")
+    assert config.load(path)["second"] == {"heads": 8, "layers": 2}
+
+
 def test_the_configuration_that_is_shipped_is_valid() -> None:
     file = ROOT / "config.yaml"
     config.check(config.load(file), schema=SCHEMA, files=[file])

@@ -126,6 +126,14 @@ def test_a_package_counts_wherever_it_lies(package: Path) -> None:
     assert changed(found) == ["stepbench.kernels.tiles"]
 
 
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "ROOT", package / "nowhere")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        source()
+
+
 def test_without_roots_all_of_the_module_counts(package: Path) -> None:
     assert "stepbench.reporting.tables" in fingerprint.source(MODULE)
     assert "stepbench.reporting.tables" in fingerprint.source(MODULE, ("tabulate",))

@@ -75,6 +75,16 @@ def test_other_settings_travel_in_another_file_and_all_of_them_do(tmp_path: Path
     assert [json.loads(file.read_text()) for file in files] == given * 2
 
 
+def test_settings_that_cannot_be_written_end_the_run_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".stepbench").write_text("something else")
+    with pytest.raises(SystemExit) as ended:
+        command_for(tmp_path, {})
+    assert ended.value.code == 1
+    assert re.fullmatch(r"stepbench: .*\.json: must be writable, got .*\n", capsys.readouterr().err)
+
+
 def test_a_measuring_command_whose_settings_are_gone_ends_in_one_line(tmp_path: Path) -> None:
     command = command_for(tmp_path, {})
     shutil.rmtree(tmp_path / ".stepbench")

@@ -107,7 +107,11 @@ class Bench:
 
     def path(self, name: str, cell: Any) -> Path:
         """Return a cell's record, relative to the root."""
-        return Path("results", self.machine, name, f"{cells.name(cell)}.json")
+        return Path(self.record(name, cells.name(cell)))
+
+    def record(self, name: str, cell: str) -> str:
+        """Return the record of a cell that is given by its name, relative to the root."""
+        return f"results/{self.machine}/{name}/{cell}.json"
 
     @functools.cache  # noqa: B019
     def named(self, name: str) -> dict[str, Any]:
@@ -117,7 +121,7 @@ class Bench:
     @functools.cache  # noqa: B019
     def paths(self, name: str) -> list[str]:
         """Return the records of the configured cells of an experiment, for the input of a rule."""
-        return [f"results/{self.machine}/{name}/{cell}.json" for cell in self.named(name)]
+        return [self.record(name, cell) for cell in self.named(name)]
 
     def locate(self, path: str | Path) -> tuple[Experiment, Any]:
         """Return the experiment and the cell of a record's path.

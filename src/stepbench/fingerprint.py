@@ -123,8 +123,7 @@ def digest(value: str | bytes) -> str:
 def _files() -> tuple[dict[str, Path], dict[Path, list[Path]]]:
     """Return the file of each module of the package, by its dotted name, and the data files (.json) of each folder.
 
-    One walk over the package in the place of a look for each name: of 80 fingerprints, which one start of Snakemake
-    takes, that was half the time.
+    One walk over the package, and not a look for each name, which was most of a fingerprint's time.
     """
     modules: dict[str, Path] = {}
     data: dict[Path, list[Path]] = {}

@@ -40,7 +40,7 @@ _MARKERS = f"{STATE_FOLDER}/stale/"
 def asked_of_every_job(function: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
     """Have a function carry its signature.
 
-    Snakemake looks at it twice for each job, and Python works it out anew each time: 0.5 s over 5 000 cells.
+    Snakemake looks at it twice for each job, and Python works it out anew each time: 4 % of a dry run's time.
     """
     function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return function
@@ -53,7 +53,6 @@ def needs(bench: Bench, name: str) -> InputFunction:
     and with a marker as well for one that is stale or has to be tried again.
     """
     cell_type = experiments.load(name).cell
-    folder = str(bench.root / "results" / bench.machine / name)
     names = [axis.name for axis in cells.axes(cell_type)]
     configured = bench.named(name)
 
@@ -62,7 +61,7 @@ def needs(bench: Bench, name: str) -> InputFunction:
         if (cell := configured.get(text)) is None:
             cell = cells.parse(cell_type, text)
             bench.check_cell(cell)
-        if not os.path.exists(f"{folder}/{text}.json"):  # noqa: PTH110 - asked of every cell of a large grid
+        if not os.path.exists(f"{bench.root}/{bench.record(name, text)}"):  # noqa: PTH110 - asked of every cell of a large grid
             return bench.inputs(name, cell)
         state = bench.state(name, cell)
         if state.kind == "fresh":
