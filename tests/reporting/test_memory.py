@@ -95,6 +95,15 @@ def test_sentences_name_what_fills_what_fits_and_what_grows(full: Results) -> No
     assert "would not fit." in text
 
 
+@pytest.mark.parametrize(("ratio", "far"), [(-0.00001, "lies under 0.01 % off"), (-0.031, "lies at most 3.1 % off")])
+def test_how_far_a_prediction_is_off_can_be_read_aloud(
+    full: Results, monkeypatch: pytest.MonkeyPatch, ratio: float, far: str
+) -> None:
+    monkeypatch.setattr(memory_shapes.Shape, "difference_ratio", ratio)
+    (sentence,) = [each for each in EXPERIMENT.find(full) if "off the measured one" in each]
+    assert far in sentence
+
+
 def test_all_sizes_that_fit_are_told(tmp_path: Path) -> None:
     small = results(tmp_path, [{"source": ["predicted"], "size": ["nano", "micro"], "context": [64]}])
     assert any("hold the training step of every size here" in each for each in EXPERIMENT.find(small))

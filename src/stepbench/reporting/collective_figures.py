@@ -24,7 +24,7 @@ def bandwidth(results: Results) -> Figure:
         return figures.nothing("No collective has numbers.")
     rows = -(-len(panels) // COLUMNS)
     columns = min(COLUMNS, len(panels))
-    figure = figures.new(0.9 + 2.9 * rows, "Lines are the fits of latency and bandwidth. Both axes are logarithmic.")
+    figure = figures.new(0.9 + 2.9 * rows, "Both axes are logarithmic.")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
     fitted = fits(results)
     for axes, ((backend, ranks), groups) in zip(grid, panels.items(), strict=False):

@@ -52,8 +52,9 @@ def _agreement(found: Sequence[Shape]) -> list[str]:
         return ["No shape has both a prediction and a measurement."] if any(shape.best for shape in found) else []
     worst, ratio = max(known, key=lambda each: abs(each[1]))
     off = difference(abs(ratio)).removeprefix("+")
+    far = off if off.startswith("under") else f"at most {off}"
     shapes_ = plural(len(known), "shape")
-    return [f"The predicted peak of {shapes_} lies at most {off} off the measured one ({described(worst, found)})."]
+    return [f"The predicted peak of {shapes_} lies {far} off the measured one ({described(worst, found)})."]
 
 
 def _context(found: Sequence[Shape]) -> list[str]:

@@ -123,7 +123,7 @@ def _sum(groups: Sequence[Group]) -> list[str]:
     )
     slower = sorted(ratio for group in groups if (ratio := operators.slowdown(group)) is not None)
     span = between([units.ratio(ratio) for ratio in slower]) if slower else ""
-    return [f"{said} Under the profiler a step takes {span} the time." if slower else said]
+    return [f"{said} Under the profiler a step takes {span} the time that it takes without." if slower else said]
 
 
 def _nsys(groups: Sequence[Group]) -> list[str]:
