@@ -19,6 +19,7 @@ import time
 ORPHANED_EXIT_CODE = 113
 _PR_SET_PDEATHSIG = 1
 _LOOK_EVERY_S = 0.2
+_KILLED_WITHIN_S = 10.0  # a process that waits for a disk or a driver dies when that answers
 
 
 def die_with_parent(parent: int) -> None:
@@ -80,13 +81,33 @@ def wait(child: subprocess.Popen[bytes], *, deadline_s: float, watched: tuple[in
 
 
 def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
-    """End `child` and all that it started (its process group): ask, wait `grace_s`, then insist."""
+    """End `child` and all that it started (its process group): ask, wait `grace_s`, then insist.
+
+    Returns when they are gone, so that what is measured next has the machine to itself.
+    """
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, sign)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=grace_s)
     child.wait()
+    end = time.monotonic() + _KILLED_WITHIN_S
+    while _group_alive(child.pid) and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _group_alive(group: int) -> bool:
+    """Return whether one of a process group lives; a zombie that nobody reaps does not."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    if sys.platform != "linux":
+        return True
+    members = [stat for name in os.listdir("/proc") if name.isdecimal() and (stat := _stat(int(name)))]  # noqa: PTH208
+    return any(int(stat[2]) == group and stat[0] not in "ZX" for stat in members)
 
 
 def _alive(process: int) -> bool:
