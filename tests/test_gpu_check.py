@@ -8,9 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
+from tests.processes import gone
 
 from stepbench import config, gpu_check, grids, run
 from stepbench.experiments.attention import Attention
@@ -89,7 +89,7 @@ def test_a_part_that_takes_too_long_ends_with_all_that_it_started(capsys: pytest
     assert last == "ended after 3 s"
     assert found["exit_code"] != 0
     assert len(pids) == 2
-    assert not any(psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie" for pid in pids)
+    assert gone([int(pid) for pid in pids], within_s=0)
     assert "ended after 3 s" in capsys.readouterr().out
 
 

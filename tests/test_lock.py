@@ -1,7 +1,9 @@
+import fcntl
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,30 @@ def test_one_that_waits_gets_the_lock_when_its_holder_is_gone(tmp_path: Path) ->
         assert waiting.stdout
         assert waiting.stdout.readline() == "held\n"
         assert lock.holder(path) == waiting.pid
+
+
+@pytest.mark.parametrize("before", ["", "process 1 (since 2020-01-01 00:00:00)"])
+def test_one_that_has_just_taken_the_lock_is_named_all_the_same(tmp_path: Path, before: str) -> None:
+    """Between the taking and the writing there is nothing in the file, or the name of whoever held it last."""
+    path = tmp_path / "run.lock"
+    with subprocess.Popen(["true"]) as last:
+        pass
+    path.write_text(before.replace("process 1 ", f"process {last.pid} "))
+    with path.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writing = threading.Timer(0.2, path.write_text, [f"process {os.getpid()} (since now)"])
+        writing.start()
+        with pytest.raises(BusyError, match=rf"but process {os.getpid()} \(since now\) holds it"):
+            lock.hold(path, "this folder")
+        writing.join()
+
+
+def test_a_holder_that_says_nothing_is_an_unknown_process(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BusyError, match="but an unknown process holds it"):
+            lock.hold(path, "this folder")
 
 
 @pytest.mark.parametrize("content", ["", "garbage", "process x", "\udcff", "process 7 " + "x" * 10_000])

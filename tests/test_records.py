@@ -329,7 +329,7 @@ json_values = st.recursive(
     inner=st.none() | st.sampled_from(["step_s", "x_bytes", "x"]),
     value=json_values,
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200)
 def test_any_content_is_a_record_or_a_sentence(written: Path, key: str, inner: str | None, value: Any) -> None:
     records.write(written, RECORD)
     edited(written, lambda content: content.update({key: value if inner is None else {inner: value}}))

@@ -69,7 +69,7 @@ def wait(child: subprocess.Popen[bytes], *, deadline_s: float, watched: tuple[in
         while True:
             if child.poll() is not None:
                 return "ended"
-            if not all(_alive(process) for process in watched):
+            if not all(alive(process) for process in watched):
                 return "orphaned"
             left = end - time.monotonic()
             if left <= 0:
@@ -78,6 +78,17 @@ def wait(child: subprocess.Popen[bytes], *, deadline_s: float, watched: tuple[in
                 poll.poll(min(left, 3600) * 1000)
             else:
                 time.sleep(min(left, _LOOK_EVERY_S))
+
+
+def alive(process: int) -> bool:
+    """Return whether there is such a process on this host that has not ended."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _state_of(process) != "Z"
 
 
 def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
@@ -97,7 +108,7 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
 
 
 def _group_alive(group: int) -> bool:
-    """Return whether one of a process group lives; a zombie that nobody reaps does not."""
+    """Return whether one of a process group lives. A zombie that nobody reaps does not, unless threads of it do."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -107,17 +118,7 @@ def _group_alive(group: int) -> bool:
     if sys.platform != "linux":
         return True
     members = [stat for name in os.listdir("/proc") if name.isdecimal() and (stat := _stat(int(name)))]  # noqa: PTH208
-    return any(int(stat[2]) == group and stat[0] not in "ZX" for stat in members)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _state_of(process) != "Z"
+    return any(int(stat[2]) == group and (stat[0] not in "ZX" or int(stat[17]) > 1) for stat in members)
 
 
 def _stat(process: int) -> list[str]:

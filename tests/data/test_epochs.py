@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
+from tests.processes import alive, gone
 
 from stepbench.data import epochs, shards
 from stepbench.data.epochs import Batches, Pairs, loader
@@ -122,16 +121,6 @@ def test_workers_end_with_the_process_that_they_read_for() -> None:
         assert process.stdout
         workers = json.loads(process.stdout.readline())
         assert len(workers) == 2
-        assert all(psutil.pid_exists(pid) for pid in workers)
+        assert all(map(alive, workers))
         process.kill()
-    end = time.monotonic() + 2
-    while time.monotonic() < end and any(map(alive, workers)):
-        time.sleep(0.02)
-    assert not any(map(alive, workers))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    assert gone(workers)

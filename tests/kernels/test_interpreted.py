@@ -108,7 +108,7 @@ def test_the_default_backward_gives_the_same_bits_twice(interpreted: Call, dtype
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     q_len=st.integers(1, 50),
     k_len=st.integers(1, 50),

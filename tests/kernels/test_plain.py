@@ -75,7 +75,7 @@ def test_gradients_of_tiled_are_those_of_its_function(heads: int, q_len: int, k_
     assert torch.autograd.gradcheck(function, (q, k, v))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     q_len=st.integers(1, 40),
     k_len=st.integers(1, 40),

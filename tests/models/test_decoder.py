@@ -140,7 +140,7 @@ def test_transformers_as_it_is_agrees_to_float32(pair: tuple[Decoder, nn.Module]
     torch.testing.assert_close(model(inputs), expected, rtol=0, atol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), context=st.integers(2, 24))
 def test_a_later_token_never_changes_an_earlier_logit(data: st.DataObject, context: int) -> None:
     position = data.draw(st.integers(1, context - 1))

@@ -136,7 +136,8 @@ def check_who_communicates_during_the_backward_pass() -> None:
 
 
 def check_waits_and_transfers_are_measured() -> None:
-    """Rank 1 comes 0.2 s late; rank 0 waits that long, and its transfers take as long."""
+    """Rank 1 comes 0.2 s after rank 0 begins to wait; rank 0 waits that long, and its transfers take as long."""
+    beside = dist.new_group()
     for wrap in SYNCHRONISING:
         wrapped = wrap(layers())
         backward(wrapped)
@@ -146,8 +147,11 @@ def check_waits_and_transfers_are_measured() -> None:
         assert (wrapped.traffic.calls, wrapped.traffic.payload_bytes, wrapped.traffic.comm_wait_s) == (0, 0, 0.0)
         assert wrapped.traffic.transfers == []
         if dist.get_rank() == 1:
+            dist.barrier(beside)
             time.sleep(0.2)
         backward(wrapped)
+        if dist.get_rank() == 0:
+            dist.barrier(beside)
         wrapped.finish_gradient_synchronization()
         traffic = wrapped.traffic
         assert len(traffic.transfers) == traffic.calls

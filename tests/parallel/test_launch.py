@@ -8,14 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 from tests.parallel import launch_on_ranks
+from tests.processes import gone
 
 from stepbench.parallel.launch import launch
 from stepbench.parallel.outcome import RankError, RankTimeoutError
@@ -26,18 +27,6 @@ pytestmark = pytest.mark.ranks
 ROOT = Path(__file__).parents[2]
 GENEROUS_S = 120.0
 FORK = pytest.mark.parametrize("fork", [False, True], ids=["fresh", "forked"])
-
-
-def gone(process: int, within_s: float) -> bool:
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        try:
-            if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def wait_for(path: Path, within_s: float = GENEROUS_S) -> str:
@@ -60,13 +49,14 @@ def free_port() -> int:
 
 @FORK
 def test_every_rank_answers_in_order_and_nothing_of_the_caller_is_touched(
-    monkeypatch: pytest.MonkeyPatch, fork: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fork: bool
 ) -> None:
     """Among leftovers of another job: its environment, and something foreign that listens on torch's usual port."""
     for name, value in {"RANK": "7", "WORLD_SIZE": "9", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    environment, temporary = dict(os.environ), set(Path("/tmp").glob("stepbench-ranks-*"))  # noqa: S108
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = dict(os.environ)
     with socket.socket() as foreign:
         foreign.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         foreign.bind(("127.0.0.1", 29500))
@@ -89,7 +79,7 @@ def test_every_rank_answers_in_order_and_nothing_of_the_caller_is_touched(
         assert answer["store"] == "127.0.0.1"
     assert {sign: signal.getsignal(sign) for sign in handlers} == handlers
     assert dict(os.environ) == environment
-    assert set(Path("/tmp").glob("stepbench-ranks-*")) <= temporary  # noqa: S108
+    assert list(tmp_path.iterdir()) == []
 
 
 SCRIPT = """
@@ -253,8 +243,7 @@ def test_what_a_rank_started_ends_with_it(tmp_path: Path, fork: bool) -> None:
         deadline_s=GENEROUS_S,
         fork=fork,
     )
-    for rank in range(2):
-        assert gone(int((tmp_path / f"child-{rank}").read_text()), within_s=2)
+    assert gone([int((tmp_path / f"child-{rank}").read_text()) for rank in range(2)])
 
 
 # -- what goes wrong around the ranks ----------------------------------------------------------------------------------
@@ -274,8 +263,7 @@ def test_ranks_end_with_their_launcher(tmp_path: Path, sign: signal.Signals, for
     launcher = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     ranks = [int(wait_for(tmp_path / str(rank))) for rank in range(2)]
     launcher.send_signal(sign)
-    for rank in ranks:
-        assert gone(rank, within_s=GENEROUS_S)
+    assert gone(ranks, within_s=GENEROUS_S)
     assert launcher.wait(timeout=GENEROUS_S) != 0
 
 

@@ -18,13 +18,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+from tests.processes import PROMISED_S
 
 REPOSITORY = Path(__file__).parents[2]
 COPIED = (
@@ -40,7 +41,6 @@ COPIED = (
 GENERATED = shutil.ignore_patterns("__pycache__", "writeup.md", "writeup.html", "all_measured*", "failures.txt")
 MACHINE = "here"
 MARK = "STEPBENCH_TEST_COPY"
-PROMISED_S = 2.0
 
 TOY = '''
 """Does the pipeline keep its promises?"""
@@ -461,7 +461,9 @@ class Copy:
             os.set_blocking(descriptor, True)
             text = b""
             while not text.endswith(b"\n"):
-                text += os.read(descriptor, 100)
+                more = os.read(descriptor, 100)
+                assert more, self.output.read_text()
+                text += more
             return int(text)
         finally:
             os.close(descriptor)
@@ -506,23 +508,6 @@ def _processor_s() -> float:
     """Return the processor time of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def gone(pids: Sequence[int], within_s: float = PROMISED_S) -> bool:
-    """Return whether all of these processes end within a time; nobody may be there to reap them, so zombies count."""
-    end = time.monotonic() + within_s
-    for pid in pids:
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
-        finally:
-            os.close(descriptor)
-        if not ready:
-            return False
-    return True
 
 
 def _short(path: str) -> str:

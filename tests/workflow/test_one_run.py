@@ -24,8 +24,10 @@ def test_fault_10_a_second_run_ends_and_names_the_first(measured: Copy) -> None:
     holder = f"this folder must be free to run in, but process {run.pid} (since "
     assert [done.code for done in ended] == [1, 1, 1]
     assert [[line[: len(holder)] for line in done.said] for done in ended] == [[holder]] * 3
-    # Snakemake itself was seen to take 1.4 s of these; its time grows with whoever shares the machine.
-    assert max(done.processor_s for done in ended[:2]) < 2 * BUSY_S
+    # Most of it is Snakemake's own start; its time grows with whoever shares the machine.
+    looked = measured.snakemake("-n", *states)
+    assert looked.code == 0
+    assert max(done.processor_s for done in ended[:2]) < 1.5 * looked.processor_s
     assert ended[2].processor_s < BUSY_S
     assert psutil.pid_exists(cell)
     measured.open_gate()

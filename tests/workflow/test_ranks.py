@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.processes import PROMISED_S, gone
 from tests.workflow import ranked_cells
-from tests.workflow.bench_copy import PROMISED_S, Copy, gone
+from tests.workflow.bench_copy import Copy
 
 from stepbench.experiments import _ranks
 

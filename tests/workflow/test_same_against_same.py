@@ -16,7 +16,7 @@ SLEEPING = """    if behaviour in ("steady", "again", "slowed"):
         from stepbench.measure import timing
         from stepbench.measure.clock import HostClock
 
-        seconds = 0.036 if behaviour == "slowed" else 0.030
+        seconds = 0.12 if behaviour == "slowed" else 0.10
         clock = HostClock(lambda: None, "host clock")
         return Measurement(samples={"step_s": timing.time_whole(lambda: time.sleep(seconds), clock=clock, repeats=5)})
 """
@@ -68,4 +68,4 @@ def test_promise_09_one_real_run_of_the_same_against_the_same_finds_no_differenc
 def test_promise_09_one_real_run_finds_what_takes_a_fifth_longer(measured: tuple[Copy, str]) -> None:
     found = compared(measured[0], "slowed")
     assert found.verdict is Verdict.SLOWER
-    assert found.ratio == pytest.approx(30 / 36, rel=0.05)
+    assert found.ratio == pytest.approx(100 / 120, rel=0.05)

@@ -32,17 +32,15 @@ class DeviceLoad:
 
     def __enter__(self) -> Self:
         """Begin to sample."""
-        environment.activity(self._device, self._position)  # a CPU's utilisation is that since it was last asked for
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Take a last sample and end."""
+        """End; there is a sample however short it was."""
         self._over.set()
         self._thread.join()
-        self._samples.append(environment.activity(self._device, self._position))
 
     def scalars(self) -> dict[str, Any]:
         """Return the mean of each of `KEYS`, None where the device does not tell it, and `load_samples`."""
@@ -53,5 +51,11 @@ class DeviceLoad:
         return {**found, "load_samples": len(self._samples)}
 
     def _run(self) -> None:
-        while not self._over.wait(self._interval_s):
-            self._samples.append(environment.activity(self._device, self._position))
+        # A CPU's utilisation is that since the same thread last asked for it. A last sample after the shortest of times
+        # would weigh as much as the others.
+        environment.activity(self._device, self._position)
+        over = False
+        while not over:
+            over = self._over.wait(self._interval_s)
+            if not over or not self._samples:
+                self._samples.append(environment.activity(self._device, self._position))

@@ -127,8 +127,8 @@ def activity(device: str, position: int = 0) -> dict[str, float | None]:
     """Return how busy a device is now: `utilisation_ratio`, `power_watts`, `sm_clock_hz`; None where it does not tell.
 
     Args:
-        device: `cuda`, or something else, for which the cores of the CPU are looked at, over the time since the last
-            call.
+        device: `cuda`, or something else, for which the cores of the CPU are looked at, over the time since
+            this thread's last call.
         position: which of the GPUs that this process may use.
     """
     if device != "cuda":
