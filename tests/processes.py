@@ -13,7 +13,7 @@ PROMISED_S = 2.0
 def alive(pid: int) -> bool:
     """Return whether a process lives; nobody may be there to reap it, so a zombie does not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return False
 
