@@ -23,11 +23,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepbench.measure.memory_timeline import Change, Claim, Span, Timeline, WatchedStep, build
 
+_DEVICE = torch.ops.prim.device.default
 CUDA_BLOCK_BYTES = 512  # what the caching allocator rounds up to
 
 
@@ -111,6 +112,9 @@ class StorageWatcher(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator and look at what it returns."""
+        # Two of three calls ask a fake tensor for its device, most of them from the autograd engine; it knows.
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
             self._see(result)
