@@ -42,6 +42,13 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "the wait for all that a killed cell has started",
+        "src/stepbench/lifeline.py",
+        "    child.wait()\n    end =",
+        "    child.wait()\n    return\n    end =",
+        ("tests/test_lifeline.py",),
+    ),
+    Mutation(
         "the synchronisation before the start",
         "src/stepbench/measure/timing.py",
         "        clock.synchronize()\n        start = clock.now()\n",

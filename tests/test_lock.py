@@ -58,8 +58,11 @@ def test_one_that_waits_gets_the_lock_when_its_holder_is_gone(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("before", ["", "process 1 (since 2020-01-01 00:00:00)"])
-def test_one_that_has_just_taken_the_lock_is_named_all_the_same(tmp_path: Path, before: str) -> None:
+def test_one_that_has_just_taken_the_lock_is_named_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
     """Between the taking and the writing there is nothing in the file, or the name of whoever held it last."""
+    monkeypatch.setattr(lock, "_WRITTEN_WITHIN_S", 60.0)
     path = tmp_path / "run.lock"
     with subprocess.Popen(["true"]) as last:
         pass
@@ -73,11 +76,16 @@ def test_one_that_has_just_taken_the_lock_is_named_all_the_same(tmp_path: Path, 
         writing.join()
 
 
-def test_a_holder_that_says_nothing_is_an_unknown_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", ["", "process 99999999999"])
+def test_a_holder_that_does_not_say_who_it_is_holds_it_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(lock, "_WRITTEN_WITHIN_S", 0.05)
     path = tmp_path / "run.lock"
-    with path.open("w") as held:
+    path.write_text(said)
+    with path.open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match="but an unknown process holds it"):
+        with pytest.raises(BusyError, match=f"but {said or 'an unknown process'} holds it"):
             lock.hold(path, "this folder")
 
 

@@ -50,7 +50,7 @@ class Attempt:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                # It keeps the lock too: it may outlive this process by a moment.
+                # It keeps the lock too, and so do its copies, such as ranks: they may outlive this process by a moment.
                 pass_fds=(self._lock,),
                 env=_environment(),
             )

@@ -84,18 +84,21 @@ def alive(process: int) -> bool:
     """Return whether there is such a process on this host that has not ended."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
-    return _state_of(process) != "Z"
+    return not _is_zombie(_stat(process))
 
 
 def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
-    """End `child` and all that it started (its process group): ask, wait `grace_s`, then insist.
+    """End `child` and all that it started: ask its process group, wait `grace_s`, then insist.
 
-    Returns when they are gone, so that what is measured next has the machine to itself.
+    What leads a group of its own, as a rank does, is taken to die with `child` (`die_with_parent`). On Linux this
+    returns when all of them are gone, so that what is measured next has the machine to itself; it says so if they
+    are not after ten seconds.
     """
+    started = _below(child.pid) if child.poll() is None else set()
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, sign)
@@ -103,22 +106,51 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
             child.wait(timeout=grace_s)
     child.wait()
     end = time.monotonic() + _KILLED_WITHIN_S
-    while _group_alive(child.pid) and time.monotonic() < end:
-        time.sleep(0.005)
+    while left := {process for process in started | _group(child.pid) if alive(process)}:
+        if time.monotonic() >= end:
+            print(  # noqa: T201
+                "stepbench: what a cell has started must end when it is killed, got processes that may disturb what is"
+                f" measured next, alive after {_KILLED_WITHIN_S:g} s: {', '.join(map(str, sorted(left)))}",
+                file=sys.stderr,
+            )
+            return
+        time.sleep(0.01)
 
 
-def _group_alive(group: int) -> bool:
-    """Return whether one of a process group lives. A zombie that nobody reaps does not, unless threads of it do."""
+def _group(leader: int) -> set[int]:
+    """Return the processes of a group, zombies among them; on Linux alone."""
     try:
-        os.killpg(group, 0)
+        os.killpg(leader, 0)  # most often there is none, and to look at all processes takes 5 ms
     except ProcessLookupError:
-        return False
+        return set()
     except PermissionError:
-        return True
-    if sys.platform != "linux":
-        return True
-    members = [stat for name in os.listdir("/proc") if name.isdecimal() and (stat := _stat(int(name)))]  # noqa: PTH208
-    return any(int(stat[2]) == group and (stat[0] not in "ZX" or int(stat[17]) > 1) for stat in members)
+        pass
+    return {process for process, stat in _processes().items() if int(stat[2]) == leader}
+
+
+def _below(process: int) -> set[int]:
+    """Return the processes that a process has started, and those that they have; on Linux alone."""
+    stats = _processes()
+    found: set[int] = set()
+    parents = {process}
+    while parents:
+        parents = {each for each, stat in stats.items() if int(stat[1]) in parents} - found
+        found |= parents
+    return found
+
+
+def _processes() -> dict[int, list[str]]:
+    """Return the fields of /proc/<process>/stat of every process."""
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208
+    except OSError:
+        return {}
+    return {int(name): stat for name in names if name.isdecimal() and (stat := _stat(int(name)))}
+
+
+def _is_zombie(stat: list[str]) -> bool:
+    """Return whether a process has ended and is not reaped; while threads of it run, the first of them may look so."""
+    return bool(stat) and stat[0] in "ZX" and int(stat[17]) <= 1
 
 
 def _stat(process: int) -> list[str]:
@@ -128,11 +160,6 @@ def _stat(process: int) -> list[str]:
             return file.read().rpartition(")")[2].split()
     except OSError:
         return []
-
-
-def _state_of(process: int) -> str:
-    fields = _stat(process)
-    return fields[0] if fields else "?"
 
 
 def _parent_of(process: int) -> int:

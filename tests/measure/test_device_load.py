@@ -12,7 +12,7 @@ from stepbench.measure.device_load import DeviceLoad
 
 
 def test_the_mean_is_told_and_what_no_device_tells_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = iter([0.9] + [0.2, 0.6] * 500)  # the first is the time before
+    readings = iter([0.9, 0.9] + [0.2, 0.6] * 500)  # the first ones are of the time before
 
     def activity(device: str, position: int) -> dict[str, Any]:
         assert (device, position) == ("cpu", 3)
@@ -64,6 +64,23 @@ def test_no_sample_is_of_the_time_before(monkeypatch: pytest.MonkeyPatch) -> Non
     with DeviceLoad("cpu", interval_s=60) as short:
         pass
     assert (short.scalars()["utilisation_ratio"], short.scalars()["load_samples"]) == (1, 1)
+
+
+def test_a_reading_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def activity(*_: Any) -> dict[str, Any]:
+        asked.append(1)
+        if len(asked) > 2:
+            raise OSError("the GPU is lost")
+        return dict.fromkeys(("utilisation_ratio", "power_watts", "sm_clock_hz"))
+
+    monkeypatch.setattr(environment, "activity", activity)
+    with pytest.raises(OSError, match="the GPU is lost"), DeviceLoad("cuda", interval_s=0.001):
+        pass
+    asked.clear()
+    with pytest.raises(ValueError, match="an epoch"), DeviceLoad("cuda", interval_s=0.001):
+        raise ValueError("an epoch")
 
 
 class Nvml:

@@ -27,20 +27,24 @@ class DeviceLoad:
     def __init__(self, device: str, *, position: int = 0, interval_s: float = INTERVAL_S) -> None:
         self._device, self._position, self._interval_s = device, position, interval_s
         self._samples: list[dict[str, float | None]] = []
+        self._error: Exception | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="device load", daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to sample."""
+        environment.activity(self._device, self._position)  # what a first reading sets up costs the samples no time
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """End; there is a sample however short it was."""
+        """End; there is a sample however short it was. Raises what a reading has raised."""
         self._over.set()
         self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
 
     def scalars(self) -> dict[str, Any]:
         """Return the mean of each of `KEYS`, None where the device does not tell it, and `load_samples`."""
@@ -51,6 +55,12 @@ class DeviceLoad:
         return {**found, "load_samples": len(self._samples)}
 
     def _run(self) -> None:
+        try:
+            self._sample()
+        except Exception as error:  # for whoever waits for this thread
+            self._error = error
+
+    def _sample(self) -> None:
         # A CPU's utilisation is that since the same thread last asked for it. A last sample after the shortest of times
         # would weigh as much as the others.
         environment.activity(self._device, self._position)

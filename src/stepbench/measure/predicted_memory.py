@@ -112,7 +112,8 @@ class StorageWatcher(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator and look at what it returns."""
-        # Two of three calls ask a fake tensor for its device, most of them from the autograd engine; it knows.
+        # Two of three calls ask a fake tensor for its device, most of them from the autograd engine. The tensor
+        # knows it; inside the fake mode's own kernels, where it would be `meta`, this mode is off.
         if func is _DEVICE and isinstance(args[0], FakeTensor):
             return args[0].fake_device
         result = func(*args, **(kwargs or {}))
