@@ -15,7 +15,7 @@ test: lint
 test-slow: .venv/.test
 	$(BIN)/python -m pytest -n 2 --dist load -m slow
 
-# Alone on the machine: some of these start fourteen ranks at once and hold them to a deadline.
+# Alone on the machine: these hold fourteen ranks at once to a deadline, or a run to three seconds.
 test-ranks: .venv/.test
 	$(BIN)/python -m pytest -m ranks
 

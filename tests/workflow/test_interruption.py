@@ -12,7 +12,7 @@ from tests.processes import gone
 from tests.workflow.bench_copy import REPOSITORY, Copy
 
 STOPPED_S = 3.0
-SLACK_S = 2.0  # two workers and whoever else share this machine; what is promised is STOPPED_S
+SLACK_S = 12.0  # other workers, and whoever else, share this machine; by itself Snakemake would wait for ever
 
 
 def waiting(copy: Copy, behaviour: str = "gated") -> None:
@@ -131,6 +131,17 @@ def test_fault_03_ctrl_c_ends_a_run_which_says_how_to_go_on(measured: Copy, door
     assert "Traceback" not in said
     assert measured.files() == kept
     assert measured.half_files() == []
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_ends_within_three_seconds_on_an_idle_machine(measured: Copy, sign: signal.Signals) -> None:
+    waiting(measured, "deaf")
+    start(measured, "snakemake", "deaf")
+    caused = [process.pid for process in measured.processes()]
+    os.killpg(measured.running[-1].pid, sign)
+    assert gone(caused, within_s=STOPPED_S)
+    assert measured.running[-1].wait(timeout=60) == 128 + sign
 
 
 @pytest.mark.parametrize("door", ["snakemake", "stepbench"])
