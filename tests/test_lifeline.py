@@ -40,9 +40,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.
             if process.pid != os.getpid() and process.environ().get("STEPBENCH_TEST") == mark:
                 found.append(process)
     # A shell whose command has ended may be about to end.
-    unexpected = [process for process in found if process.pid not in [each.pid for each in started]]
-    _, living = psutil.wait_procs(unexpected, timeout=PROMISED_S)
-    left = [process.pid for process in living if alive(process.pid)]  # nobody may be there to reap one
+    unexpected = {process.pid for process in found} - {each.pid for each in started}
+    gone(list(unexpected))
+    left = [pid for pid in unexpected if alive(pid)]
     for process in found:
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -226,7 +226,8 @@ def test_a_group_is_asked_first(start: Callable) -> None:
 
 def test_what_a_child_left_behind_ends_too(start: Callable) -> None:
     """The child has ended well, and something that it started goes on in its group."""
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {STUBBORN!r}])"
+    large = f"held = bytearray(400_000_000); {STUBBORN}"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {large!r}])"
     child = start(sys.executable, "-c", code, start_new_session=True)
     pid = next_id(child)
     assert lifeline.wait(child, deadline_s=60, watched=()) == "ended"

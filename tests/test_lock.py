@@ -1,9 +1,11 @@
+import contextlib
 import fcntl
 import os
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,15 @@ sys.stdin.read()
 def start(path: Path, *words: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", HOLDER, str(path), *words]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@contextlib.contextmanager
+def taken(path: Path, said: str) -> Iterator[None]:
+    """Hold the lock at `path`, in which something stands that its holder has not written."""
+    path.write_text(said)
+    with path.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def test_a_lock_is_held_by_one_process_whose_number_it_tells(tmp_path: Path) -> None:
@@ -66,9 +77,7 @@ def test_one_that_has_just_taken_the_lock_is_named_all_the_same(
     path = tmp_path / "run.lock"
     with subprocess.Popen(["true"]) as last:
         pass
-    path.write_text(before.replace("process 1 ", f"process {last.pid} "))
-    with path.open("r+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with taken(path, before.replace("process 1 ", f"process {last.pid} ")):
         writing = threading.Timer(0.2, path.write_text, [f"process {os.getpid()} (since now)"])
         writing.start()
         with pytest.raises(BusyError, match=rf"but process {os.getpid()} \(since now\) holds it"):
@@ -82,11 +91,8 @@ def test_a_holder_that_does_not_say_who_it_is_holds_it_all_the_same(
 ) -> None:
     monkeypatch.setattr(lock, "_WRITTEN_WITHIN_S", 0.05)
     path = tmp_path / "run.lock"
-    path.write_text(said)
-    with path.open("r+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match=f"but {said or 'an unknown process'} holds it"):
-            lock.hold(path, "this folder")
+    with taken(path, said), pytest.raises(BusyError, match=f"but {said or 'an unknown process'} holds it"):
+        lock.hold(path, "this folder")
 
 
 @pytest.mark.parametrize("content", ["", "garbage", "process x", "\udcff", "process 7 " + "x" * 10_000])

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import psutil
 import pytest
+from tests.processes import gone
 
 from stepbench import cells, lock, workflow
 from stepbench.experiments import experiment as experiments
@@ -113,7 +114,7 @@ def test_a_job_that_waited_for_the_host_measures_nothing_when_its_run_has_ended(
         job = waiting_for(lock_file, run.pid)
         run.kill()
     os.close(held)
-    assert psutil.wait_procs([job], timeout=60)[1] == []
+    assert gone([job.pid], within_s=60)
     assert (tmp_path / "said").read_text() == ""
     assert not (tmp_path / "results").exists()
 

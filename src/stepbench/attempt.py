@@ -19,9 +19,12 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from stepbench import lifeline, lock
+
+if TYPE_CHECKING:
+    from stepbench.measure.measurement import Setting
 
 # Another number of threads would be another measurement: the protocol says how many, not whoever starts this.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -108,21 +111,11 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
     from stepbench import cells
     from stepbench.experiments import experiment as experiments
     from stepbench.measure import host_load
-    from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, UnsupportedError
+    from stepbench.measure.measurement import PredictedOutOfMemoryError, UnsupportedError
 
     experiment = experiments.load(order["experiment"])
     cell = cells.parse(experiment.cell, order["cell"])
-    setting = Setting(
-        device=order["device"],
-        protocol=order["protocol"],
-        definition=order["definition"],
-        tokens=Path(order["tokens"]) if order["tokens"] else None,
-        shards=Path(order["shards"]) if order["shards"] else None,
-        artifacts=Path(order["artifacts"]),
-        trust_prediction=order["trust_prediction"],
-        deadline=order["deadline"],
-        may_fork=sys.platform == "linux",  # elsewhere system libraries do not bear it
-    )
+    setting = _setting(order)
     torch.set_num_threads(order["protocol"]["threads"])
     limit = resource.getrlimit(resource.RLIMIT_AS)
     if order["host_memory_gib"] is not None and order["device"] == "cpu":
@@ -154,6 +147,22 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_AS, limit)
     duration_s = time.perf_counter() - start
     return {**outcome, "duration_s": duration_s, "load": host_load.between(load, host_load.read())}
+
+
+def _setting(order: Mapping[str, Any]) -> Setting:
+    from stepbench.measure.measurement import Setting
+
+    return Setting(
+        device=order["device"],
+        protocol=order["protocol"],
+        definition=order["definition"],
+        tokens=Path(order["tokens"]) if order["tokens"] else None,
+        shards=Path(order["shards"]) if order["shards"] else None,
+        artifacts=Path(order["artifacts"]),
+        trust_prediction=order["trust_prediction"],
+        deadline=order["deadline"],
+        may_fork=sys.platform == "linux",  # elsewhere system libraries do not bear it
+    )
 
 
 def _check_time_passed(samples: Mapping[str, Any]) -> None:

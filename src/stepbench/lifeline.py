@@ -98,7 +98,8 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
     returns when all of them are gone, so that what is measured next has the machine to itself; it says so if they
     are not after ten seconds.
     """
-    started = _below(child.pid) if child.poll() is None else set()
+    child.poll()
+    caused = _caused_by(child.pid)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, sign)
@@ -106,7 +107,7 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
             child.wait(timeout=grace_s)
     child.wait()
     end = time.monotonic() + _KILLED_WITHIN_S
-    while left := {process for process in started | _group(child.pid) if alive(process)}:
+    while left := {process for process in caused if alive(process)}:
         if time.monotonic() >= end:
             print(  # noqa: T201
                 "stepbench: what a cell has started must end when it is killed, got processes that may disturb what is"
@@ -117,35 +118,21 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
         time.sleep(0.01)
 
 
-def _group(leader: int) -> set[int]:
-    """Return the processes of a group, zombies among them; on Linux alone."""
+def _caused_by(leader: int) -> set[int]:
+    """Return the processes of a group, all that these have started, and they in turn; on Linux alone."""
     try:
-        os.killpg(leader, 0)  # most often there is none, and to look at all processes takes 5 ms
-    except ProcessLookupError:
-        return set()
-    except PermissionError:
-        pass
-    return {process for process, stat in _processes().items() if int(stat[2]) == leader}
-
-
-def _below(process: int) -> set[int]:
-    """Return the processes that a process has started, and those that they have; on Linux alone."""
-    stats = _processes()
-    found: set[int] = set()
-    parents = {process}
-    while parents:
-        parents = {each for each, stat in stats.items() if int(stat[1]) in parents} - found
-        found |= parents
-    return found
-
-
-def _processes() -> dict[int, list[str]]:
-    """Return the fields of /proc/<process>/stat of every process."""
-    try:
-        names = os.listdir("/proc")  # noqa: PTH208
+        os.killpg(leader, 0)  # most often all have ended, and to look at every process takes 5 ms
+        stats = {int(name): _stat(int(name)) for name in os.listdir("/proc") if name.isdecimal()}  # noqa: PTH208
     except OSError:
-        return {}
-    return {int(name): stat for name in names if name.isdecimal() and (stat := _stat(int(name)))}
+        return set()
+    found = {leader}
+    while more := {
+        process
+        for process, stat in stats.items()
+        if process not in found and stat and (int(stat[1]) in found or int(stat[2]) == leader)
+    }:
+        found |= more
+    return found - {leader}
 
 
 def _is_zombie(stat: list[str]) -> bool:

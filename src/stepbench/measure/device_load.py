@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,14 +28,13 @@ class DeviceLoad:
     def __init__(self, device: str, *, position: int = 0, interval_s: float = INTERVAL_S) -> None:
         self._device, self._position, self._interval_s = device, position, interval_s
         self._samples: list[dict[str, float | None]] = []
-        self._error: Exception | None = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="device load", daemon=True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device load")
 
     def __enter__(self) -> Self:
         """Begin to sample."""
         environment.activity(self._device, self._position)  # what a first reading sets up costs the samples no time
-        self._thread.start()
+        self._sampled = self._thread.submit(self._sample)
         return self
 
     def __exit__(
@@ -42,9 +42,9 @@ class DeviceLoad:
     ) -> None:
         """End; there is a sample however short it was. Raises what a reading has raised."""
         self._over.set()
-        self._thread.join()
-        if self._error is not None and error is None:
-            raise self._error
+        self._thread.shutdown()
+        if error is None:
+            self._sampled.result()
 
     def scalars(self) -> dict[str, Any]:
         """Return the mean of each of `KEYS`, None where the device does not tell it, and `load_samples`."""
@@ -53,12 +53,6 @@ class DeviceLoad:
             values = [value for sample in self._samples if (value := sample[key]) is not None]
             found[key] = statistics.fmean(values) if values else None
         return {**found, "load_samples": len(self._samples)}
-
-    def _run(self) -> None:
-        try:
-            self._sample()
-        except Exception as error:  # for whoever waits for this thread
-            self._error = error
 
     def _sample(self) -> None:
         # A CPU's utilisation is that since the same thread last asked for it. A last sample after the shortest of times
