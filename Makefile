@@ -39,7 +39,7 @@ same: .venv/.report
 
 # Installs nothing: a GPU box may not be able to download. Without .venv, PYTHON is what holds torch and triton.
 gpu-check:
-	PYTHONPATH=src $(or $(wildcard $(BIN)/python),$(PYTHON)) -m stepbench.gpu_check
+	PYTHONPATH=src $(or $(wildcard $(BIN)/python),$(PYTHON)) -m stepbench.cli.gpu_check
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .snakemake .stepbench

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from stepbench import config
-from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import config
+from stepbench.pipeline.bench import Bench
 from stepbench.reporting import findings, frames, statistics, tables, units
 from stepbench.reporting.frames import Group
 from stepbench.reporting.statistics import Verdict

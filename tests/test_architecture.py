@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stepbench import cells
 from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import cells
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "stepbench"

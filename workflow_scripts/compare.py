@@ -1,5 +1,5 @@
 """Hold this machine against all others that are known."""
 
-from stepbench import workflow
+from stepbench.pipeline import workflow
 
 workflow.compare(snakemake)

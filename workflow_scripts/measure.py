@@ -4,11 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-from stepbench.attempt import Attempt
+from stepbench.process.attempt import Attempt
 
 launcher = os.getppid()
 attempt = Attempt(Path(sys.argv[3]))  # before the rest: it imports torch while this process imports that
 
-from stepbench import workflow  # noqa: E402
+from stepbench.pipeline import workflow  # noqa: E402
 
 workflow.measure(__file__, *sys.argv[1:3], attempt, launcher)

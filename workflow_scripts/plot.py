@@ -1,5 +1,5 @@
 """Draw the figures of an experiment from its records."""
 
-from stepbench import workflow
+from stepbench.pipeline import workflow
 
 workflow.plot(snakemake)

@@ -1,5 +1,5 @@
 """Write the data set that a cell reads from disk."""
 
-from stepbench import workflow
+from stepbench.pipeline import workflow
 
 workflow.prepare_shards(snakemake)

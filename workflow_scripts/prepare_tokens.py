@@ -1,5 +1,5 @@
 """Tokenise the text that the models read."""
 
-from stepbench import workflow
+from stepbench.pipeline import workflow
 
 workflow.prepare_tokens(snakemake)

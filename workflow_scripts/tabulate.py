@@ -1,5 +1,5 @@
 """Make the tables of an experiment from its records."""
 
-from stepbench import workflow
+from stepbench.pipeline import workflow
 
 workflow.tabulate(snakemake)

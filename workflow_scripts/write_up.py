@@ -1,5 +1,5 @@
 """Write the report from records, tables and figures."""
 
-from stepbench import workflow
+from stepbench.pipeline import workflow
 
 workflow.write_up(snakemake)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from stepbench.experiments import _epochs_on_ranks
+from stepbench.workloads import epochs_on_ranks
 
 
 def compare_parameters(*, setting: dict[str, Any], drift: float) -> dict[str, Any]:
@@ -17,5 +17,5 @@ def compare_parameters(*, setting: dict[str, Any], drift: float) -> dict[str, An
     nn.init.ones_(module.bias)
     with torch.no_grad():
         module.weight[1, 1] += drift * distributed.get_rank()
-    _epochs_on_ranks.check_equal(module)
+    epochs_on_ranks.check_equal(module)
     return {}

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import distributed
 
-from stepbench.experiments import _replica_step, _training_on_ranks
-from stepbench.experiments._replica_step import What
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.parallel.naive import NaiveDDP
+from stepbench.workloads import replica_step, training_on_ranks
+from stepbench.workloads.replica_step import What
 
 
 def misbehave(*, setting: dict[str, Any], how: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def fault(how: str) -> None:
 def run_without_synchronization(*, setting: dict[str, Any], what: dict[str, Any]) -> dict[str, Any]:
     """Do what a cell's ranks do, with a strategy that leaves each rank its own gradients."""
     NaiveDDP._finish = WRONG["nothing synchronised"]  # type: ignore[method-assign]
-    return _training_on_ranks.run(setting=setting, what=what)
+    return training_on_ranks.run(setting=setting, what=what)
 
 
 def prove_what_is_wrong(*, setting: dict[str, Any], whats: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -42,7 +42,7 @@ def prove_what_is_wrong(*, setting: dict[str, Any], whats: dict[str, dict[str, A
         NaiveDDP._finish = finish  # type: ignore[method-assign]
         for name, what in whats.items():
             try:
-                _replica_step.prove(Setting(**setting), What(**what))
+                replica_step.prove(Setting(**setting), What(**what))
                 refusals[f"{wrong}: {name}"] = ""
             except ArithmeticError as error:
                 refusals[f"{wrong}: {name}"] = str(error)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from stepbench.experiments.checkpointing import Checkpointing, measure
+from stepbench.experiments.checkpointing.cell import Cell as Checkpointing
+from stepbench.experiments.checkpointing.measure import measure
 from stepbench.measure import fit
 from stepbench.measure.measurement import Measurement, PredictedOutOfMemoryError, Setting, UnsupportedError
 

@@ -15,11 +15,14 @@ from tests.experiments import epochs_on_ranks
 
 from stepbench.data import shards
 from stepbench.data.shards import ShardError, ShardSet
-from stepbench.experiments import _ranks, encoder_decoder
-from stepbench.experiments.encoder_decoder import MEASURED_EPOCHS, WARMUP_EPOCHS, EncoderDecoder
+from stepbench.experiments.encoder_decoder import data_set
+from stepbench.experiments.encoder_decoder import measure as encoder_decoder
+from stepbench.experiments.encoder_decoder.cell import Cell as EncoderDecoder
+from stepbench.experiments.encoder_decoder.measure import MEASURED_EPOCHS, WARMUP_EPOCHS
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 from stepbench.models.presets import Preset, parameters
 from stepbench.parallel.outcome import RankError
+from stepbench.workloads import ranks
 
 PRESET = {"d_model": 16, "d_ff": 24, "encoder_layers": 1, "decoder_layers": 2, "heads": 2, "vocabulary": 90}
 SETTING = Setting(
@@ -131,7 +134,7 @@ def test_half_precision_trains_with_a_scaler_to_nearly_the_same_loss(measured: C
 def test_what_cannot_be_measured_is_said_before_ranks_start(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
-    monkeypatch.setattr(_ranks, "call", lambda *_, **__: pytest.fail("ranks were started"))
+    monkeypatch.setattr(ranks, "call", lambda *_, **__: pytest.fail("ranks were started"))
     with pytest.raises(UnsupportedError, match=reason.replace("(", r"\(")):
         encoder_decoder.measure(dataclasses.replace(CELLS["memory"], **changes), SETTING)
 
@@ -139,7 +142,7 @@ def test_what_cannot_be_measured_is_said_before_ranks_start(
 def test_a_damaged_shard_ends_the_cell_before_ranks_start(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ranks, "call", lambda *_, **__: pytest.fail("ranks were started"))
+    monkeypatch.setattr(ranks, "call", lambda *_, **__: pytest.fail("ranks were started"))
     shards.write(DATA, tmp_path)
     os.truncate(tmp_path / "shard_0000.bin", 10)
     with pytest.raises(ShardError, match=r"shard_0000\.bin: a shard must have 999974 bytes, got 10"):
@@ -147,14 +150,14 @@ def test_a_damaged_shard_ends_the_cell_before_ranks_start(
 
 
 def test_what_a_cell_reads_from_disk_is_its_whole_definition() -> None:
-    assert encoder_decoder.find_shards(CELLS["disk"], PRESET, 3) == DATA
-    assert encoder_decoder.find_shards(CELLS["memory"], PRESET, 3) is None
+    assert data_set.find(CELLS["disk"], PRESET, 3) == DATA
+    assert data_set.find(CELLS["memory"], PRESET, 3) is None
 
 
 @pytest.mark.parametrize("drift", [0.0, 1e-6])
 def test_ranks_that_drift_apart_are_an_error(drift: float) -> None:
     if drift:
         with pytest.raises(RankError, match="all ranks must hold equal parameters, and they differ"):
-            _ranks.call(epochs_on_ranks.compare_parameters, SETTING, ranks=2, drift=drift)
+            ranks.call(epochs_on_ranks.compare_parameters, SETTING, ranks=2, drift=drift)
     else:
-        assert _ranks.call(epochs_on_ranks.compare_parameters, SETTING, ranks=2, drift=drift) == [{}, {}]
+        assert ranks.call(epochs_on_ranks.compare_parameters, SETTING, ranks=2, drift=drift) == [{}, {}]

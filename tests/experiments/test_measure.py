@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from stepbench.experiments import attention, ceilings, end_to_end, numerics, warmup
 from stepbench.experiments import experiment as experiments
-from stepbench.experiments.attention import Attention
-from stepbench.experiments.ceilings import Ceilings
-from stepbench.experiments.end_to_end import EndToEnd
-from stepbench.experiments.numerics import Numerics
-from stepbench.experiments.warmup import Warmup
+from stepbench.experiments.attention import measure as attention
+from stepbench.experiments.attention.cell import Cell as Attention
+from stepbench.experiments.ceilings import measure as ceilings
+from stepbench.experiments.ceilings.cell import Cell as Ceilings
+from stepbench.experiments.end_to_end import measure as end_to_end
+from stepbench.experiments.end_to_end.cell import Cell as EndToEnd
+from stepbench.experiments.numerics import measure as numerics
+from stepbench.experiments.numerics.cell import Cell as Numerics
+from stepbench.experiments.warmup import measure as warmup
+from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.measure.measurement import Setting, UnsupportedError
 
 SETTING = Setting(
@@ -42,7 +46,7 @@ def test_a_declaration_is_whole(name: str) -> None:
     assert experiment.table_names
     assert experiment.figure_names
     assert set(experiment.settings) <= {"protocol", "vocabulary", "data"}
-    assert set(experiment.also_reads) <= set(experiments.names()) - {name}
+    assert set(experiment.reads) <= set(experiments.names()) - {name}
     assert dataclasses.is_dataclass(experiment.cell)
     assert experiment.cell.__dataclass_params__.frozen
 

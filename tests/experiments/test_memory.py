@@ -12,13 +12,15 @@ import pytest
 import torch
 from tests.reporting import synthetic
 
-from stepbench import attempt, config
-from stepbench.experiments import _decoder_memory
-from stepbench.experiments.memory import Memory, measure
+from stepbench.experiments.memory.cell import Cell as Memory
+from stepbench.experiments.memory.measure import measure
 from stepbench.measure import allocator_memory, fit, predicted_memory
 from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, UnsupportedError
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
+from stepbench.pipeline import config
+from stepbench.process import attempt
+from stepbench.workloads import decoder_step
 
 SIZES = config.load(Path(__file__).parents[2] / "config.yaml")["sizes"]
 VOCABULARY = 10_000
@@ -99,16 +101,16 @@ def test_every_kind_of_step_is_predicted(more: dict[str, Any]) -> None:
 
 def test_a_step_after_the_first_is_what_is_predicted() -> None:
     """Gradients and state made on the spot leave what two whole steps leave."""
-    shape = _decoder_memory.Shape(32, 2)
-    primed = _decoder_memory.predict(setting("nano"), shape).scalars()
+    shape = decoder_step.Shape(32, 2)
+    primed = decoder_step.predict(setting("nano"), shape).scalars()
 
-    class TwoSteps(_decoder_memory.DecoderStep):
+    class TwoSteps(decoder_step.DecoderStep):
         def prime(self) -> None:
             for work in self.phases.values():
                 work()
 
     def two_steps() -> TwoSteps:
-        made = _decoder_memory.make(setting("nano"), shape, steps=2)
+        made = decoder_step.make(setting("nano"), shape, steps=2)
         return TwoSteps(made.model, made._step, made._optimizer)
 
     # A second batch of tokens is there.
@@ -121,8 +123,8 @@ def test_the_same_cell_is_predicted_alike_to_the_byte() -> None:
 
 
 def test_what_recomputation_saves_is_predicted_too() -> None:
-    plain = _decoder_memory.predict(setting("nano"), _decoder_memory.Shape(128, 2)).scalars()
-    grouped = _decoder_memory.predict(setting("nano"), _decoder_memory.Shape(128, 2, group_sizes=(1,))).scalars()
+    plain = decoder_step.predict(setting("nano"), decoder_step.Shape(128, 2)).scalars()
+    grouped = decoder_step.predict(setting("nano"), decoder_step.Shape(128, 2, group_sizes=(1,))).scalars()
     assert grouped["forward_after_activations_bytes"] < 0.6 * plain["forward_after_activations_bytes"]
 
 
@@ -157,7 +159,8 @@ def test_a_step_of_xl_in_bfloat16_comes_near_the_published_figures() -> None:
 def test_a_training_step_of_the_largest_size_is_predicted_in_less_than_four_gib() -> None:
     script = f"""
 import json
-from stepbench.experiments.memory import Memory, measure
+from stepbench.experiments.memory.cell import Cell as Memory
+from stepbench.experiments.memory.measure import measure
 from stepbench.measure import memory
 from stepbench.measure.measurement import Setting
 definition = {{"vocabulary": {VOCABULARY}, "size": {SIZES["2.7B"]!r}}}

@@ -13,25 +13,21 @@ import pytest
 import torch
 from tests.experiments import failing_on_ranks
 
-from stepbench.experiments import (
-    _collective_on_ranks,
-    _ranks,
-    _replica_step,
-    _training,
-    collectives,
-    data_parallel,
-    fsdp,
-    optimizer_sharding,
-)
-from stepbench.experiments._decoder_memory import Shape
-from stepbench.experiments._replica_step import What
-from stepbench.experiments.collectives import Collectives
-from stepbench.experiments.data_parallel import DataParallel
-from stepbench.experiments.fsdp import Fsdp
-from stepbench.experiments.optimizer_sharding import OptimizerSharding
+from stepbench.experiments.collectives import measure as collectives
+from stepbench.experiments.collectives import on_ranks
+from stepbench.experiments.collectives.cell import Cell as Collectives
+from stepbench.experiments.data_parallel import measure as data_parallel
+from stepbench.experiments.data_parallel.cell import Cell as DataParallel
+from stepbench.experiments.fsdp import measure as fsdp
+from stepbench.experiments.fsdp.cell import Cell as Fsdp
+from stepbench.experiments.optimizer_sharding import measure as optimizer_sharding
+from stepbench.experiments.optimizer_sharding.cell import Cell as OptimizerSharding
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 from stepbench.parallel import launch
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome
+from stepbench.workloads import ranks, replica_step, training
+from stepbench.workloads.decoder_step import Shape
+from stepbench.workloads.replica_step import What
 
 SETTING = Setting(
     device="cpu",
@@ -50,7 +46,7 @@ def _no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     def launched(*_: Any, **__: Any) -> None:
         raise AssertionError("ranks were started")
 
-    monkeypatch.setattr(launch, "launch", launched)
+    monkeypatch.setattr(ranks, "launch", launched)
 
 
 def trained(strategy: str, **more: Any) -> DataParallel:
@@ -140,7 +136,7 @@ def test_what_this_host_or_strategy_cannot_do_is_unsupported(
 
 def test_ranks_need_a_device_that_they_can_talk_from() -> None:
     with pytest.raises(UnsupportedError, match=r"^ranks need the device cuda or cpu, got mps$"):
-        _ranks.threads_per_rank(dataclasses.replace(SETTING, device="mps"), 2)
+        ranks.threads_per_rank(dataclasses.replace(SETTING, device="mps"), 2)
 
 
 # -- what a launch is given --------------------------------------------------------------------------------------------
@@ -155,19 +151,19 @@ def order(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked.update(more, function=function, ranks=ranks)
         return []
 
-    monkeypatch.setattr(launch, "launch", launched)
+    monkeypatch.setattr(ranks, "launch", launched)
     return asked
 
 
 def test_a_call_divides_the_threads_and_has_no_deadline_of_its_own(order: dict[str, Any]) -> None:
     setting = dataclasses.replace(SETTING, protocol=SETTING.protocol | {"threads": 7})
-    assert _ranks.call(failing_on_ranks.misbehave, setting, ranks=3, how="unsupported") == []
+    assert ranks.call(failing_on_ranks.misbehave, setting, ranks=3, how="unsupported") == []
     assert order == {
         "function": failing_on_ranks.misbehave,
         "ranks": 3,
         "arguments": {"setting": setting.plain(), "how": "unsupported"},
         "backend": "gloo",
-        "deadline_s": _ranks.UNLIMITED_S - _ranks.MARGIN_S,
+        "deadline_s": ranks.UNLIMITED_S - ranks.MARGIN_S,
         "threads": 2,
         "fork": False,
     }
@@ -179,26 +175,26 @@ def test_ranks_begin_as_copies_of_a_process_that_allows_it_but_not_on_cuda(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     setting = dataclasses.replace(SETTING, device=device, may_fork=True)
-    _ranks.call(failing_on_ranks.misbehave, setting, ranks=2, how="unsupported")
+    ranks.call(failing_on_ranks.misbehave, setting, ranks=2, how="unsupported")
     assert order["fork"] is fork
 
 
 def test_on_cuda_each_rank_has_a_device_and_a_thread(order: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    _ranks.call(failing_on_ranks.misbehave, dataclasses.replace(SETTING, device="cuda"), ranks=4, how="unsupported")
+    ranks.call(failing_on_ranks.misbehave, dataclasses.replace(SETTING, device="cuda"), ranks=4, how="unsupported")
     assert (order["backend"], order["threads"]) == ("nccl", 1)
 
 
 def test_ranks_are_given_less_time_than_the_measuring_process(order: dict[str, Any]) -> None:
-    for left_s, most_s in ((100.0, 100.0 - _ranks.MARGIN_S), (-100.0, 1.0)):
+    for left_s, most_s in ((100.0, 100.0 - ranks.MARGIN_S), (-100.0, 1.0)):
         setting = dataclasses.replace(SETTING, deadline=time.monotonic() + left_s)
-        _ranks.call(failing_on_ranks.misbehave, setting, ranks=2, how="unsupported")
+        ranks.call(failing_on_ranks.misbehave, setting, ranks=2, how="unsupported")
         assert 1.0 <= order["deadline_s"] <= most_s
 
 
 def test_what_ranks_return_is_put_together_by_name() -> None:
     found = [{"samples": {"step_s": [1.0], "loss_nats": [2.0]}}, {"samples": {"step_s": [3.0], "loss_nats": [4.0]}}]
-    assert _ranks.by_rank(found) == {"step_s": [[1.0], [3.0]], "loss_nats": [[2.0], [4.0]]}
+    assert ranks.by_rank(found) == {"step_s": [[1.0], [3.0]], "loss_nats": [[2.0], [4.0]]}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +235,7 @@ def test_a_cells_options_reach_its_ranks(
         asked.extend([what, beside])
         return Measurement()
 
-    monkeypatch.setattr(_training, "measure", measured)
+    monkeypatch.setattr(training, "measure", measured)
     module.measure(cell, SETTING)
     own, other = asked
     assert (own.strategy, own.options) == what
@@ -254,7 +250,7 @@ def test_a_cells_options_reach_its_ranks(
 
 def test_each_rank_has_data_of_its_own_and_the_same_each_time() -> None:
     def first(rank: int) -> torch.Tensor:
-        return next(_replica_step.batches(SETTING, Shape(**SHAPE), rank=rank))[0]
+        return next(replica_step.batches(SETTING, Shape(**SHAPE), rank=rank))[0]
 
     assert first(0).shape == (2, 16)
     assert torch.equal(first(1), first(1))
@@ -271,7 +267,7 @@ def failures() -> dict[str, Exception]:
     def fail(how: str) -> Exception:
         setting = dataclasses.replace(SETTING, deadline=time.monotonic() + GENEROUS_S)
         with pytest.raises((UnsupportedError, MemoryError)) as caught:
-            _ranks.call(failing_on_ranks.misbehave, setting, ranks=2, how=how)
+            ranks.call(failing_on_ranks.misbehave, setting, ranks=2, how=how)
         return caught.value
 
     cases = ["unsupported", "out of memory"]
@@ -315,9 +311,9 @@ def test_a_failure_has_the_type_that_becomes_its_record(
         blamed = RankOutcome(1, ERROR, reason="raised Something: no more", exception=exception, traceback="a stack")
         raise RankError("rank 1 raised Something: no more", blamed=blamed)
 
-    monkeypatch.setattr(launch, "launch", launched)
+    monkeypatch.setattr(ranks, "launch", launched)
     with pytest.raises(kind) as caught:
-        _ranks.call(failing_on_ranks.misbehave, SETTING, ranks=2, how="unsupported")
+        ranks.call(failing_on_ranks.misbehave, SETTING, ranks=2, how="unsupported")
     assert type(caught.value) is kind
     assert str(caught.value) == ("no more" if kind is UnsupportedError else "rank 1 raised Something: no more")
     assert notes(caught.value) == "rank 1:\na stack"
@@ -328,7 +324,7 @@ def test_a_failure_has_the_type_that_becomes_its_record(
 
 def test_fault_24_promise_07_a_strategy_that_does_not_compute_the_step_is_not_timed() -> None:
     with pytest.raises(RankError, match=r"raised ArithmeticError: after 3 steps `.*` under naive must be") as no:
-        _ranks.call(
+        ranks.call(
             failing_on_ranks.run_without_synchronization,
             dataclasses.replace(SETTING, deadline=time.monotonic() + GENEROUS_S),
             ranks=2,
@@ -348,7 +344,7 @@ KINDS = {
 @pytest.fixture(scope="module")
 def refusals() -> list[dict[str, str]]:
     """By rank, how the proof of each kind of step refused each strategy that does not compute it."""
-    return _ranks.call(
+    return ranks.call(
         failing_on_ranks.prove_what_is_wrong,
         dataclasses.replace(SETTING, deadline=time.monotonic() + GENEROUS_S),
         ranks=2,
@@ -377,7 +373,7 @@ def test_fault_24_promise_07_a_collective_that_gives_something_else_is_refused(o
         "broadcast": [1.0, 1.0, 1.0, 1.0],
     }
     shard = torch.full((2,), 3.0 if operation == "reduce_scatter" else 0.0)
-    _collective_on_ranks._check(operation, torch.tensor(right[operation]), shard, 2)
+    on_ranks._check(operation, torch.tensor(right[operation]), shard, 2)
     untouched = torch.full((4,), 2.0)
     with pytest.raises(ArithmeticError, match=rf"^{operation} must give \[.*\] …, got \["):
-        _collective_on_ranks._check(operation, untouched, torch.zeros(2), 2)
+        on_ranks._check(operation, untouched, torch.zeros(2), 2)

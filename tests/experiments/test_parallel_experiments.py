@@ -16,15 +16,19 @@ import pytest
 import torch
 from torch import distributed
 
-from stepbench import config
-from stepbench.experiments import _ranks, collectives, data_parallel, fsdp, optimizer_sharding
-from stepbench.experiments.collectives import Collectives
-from stepbench.experiments.data_parallel import DataParallel
-from stepbench.experiments.fsdp import Fsdp
-from stepbench.experiments.optimizer_sharding import OptimizerSharding
+from stepbench.experiments.collectives import measure as collectives_measure
+from stepbench.experiments.collectives.cell import Cell as Collectives
+from stepbench.experiments.data_parallel import measure as data_parallel_measure
+from stepbench.experiments.data_parallel.cell import Cell as DataParallel
+from stepbench.experiments.fsdp import measure as fsdp_measure
+from stepbench.experiments.fsdp.cell import Cell as Fsdp
+from stepbench.experiments.optimizer_sharding import measure as optimizer_sharding_measure
+from stepbench.experiments.optimizer_sharding.cell import Cell as OptimizerSharding
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
+from stepbench.pipeline import config
+from stepbench.workloads import ranks
 
 RANKS, CONTEXT, BATCH, LAYERS, VOCABULARY = 2, 16, 2, 3, 20
 SIZE = {"d_model": 32, "d_ff": 64, "layers": LAYERS, "heads": 2}
@@ -71,10 +75,10 @@ WITHOUT_COMMUNICATION = ["naive", "flat", "bucketed", "torch_ddp"]
 PAIRED = ["bucketed", "sharded_broadcast", "fsdp"]
 
 MEASURE: dict[type, Callable[[Any, Setting], Measurement]] = {
-    Collectives: collectives.measure,
-    DataParallel: data_parallel.measure,
-    OptimizerSharding: optimizer_sharding.measure,
-    Fsdp: fsdp.measure,
+    Collectives: collectives_measure.measure,
+    DataParallel: data_parallel_measure.measure,
+    OptimizerSharding: optimizer_sharding_measure.measure,
+    Fsdp: fsdp_measure.measure,
 }
 
 
@@ -126,9 +130,9 @@ def test_samples_are_lists_by_rank(measured: Callable[[str], Measurement], name:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_samples_are_numbers(measured: Callable[[str], Measurement], name: str) -> None:
-    for key, ranks in measured(name).samples.items():
+    for key, by_rank in measured(name).samples.items():
         may_be_zero = key.endswith(("_wait_s", "_busy_s"))
-        assert all(0 < value < math.inf or (may_be_zero and value == 0) for rank in ranks for value in rank), key
+        assert all(0 < value < math.inf or (may_be_zero and value == 0) for rank in by_rank for value in rank), key
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -301,7 +305,7 @@ PREDICTED: list[Any] = [
 def test_many_ranks_are_predicted_in_one_process(
     monkeypatch: pytest.MonkeyPatch, predicted: Callable[[Any], Measurement], cell: Any
 ) -> None:
-    monkeypatch.setattr(_ranks, "call", None)
+    monkeypatch.setattr(ranks, "call", None)
     found = predicted(cell)
     assert not distributed.is_initialized()
     assert found.samples == {}

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from tests.measure import test_nsys
 
-from stepbench import fingerprint
-from stepbench.experiments import _profiled_step
-from stepbench.experiments.profile import Profile, measure
+from stepbench.experiments.profile.cell import Cell as Profile
+from stepbench.experiments.profile.measure import measure
 from stepbench.measure import fit, nsys
 from stepbench.measure.measurement import Measurement, PredictedOutOfMemoryError, Setting
 from stepbench.models.ranged_attention import PARTS
+from stepbench.pipeline import fingerprint
+from stepbench.workloads import profiled_step
 
 LAYERS = 2
 SETTING = Setting(
@@ -21,7 +22,7 @@ SETTING = Setting(
     protocol={"warmup_steps": 1, "measured_steps": 2, "seed": 0, "threads": 1},
     definition={"vocabulary": 20, "size": {"d_model": 32, "d_ff": 64, "layers": LAYERS, "heads": 2}},
 )
-WHAT = _profiled_step.Profiled(16, 2, "fp32", "eager", "train_step")
+WHAT = profiled_step.Profiled(16, 2, "fp32", "eager", "train_step")
 
 
 @pytest.fixture(scope="module")
@@ -89,26 +90,26 @@ def test_with_nsys_the_same_step_runs_under_it(
 ) -> None:
     monkeypatch.setattr(nsys, "missing_reason", lambda _device: None)  # as on a machine with a GPU
     stem = tmp_path / "size~2.7B,context~16"
-    seen = _profiled_step.under_nsys(dataclasses.replace(SETTING, artifacts=stem), WHAT)
+    seen = profiled_step.under_nsys(dataclasses.replace(SETTING, artifacts=stem), WHAT)
     assert seen["report"] == f"{stem.name}.nsys-rep"
     assert (tmp_path / seen["report"]).exists()
-    assert seen["steps"] == _profiled_step.RECORDED_STEPS
+    assert seen["steps"] == profiled_step.RECORDED_STEPS
     assert [kernel["name"] for kernel in seen["kernels"]] == ["sm90_gemm<float, 128>", "softmax_kernel"]
     profiled = fake_nsys.read_text().splitlines()[0]
-    assert "-m stepbench.experiments._profiled_step" in profiled
+    assert "-m stepbench.workloads.profiled_step" in profiled
 
 
 @pytest.mark.usefixtures("fake_nsys")
 def test_an_nsys_that_fails_costs_its_table_and_not_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nsys, "missing_reason", lambda _device: None)
     broken = dataclasses.replace(SETTING, definition=SETTING.definition | {"vocabulary": 0})
-    seen = _profiled_step.under_nsys(broken, WHAT)
+    seen = profiled_step.under_nsys(broken, WHAT)
     assert seen["reason"].startswith("nsys profile left with exit code 1: ")
 
 
 def test_what_is_predicted_not_to_fit_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "capacity_bytes", lambda _device: 1000)
-    monkeypatch.setattr(_profiled_step, "make", lambda *_a, **_k: pytest.fail("it was started"))
+    monkeypatch.setattr(profiled_step, "make", lambda *_a, **_k: pytest.fail("it was started"))
     with pytest.raises(PredictedOutOfMemoryError):
         measure(Profile("nano", 16, 2), SETTING)
 

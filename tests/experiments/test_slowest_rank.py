@@ -9,16 +9,16 @@ from tests.experiments.test_on_ranks import GENEROUS_S, SETTING
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
-from stepbench import records
-from stepbench.experiments import _ranks
 from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import records
+from stepbench.workloads import ranks
 
 GRID = {"operation": ["all_reduce"], "backend": ["gloo"], "ranks": [2], "payload_bytes": [4096]}
 
 
 def test_promise_13_of_two_ranks_the_one_that_sleeps_is_the_number(tmp_path: Path) -> None:
     setting = dataclasses.replace(SETTING, deadline=time.monotonic() + GENEROUS_S)
-    samples = _ranks.by_rank(_ranks.call(sleeping_on_ranks.timed, setting, ranks=2))
+    samples = ranks.by_rank(ranks.call(sleeping_on_ranks.timed, setting, ranks=2))
     bench = synthetic.bench(tmp_path, collectives=[GRID])
     (cell,) = bench.grid("collectives")
     synthetic.write(bench, "collectives", cell, samples=samples, scalars={"message_bytes": 4096})

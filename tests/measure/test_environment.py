@@ -142,7 +142,7 @@ def test_an_apple_machine_says_so(machine: Machine) -> None:
 
 
 def test_every_machines_name_is_a_valid_setting(machine: Machine) -> None:
-    from stepbench import config
+    from stepbench.pipeline import config
 
     root = Path(__file__).parents[2]
     settings = config.load(root / "config.yaml")

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from tests.reporting import synthetic
 
-from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
+from stepbench.pipeline.bench import Bench
 from stepbench.reporting import frames
 from stepbench.reporting.frames import Results
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stepbench import cells, config, records
-from stepbench.bench import Bench
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
+from stepbench.pipeline import cells, config, records
+from stepbench.pipeline.bench import Bench
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {

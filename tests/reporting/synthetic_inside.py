@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from tests.reporting import synthetic
 
-from stepbench.bench import Bench
 from stepbench.measure.memory_timeline import Change, Claim, Span, Timeline, build
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
+from stepbench.pipeline.bench import Bench
 
 COUNT = {"forward": 1, "forward_backward": 2, "train_step": 3}
 

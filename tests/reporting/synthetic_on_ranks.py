@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from tests.reporting import synthetic
 
-from stepbench.bench import Bench
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
+from stepbench.pipeline.bench import Bench
 
 LATENCY_S, BYTES_PER_S = 1e-4, 1e9
 FORWARD_S, BACKWARD_S, UPDATE_S = 0.010, 0.020, 0.005

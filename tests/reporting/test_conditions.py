@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.process.test_run import OK, Unstarted, supervised
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
-from tests.test_run import OK, Unstarted, supervised
 
-from stepbench import run
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import environment
-from stepbench.records import Record
+from stepbench.pipeline.records import Record
+from stepbench.process import run
 from stepbench.reporting import conditions, findings, tables
 
 GPU = {

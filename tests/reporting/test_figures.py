@@ -14,7 +14,8 @@ from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
 from stepbench.experiments import experiment as experiments
-from stepbench.reporting import comparison_figures, comparisons, figures, peaks, roofline, step_figures
+from stepbench.experiments.end_to_end import figures as end_to_end
+from stepbench.reporting import comparison_figures, comparisons, figures, peaks, roofline
 from stepbench.reporting.statistics import MIN_PROCESSES, Verdict
 
 NAMES = ("ceilings", "end_to_end", "warmup", "numerics", "attention")
@@ -227,8 +228,8 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(full):
 
 
 def test_an_empty_list_of_points_is_a_sentence(tmp_path):
-    figure = step_figures.phases([], "")
-    assert step_figures.NO_NUMBERS in texts(figure)
+    figure = end_to_end._phases([], "")
+    assert end_to_end.NO_NUMBERS in texts(figure)
 
 
 def test_a_legend_has_as_many_columns_as_fit():

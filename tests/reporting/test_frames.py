@@ -6,7 +6,7 @@ import pytest
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
-from stepbench import fingerprint
+from stepbench.pipeline import fingerprint
 from stepbench.reporting import frames
 
 WARMUP = {"warmup": [{"size": ["nano"], "warmup": [0, 1], "replicate": [0, 1]}]}

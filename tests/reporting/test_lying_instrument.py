@@ -10,7 +10,7 @@ from tests.reporting.conftest import results
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import training_step
 from stepbench.measure.clock import FakeClock
-from stepbench.records import RecordError
+from stepbench.pipeline.records import RecordError
 from stepbench.reporting import findings, tables
 
 GRID = {

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from tests.reporting import synthetic, synthetic_on_ranks
 
-from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
-from stepbench.reporting import by_rank, collective_fits, exposure, findings, frames, network, projection, tables
-from stepbench.reporting.collective_fits import Fit
+from stepbench.experiments.data_parallel import exposure, projection
+from stepbench.experiments.data_parallel.projection import Work
+from stepbench.pipeline.bench import Bench
+from stepbench.reporting import by_rank, findings, frames, message_fits, network, tables
 from stepbench.reporting.frames import Results
+from stepbench.reporting.message_fits import Fit
 from stepbench.reporting.network import Link, Network
-from stepbench.reporting.projection import Work
 
 NAMES = ("collectives", "data_parallel", "optimizer_sharding", "fsdp")
 STEP: dict[str, Any] = {"size": ["nano"], "context": [64], "batch": [1]}
@@ -82,7 +83,7 @@ def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path, name: str) -> No
 
 def test_latency_and_bandwidth_are_found_again() -> None:
     sizes = (4096, 2**20, 2**24, 2**28)
-    latency, rate, residual = collective_fits.fit([(size, 2e-5 + size / 3e9) for size in sizes])
+    latency, rate, residual = message_fits.fit([(size, 2e-5 + size / 3e9) for size in sizes])
     assert latency == pytest.approx(2e-5)
     assert rate == pytest.approx(3e9)
     assert residual == pytest.approx(0, abs=1e-9)
@@ -90,13 +91,13 @@ def test_latency_and_bandwidth_are_found_again() -> None:
 
 def test_a_fit_says_how_far_it_is_off() -> None:
     points = [(4096, 1e-4), (2**20, 2e-3), (2**24, 1e-2)]
-    latency, rate, residual = collective_fits.fit(points)
+    latency, rate, residual = message_fits.fit(points)
     assert residual == pytest.approx(max(abs((latency + size / rate) / seconds - 1) for size, seconds in points))
-    assert collective_fits.fit(points[:2])[2] is None
+    assert message_fits.fit(points[:2])[2] is None
 
 
 def test_a_latency_below_nothing_is_none() -> None:
-    latency, rate, _ = collective_fits.fit([(2**20, 1e-3), (2**24, 20e-3)])
+    latency, rate, _ = message_fits.fit([(2**20, 1e-3), (2**24, 20e-3)])
     assert latency == 0.0
     assert 2**20 / 1e-3 >= rate >= 2**24 / 20e-3
 
@@ -105,7 +106,7 @@ def test_a_latency_below_nothing_is_none() -> None:
     ("operation", "factor"), [("all_reduce", 1.75), ("all_gather", 0.875), ("reduce_scatter", 0.875), ("broadcast", 1)]
 )
 def test_bus_bandwidth_is_that_of_nccl_tests(operation: str, factor: float) -> None:
-    assert collective_fits.bus_factor(operation, 8) == factor
+    assert message_fits.bus_factor(operation, 8) == factor
 
 
 def test_promise_13_the_slowest_rank_decides_and_the_skew_is_told(bench: Bench) -> None:

@@ -10,8 +10,8 @@ import pytest
 from tests.reporting import synthetic
 from tests.reporting.test_writeup import rendered
 
-from stepbench import records
 from stepbench.measure import environment
+from stepbench.pipeline import records
 
 GRID = {"end_to_end": [{"size": ["nano"], "context": [64, 128], "passes": ["forward"]}]}
 BAD_S = 7.7777777

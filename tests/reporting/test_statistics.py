@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from stepbench import config, grids
-from stepbench.experiments.warmup import Warmup
+from stepbench.experiments.warmup.cell import Cell as Warmup
+from stepbench.pipeline import config, grids
 from stepbench.reporting import statistics
 from stepbench.reporting.statistics import Verdict, compare, summarize, verdicts
 

@@ -12,8 +12,8 @@ import pytest
 from tests.reporting import synthetic, synthetic_inside, synthetic_on_ranks, test_on_ranks
 from tests.reporting.conftest import SMALL_GRIDS
 
-from stepbench import records
 from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import records
 from stepbench.reporting import figures, frames, marks, statistics, tables, units, writeup
 
 RUN = {"started": "2026-01-01", "cells": 3, "wall_s": 100.0, "inside_s": 91.0, "overhead_per_cell_s": 3.0}

@@ -42,73 +42,79 @@ GENERATED = shutil.ignore_patterns("__pycache__", "writeup.md", "writeup.html", 
 MACHINE = "here"
 MARK = "STEPBENCH_TEST_COPY"
 
+# A folder as one text: what follows a line `# -- name` is that file's.
 TOY = '''
-"""Does the pipeline keep its promises?"""
+# -- cell.py
+"""The axes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from stepbench.experiments.experiment import Experiment
-from stepbench.measure.measurement import Measurement, Setting
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stepbench.reporting.frames import Results
-    from stepbench.reporting.tables import Table
+TITLE = "Toy"
+QUESTION = "Does the pipeline keep its promises?"
+SETTINGS = ("protocol",)
+READS = ()
 
 
 @dataclass(frozen=True)
-class Toy:
+class Cell:
     """Something that takes no time, or goes wrong in one way."""
 
     behaviour: str
     size: str = "nano"
     replicate: int = 0
+# -- measure.py
+"""Does the pipeline keep its promises?"""
+
+from __future__ import annotations
+
+from stepbench.experiments.toy.cell import Cell
+from stepbench.measure.measurement import Measurement, Setting
+from stepbench.models import toy_kernel
 
 
-def measure(cell: Toy, setting: Setting) -> Measurement:
+def measure(cell: Cell, setting: Setting) -> Measurement:
     """Do what the cell says."""
-    from stepbench.models import toy_kernel
-
     return toy_kernel.work(cell.behaviour, setting)
+# -- tables.py
+"""The table."""
+
+from __future__ import annotations
+
+from stepbench.reporting.frames import Results
+from stepbench.reporting.tables import Table
 
 
-def tabulate(results: Results) -> list[Table]:
+def toy(results: Results) -> Table:
     """Return one row for each cell that has a number."""
-    from stepbench.reporting.tables import Table
-
     frame = results.usable[["behaviour", "size", "replicate"]]
-    return [Table(name="toy", title="Toy", caption="Nothing is held constant.", frame=frame)]
+    return Table(name="toy", title="Toy", caption="Nothing is held constant.", frame=frame)
+# -- figures.py
+"""The figure."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from stepbench.reporting import figures
+from stepbench.reporting.frames import Results
 
 
-def plot(results: Results) -> dict[str, Figure]:
+def toy(results: Results) -> Figure:
     """Return an empty figure."""
-    from stepbench.reporting import figures
+    return figures.nothing("A toy has nothing to show.")
+# -- findings.py
+"""The findings."""
 
-    return {"toy": figures.nothing("A toy has nothing to show.")}
+from __future__ import annotations
+
+from stepbench.reporting.frames import Results
 
 
 def find(results: Results) -> list[str]:
     """Return how many cells there are."""
     return [f"There are {len(results.usable)} toys."]
-
-
-EXPERIMENT = Experiment(
-    name="toy",
-    title="Toy",
-    question="Does the pipeline keep its promises?",
-    cell=Toy,
-    measure=measure,
-    settings=("protocol",),
-    table_names=("toy",),
-    tabulate=tabulate,
-    figure_names=("toy",),
-    plot=plot,
-    find=find,
-)
 '''
 
 KERNEL = '''
@@ -155,34 +161,37 @@ def work(behaviour, setting):
 OTHER = (
     TOY.replace("Toy", "Plain")
     .replace("toy_kernel.work(cell.behaviour, setting)", 'Measurement(samples={"step_s": [1.0]})')
-    .replace("    from stepbench.models import toy_kernel\n\n", "")
+    .replace("from stepbench.models import toy_kernel\n", "")
     .replace('    behaviour: str\n    size: str = "nano"\n    replicate: int = 0', "    label: str")
     .replace('["behaviour", "size", "replicate"]', '["label"]')
-    .replace('settings=("protocol",)', 'settings=("data", "vocabulary")')
-    .replace('"toy"', '"plain"')
+    .replace('SETTINGS = ("protocol",)', 'SETTINGS = ("data", "vocabulary")')
+    .replace("toy", "plain")
 )
 
 # An experiment that reads a data set from disk, of the size that its cell names.
 READER = (
     TOY.replace("Toy", "Reader")
-    .replace("stepbench.models import toy_kernel", "stepbench.data import shards")
+    .replace("from stepbench.models import toy_kernel", "from stepbench.data import shards")
     .replace(
         "return toy_kernel.work(cell.behaviour, setting)",
-        "files = shards.check(find_shards(cell, {}, 0), setting.shards)\n"
+        "files = shards.check(data_set.find(cell, {}, 0), setting.shards)\n"
         '    return Measurement(samples={"read_s": [1.0]}, scalars={"shards": len(files)})',
+    )
+    .replace(
+        "from stepbench.experiments.toy.cell",
+        "from stepbench.experiments.toy import data_set\nfrom stepbench.experiments.toy.cell",
     )
     .replace("    behaviour: str\n", "    preset: str\n")
     .replace('    size: str = "nano"\n    replicate: int = 0', "    megabytes: int")
     .replace('["behaviour", "size", "replicate"]', '["preset", "megabytes"]')
-    .replace('"toy"', '"reader"')
-    .replace("    find=find,\n", "    find=find,\n    shards=find_shards,\n")
     .replace(
-        "def tabulate(",
-        'def find_shards(cell, preset, seed):\n    """Return the data set."""\n'
-        "    from stepbench.data.shards import ShardSet\n\n"
-        "    return ShardSet(cell.megabytes, 100, 300, seed)\n\n\ndef tabulate(",
+        "# -- tables.py",
+        '# -- data_set.py\n"""The data set."""\n\nfrom stepbench.data.shards import ShardSet\n\n\n'
+        'def find(cell, preset, seed):\n    """Return the data set."""\n'
+        "    return ShardSet(cell.megabytes, 100, 300, seed)\n# -- tables.py",
         1,
     )
+    .replace("toy", "reader")
 )
 
 STUBS = {
@@ -297,8 +306,11 @@ class Copy:
         path.write_text(textwrap.dedent(text).lstrip("\n"))
 
     def add_experiment(self, name: str, module: str, pattern: str) -> None:
-        """Add an experiment as CONTRIBUTING says: module, rules file, include, caption; the grid is configuration."""
-        self._write(self.root / f"src/stepbench/experiments/{name}.py", module)
+        """Add an experiment as CONTRIBUTING says: folder, rules file, include, caption; the grid is configuration."""
+        _, *parts = module.split("# -- ")
+        for part in ("__init__.py\n", *parts):
+            file, _, text = part.partition("\n")
+            self._write(self.root / "src/stepbench/experiments" / name / file, text)
         rules = (self.root / "rules/warmup.smk").read_text()
         rules = rules.replace("size~{size},warmup~{warmup},replicate~{replicate}", pattern).replace("warmup", name)
         (self.root / f"rules/{name}.smk").write_text(rules)

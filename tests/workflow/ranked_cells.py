@@ -5,17 +5,21 @@ from __future__ import annotations
 from tests.workflow.bench_copy import TOY, Copy
 
 WORK = """
-    found = _ranks.call(_ranked_on_ranks.run, setting, ranks=2, behaviour=cell.behaviour)
-    return Measurement(samples=_ranks.by_rank(found))
+    found = ranks.call(on_ranks.run, setting, ranks=2, behaviour=cell.behaviour)
+    return Measurement(samples=ranks.by_rank(found))
 """
 
 RANKED = (
     TOY.replace("Toy", "Ranked")
-    .replace("from stepbench.models import toy_kernel", "from stepbench.experiments import _ranked_on_ranks, _ranks")
+    .replace("from stepbench.models import toy_kernel", "from stepbench.workloads import ranks")
+    .replace(
+        "from stepbench.experiments.toy.cell",
+        "from stepbench.experiments.toy import on_ranks\nfrom stepbench.experiments.toy.cell",
+    )
     .replace("    return toy_kernel.work(cell.behaviour, setting)\n", WORK.lstrip("\n"))
     .replace('    size: str = "nano"\n    replicate: int = 0', "")
     .replace('["behaviour", "size", "replicate"]', '["behaviour"]')
-    .replace('"toy"', '"ranked"')
+    .replace("toy", "ranked")
 )
 
 ON_RANKS = '''
@@ -54,7 +58,7 @@ def run(*, setting, behaviour):
 def add_to(copy: Copy) -> None:
     """Add the experiment to a copy of the workflow."""
     copy.add_experiment("ranked", RANKED, "behaviour~{behaviour}")
-    (copy.root / "src/stepbench/experiments/_ranked_on_ranks.py").write_text(ON_RANKS.lstrip("\n"))
+    (copy.root / "src/stepbench/experiments/ranked/on_ranks.py").write_text(ON_RANKS.lstrip("\n"))
 
 
 def configure(copy: Copy, *behaviours: str, time_s: float) -> None:

@@ -17,7 +17,7 @@ from tests.processes import PROMISED_S, gone
 from tests.workflow import ranked_cells
 from tests.workflow.bench_copy import Copy
 
-from stepbench.experiments import _ranks
+from stepbench.workloads import ranks
 
 TOLD_S = 5.0
 GENEROUS_S = 300.0
@@ -119,7 +119,7 @@ def test_fault_07_a_rank_that_hangs_and_is_deaf_is_a_timeout_at_the_deadline(end
     told_s, seen = re.match(
         r"rank 1 gave no result within (.+) s, last seen in (.*) \(.*; still", record["reason"]
     ).groups()
-    assert float(told_s) <= HANG_S - _ranks.MARGIN_S
+    assert float(told_s) <= HANG_S - ranks.MARGIN_S
     assert seen == "run"
     assert "rank 1:\n" in record["traceback"]
     assert record["duration_s"] < HANG_S + PROMISED_S

@@ -23,7 +23,7 @@ SLEEPING = """    if behaviour in ("steady", "again", "slowed"):
 MEASURE_ALL = """
 from pathlib import Path
 from stepbench import run
-from stepbench.bench import Bench
+from stepbench.pipeline.bench import Bench
 bench = Bench.open(Path.cwd())
 bench.hold()
 for cell in bench.grid("toy"):

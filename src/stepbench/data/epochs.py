@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stepbench import lifeline
 from stepbench.data.shards import ShardError
+from stepbench.process import lifeline
 
 if TYPE_CHECKING:
     from stepbench.data.shards import DiskShard, Samples

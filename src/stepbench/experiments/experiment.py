@@ -1,78 +1,102 @@
-"""What an experiment declares.
+"""An experiment is a folder of this package; this module finds it and imports its parts when they are asked for.
 
-An experiment is one module in this package that defines `EXPERIMENT`. Its `measure` imports torch, models, kernels,
-parallel and measure inside itself, so that the Snakefile can be read without them; `tabulate`, `plot` and `find` import
-stepbench.reporting the same way.
+| file | what it holds |
+|---|---|
+| `cell.py` | `Cell`, the frozen dataclass of its axes; `TITLE`, `QUESTION`, `SETTINGS`, `READS` |
+| `measure.py` | `measure(cell, setting) -> Measurement` |
+| `tables.py` | each public function is a table: it takes the results and returns one; its name is the table's |
+| `figures.py` | each public function is a figure, likewise |
+| `findings.py` | `find(results)`, sentences made from the data |
+
+Nothing is registered. Reading a Snakefile imports the cells alone: torch, pandas and matplotlib take seconds.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import stepbench.experiments
-from stepbench.measure.measurement import Measurement, Setting
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stepbench.data.shards import ShardSet
-    from stepbench.reporting.frames import Results
-    from stepbench.reporting.tables import Table
+PACKAGE = "stepbench.experiments"
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One question, its grid's axes, and how its cells are measured and told.
+    """One question, and where its parts are.
 
     Attributes:
-        name: the config key, the rules file, this module, the results folder, the caption and the target rule.
+        name: the folder, the config key, the rules file, the results folder, the caption and the target rule.
         title: its heading in the writeup.
         question: the question that it answers, one sentence.
         cell: the frozen dataclass of its axes.
-        measure: takes a cell and a setting, and returns what was measured. Raises `UnsupportedError` for what the
-            device cannot do; running out of memory and any other exception are turned into records by the caller.
         settings: the keys of config.yaml that it uses beside its cell (`protocol`, `vocabulary`, `data`, …); a change
             of one of these makes its records stale. The entry of `sizes` that the cell names is always used.
-        table_names: the tables that `tabulate` returns, so that rules can name their files.
-        tabulate: takes the experiment's results (`stepbench.reporting.frames`) and returns tables.
-        figure_names: the figures that `plot` returns.
-        plot: takes the results and returns figures by name.
-        find: takes the results and returns findings, each a sentence made from the data.
-        shards: takes a cell, the preset that it names and the seed, and returns the data set that it reads from disk,
-            or None; where nothing is ever read, there is no such function.
-        also_reads: experiments whose records its tables and figures look at beside its own.
+        reads: experiments whose records its tables, figures and findings look at beside its own.
     """
 
     name: str
     title: str
     question: str
     cell: type
-    measure: Callable[[Any, Setting], Measurement]
     settings: tuple[str, ...]
-    table_names: tuple[str, ...]
-    tabulate: Callable[[Results], Sequence[Table]]
-    figure_names: tuple[str, ...]
-    plot: Callable[[Results], dict[str, Figure]]
-    find: Callable[[Results], list[str]]
-    also_reads: tuple[str, ...] = ()
-    shards: Callable[[Any, Mapping[str, int], int], ShardSet | None] | None = None
+    reads: tuple[str, ...]
 
     @property
     def module(self) -> str:
-        """The dotted name of the module that declares it."""
-        return f"{stepbench.experiments.__name__}.{self.name}"
+        """The dotted name of its package."""
+        return f"{PACKAGE}.{self.name}"
+
+    @property
+    def measure(self) -> Callable[..., Any]:
+        """The function that measures a cell; imports torch."""
+        return self._part("measure").measure
+
+    @property
+    def find(self) -> Callable[[Any], list[str]]:
+        """The function that returns the findings of its results."""
+        return self._part("findings").find
+
+    @functools.cached_property
+    def table_names(self) -> tuple[str, ...]:
+        """The names of its tables, read without importing anything."""
+        return _public_functions(FOLDER / self.name / "tables.py")
+
+    @functools.cached_property
+    def figure_names(self) -> tuple[str, ...]:
+        """The names of its figures, read without importing anything."""
+        return _public_functions(FOLDER / self.name / "figures.py")
+
+    def tabulate(self, results: Any) -> list[Any]:
+        """Return the tables of its results."""
+        module = self._part("tables")
+        return [getattr(module, name)(results) for name in self.table_names]
+
+    def plot(self, results: Any) -> dict[str, Any]:
+        """Return the figures of its results by name."""
+        module = self._part("figures")
+        return {name: getattr(module, name)(results) for name in self.figure_names}
+
+    @property
+    def shards(self) -> Callable[..., Any] | None:
+        """The function that returns the data set that a cell reads from disk, where there is a `data_set.py`."""
+        if not (FOLDER / self.name / "data_set.py").exists():
+            return None
+        return self._part("data_set").find
+
+    def _part(self, part: str) -> ModuleType:
+        return importlib.import_module(f"{self.module}.{part}")
 
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """Return the names of all experiments: the modules of this package, less this one and those that several share."""
-    found = {module.name for module in pkgutil.iter_modules(stepbench.experiments.__path__)}
-    return tuple(sorted(name for name in found - {"experiment"} if not name.startswith("_")))
+    """Return the names of all experiments: the folders that hold a `cell.py`."""
+    return tuple(sorted(path.parent.name for path in FOLDER.glob("*/cell.py")))
 
 
 @functools.cache
@@ -84,4 +108,10 @@ def load(name: str) -> Experiment:
     """
     if name not in names():
         raise ValueError(f"an experiment must be one of {', '.join(names())}, got {name!r}")
-    return importlib.import_module(f"{stepbench.experiments.__name__}.{name}").EXPERIMENT
+    found = importlib.import_module(f"{PACKAGE}.{name}.cell")
+    return Experiment(name, found.TITLE, found.QUESTION, found.Cell, found.SETTINGS, found.READS)
+
+
+def _public_functions(file: Path) -> tuple[str, ...]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return tuple(node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"))

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from stepbench import fingerprint
+from stepbench.pipeline import fingerprint
 
 DEVICES = ("cuda", "mps", "cpu")
 CPU_FOLDER = Path("/sys/devices/system/cpu")

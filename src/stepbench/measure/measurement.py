@@ -60,7 +60,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured; the fields are those of `stepbench.records.Record`."""
+    """What was measured; the fields are those of `stepbench.pipeline.records.Record`."""
 
     samples: dict[str, Any] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)

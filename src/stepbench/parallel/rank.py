@@ -23,7 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from stepbench import lifeline, records
+from stepbench.pipeline import records
+from stepbench.process import lifeline
 
 STACK_SIGNAL = signal.SIGUSR1
 # Python's 700 would have it search in most steps.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepbench.records import Record
+from stepbench.pipeline.records import Record
 from stepbench.reporting import frames, statistics
 from stepbench.reporting.frames import Group
 from stepbench.reporting.statistics import Summary

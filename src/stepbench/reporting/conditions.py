@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stepbench.records import Record
+from stepbench.pipeline.records import Record
 from stepbench.reporting import units
 from stepbench.reporting.marks import Mark
 

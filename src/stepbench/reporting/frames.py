@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from stepbench import cells
-from stepbench.bench import Bench
 from stepbench.experiments import experiment as experiments
-from stepbench.records import Record
+from stepbench.pipeline import cells
+from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.records import Record
 from stepbench.reporting import conditions, sense, statistics
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.network import Network
@@ -133,7 +133,7 @@ class Results:
 def load(bench: Bench, experiment: Any) -> Results:
     """Return the results of an experiment on this machine, and of those that it also reads."""
     peaks = Peaks.of(bench)
-    others = {name: _load(bench, experiments.load(name), peaks, {}) for name in experiment.also_reads}
+    others = {name: _load(bench, experiments.load(name), peaks, {}) for name in experiment.reads}
     return _load(bench, experiment, peaks, others)
 
 

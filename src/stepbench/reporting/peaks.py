@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from stepbench.bench import Bench
 from stepbench.measure import environment
-from stepbench.records import Record
+from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.records import Record
 from stepbench.reporting import statistics
 
 EXPERIMENT = "ceilings"

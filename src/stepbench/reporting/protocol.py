@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stepbench.bench import Bench
-from stepbench.records import Record
+from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.records import Record
 from stepbench.reporting import marks, statistics, steps
 from stepbench.reporting.findings import listing, plural
 

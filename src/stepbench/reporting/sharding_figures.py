@@ -9,7 +9,7 @@ from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.reporting import figures, units
 from stepbench.reporting.findings import where
 from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.memory_figures import COLORS
+from stepbench.reporting.memory_colors import COLORS
 from stepbench.reporting.sharding_tables import SOURCE, VARIANT, prefix, replicated
 from stepbench.reporting.tables import axis_words, held_constant
 

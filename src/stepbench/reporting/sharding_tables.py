@@ -6,7 +6,6 @@ from typing import Any
 
 from stepbench.reporting import markup, units
 from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.memory_tables import difference
 from stepbench.reporting.steps import PHASES, WHOLE, median_alone, one_line, statistics_of, time_unit
 from stepbench.reporting.tables import (
     MARKS,
@@ -41,7 +40,7 @@ def memory(results: Results) -> Table:
         *(_moment_column(moment, words) for moment, words in MOMENTS.items()),
         Column("peak", lambda row: units.byte_count(row["peak_bytes"])),
         Column("predicted peak", lambda row: units.byte_count(row["predicted_peak_bytes"])),
-        Column("predicted against measured", lambda row: difference(row["difference_ratio"])),
+        Column("predicted against measured", lambda row: units.difference(row["difference_ratio"])),
         MARKS,
         STATUS,
     ]

@@ -15,7 +15,7 @@ from stepbench.reporting.marks import Mark
 from stepbench.reporting.peaks import Peaks
 from stepbench.reporting.sense import WHOLE as WHOLE
 from stepbench.reporting.sense import flops as flops
-from stepbench.reporting.statistics import INTERVAL_LEVEL, Summary, summarize
+from stepbench.reporting.statistics import INTERVAL_LEVEL, Summary
 from stepbench.reporting.tables import (
     MARKS,
     STATUS,
@@ -26,7 +26,6 @@ from stepbench.reporting.tables import (
     facts,
     frame,
     held_constant,
-    value,
 )
 from stepbench.reporting.units import Unit
 
@@ -134,40 +133,6 @@ def phase_sums(group: Group) -> list[list[float]]:
         if present:
             found.append([sum(step) for step in zip(*present, strict=True)])
     return found
-
-
-def warmup_table(groups: Sequence[Group], *, name: str, title: str, caption: str, empty: str) -> Table:
-    """Return mean ± standard deviation of each phase and of their sum, one row for each count of warm-up steps."""
-    rows = []
-    for group in groups:
-        summaries = {phase: group.summary(f"{phase}_s") for phase in PHASES}
-        sums = phase_sums(group)
-        summaries["sum"] = summarize(sums) if sums else None
-        found = summaries["sum"].marks if summaries["sum"] else ()
-        values: dict[str, Any] = {}
-        for phase, summary in summaries.items():
-            values |= statistics_of(phase, summary)
-        rows.append(facts(group, found) | values)
-    names = (*PHASES, "sum")
-    unit = time_unit(rows, names)
-    columns = [
-        value("size", text=markup.escape, numeric=False),
-        value("warmup", "warm-up steps"),
-        *(_mean_column(phase, unit) for phase in names),
-        Column("CV of the sum", lambda row: units.percent(row["sum_cv_ratio"])),
-        one_line("sum", unit, "median of the sum"),
-        MARKS,
-        STATUS,
-    ]
-    told = f"{caption} Mean ± standard deviation of the steps that count, timed by phases."
-    return Table(name, title, told, frame(rows), columns, empty)
-
-
-def _mean_column(name: str, unit: Unit) -> Column:
-    def text(row: Row) -> str:
-        return units.plus_minus(row[f"{name}_mean_s"], row[f"{name}_std_s"], per=unit.size)
-
-    return Column(f"{'phases together' if name == 'sum' else name} ({unit.name})", text)
 
 
 def utilisation(group: Group, peaks: Peaks) -> tuple[float | None, float | None]:

@@ -168,3 +168,13 @@ def _fixed(value: float, decimals: int) -> str:
 
 def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
+
+
+def difference(share: float | None) -> str:
+    """Return a signed share such as `−0.42 %`; what would round to nothing shows its size."""
+    if share is None:
+        return NOTHING
+    if abs(share) < 1e-4:
+        return "under 0.01 %"
+    sign = "+" if share > 0 else "\N{MINUS SIGN}"
+    return f"{sign}{percent(abs(share))}"

@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from stepbench.bench import Bench
 from stepbench.experiments.experiment import Experiment
-from stepbench.records import Record, write_atomically
+from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.records import Record, write_atomically
 from stepbench.reporting import figures, findings, frames, markup, page, protocol, tables, units
 from stepbench.reporting.frames import Results
 
@@ -201,7 +201,7 @@ def _section(
         tables=texts,
         sources=[
             markup.link(name, f"{beside}/{name}/")
-            for name in (experiment.name, *experiment.also_reads)
+            for name in (experiment.name, *experiment.reads)
             if (machine / name).is_dir()
         ],
         # The page folds long tables by itself; GitHub needs to be told.

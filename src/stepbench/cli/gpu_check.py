@@ -1,0 +1,132 @@
+"""Everything that the Triton kernels need a GPU for, in one go and within a time: `make gpu-check`.
+
+1. pytest -m gpu: every implementation against float64.
+2. The tile shapes of this device are searched for, if they have never been measured.
+3. The attention cells at the shapes that papers show, those that matter most first, as far as the time goes. What is
+   left is named, and measured by the next run.
+4. Every record of this machine goes into one file, with what the checks said and the tile shapes that were used.
+
+Needs torch, triton, pytest, hypothesis, PyYAML, psutil and rich, and installs nothing: it is made for a machine that
+cannot download. Ends with 0 if all of it went well, 1 if a check failed or cells are left, 2 if it cannot run here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BUDGET_S = 480.0
+TEST_S, TUNE_S = 180.0, 150.0  # at the most, so that cells are measured whatever the first two do
+NEEDED = {"torch": "torch", "triton": "triton", "pytest": "pytest", "hypothesis": "hypothesis", "yaml": "PyYAML",
+          "psutil": "psutil", "rich": "rich"}  # fmt: skip
+TOKENS, WIDTH = 16_384, 2048  # batch · seq and heads · head dim of the papers' figures
+OUTPUT = Path("results", "bundles")
+
+
+def main() -> int:
+    """Run the four parts and return the exit code."""
+    start = time.monotonic()
+    if missing := [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]:
+        return _refuse(f"the check of a GPU needs {', '.join(NEEDED.values())}, and these are missing: {missing}")
+    import torch
+
+    if not torch.cuda.is_available():
+        return _refuse("the check of a GPU needs a CUDA device, got none")
+    from stepbench.kernels.triton import tiles
+    from stepbench.pipeline import bundle, config
+    from stepbench.pipeline.bench import Bench
+
+    root = Path.cwd()
+    file = root / "config.yaml"
+    # The settings are those of the repository, which `make check` has checked; jsonschema may be missing here.
+    bench = Bench(config.read(file), root=root, schema=root / config.SCHEMA, files=[file], checked=True)
+    architecture = tiles.architecture_of(torch.cuda.get_device_capability())
+    tests = _run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/kernels"], TEST_S)
+    tuning: dict[str, Any] | None = None
+    if not tiles.read_table().get(architecture, {}).get("machine"):
+        tuning = _run([sys.executable, "-m", "stepbench", "tune"], TUNE_S)
+        tiles.read_table.cache_clear()
+    cells = in_order(bench.grid("attention"))
+    left = measure(bench, cells, deadline=start + BUDGET_S)
+    path = bundle.pack(
+        bench, root / OUTPUT, more={"tests": tests, "tuning": tuning, "tiles": tiles.read_table(), "left": left}
+    )
+    for each in left:
+        _say(f"not measured within {BUDGET_S:.0f} s: {each}")
+    _say(f"{len(cells) - len(left)} of {len(cells)} cells are measured; everything is in {path}")
+    return 1 if left or tests["exit_code"] or (tuning or {}).get("exit_code") else 0
+
+
+def in_order(grid: Sequence[Any]) -> list[Any]:
+    """Return the cells at the papers' shapes: long and causal ones first, and of these all implementations together."""
+    shown = [cell for cell in grid if cell.batch * cell.seq == TOKENS and cell.heads * cell.head_dim == WIDTH]
+    return sorted(shown, key=lambda cell: (not cell.causal, cell.seq < 2048, cell.seq, cell.head_dim))
+
+
+def measure(bench: Any, cells: Sequence[Any], *, deadline: float) -> list[str]:
+    """Measure the cells that are not fresh until `deadline` on the monotonic clock; return the paths that are left."""
+    from stepbench.process import run
+
+    left, longest_s = [], 10.0
+    for cell in cells:
+        if bench.state("attention", cell).kind == "fresh":
+            continue
+        if time.monotonic() + longest_s > deadline:
+            left.append(str(bench.path("attention", cell)))
+            continue
+        start = time.monotonic()
+        record = run.measure_cell(bench, "attention", cell)
+        longest_s = max(longest_s, time.monotonic() - start)
+        _say(f"{bench.path('attention', cell)}: {record.status} {record.reason or ''}".rstrip())
+    return left
+
+
+def _run(command: list[str], limit_s: float) -> dict[str, Any]:
+    """Run a command, and end it and all that it has started after `limit_s`; show its output, return how it ended."""
+    from stepbench.process import lifeline
+
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        path = os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])
+        child = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        try:
+            end = lifeline.wait(child, deadline_s=limit_s, watched=())
+        finally:
+            lifeline.kill_group(child)
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    if end == "deadline":
+        said = f"{said.rstrip()}\nended after {limit_s:g} s"
+    _say(said)
+    return {
+        "command": command[1:],
+        "exit_code": child.returncode,
+        "duration_s": time.monotonic() - start,
+        "closing_lines": said.strip().splitlines()[-40:],
+    }
+
+
+def _refuse(sentence: str) -> int:
+    print(f"stepbench: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

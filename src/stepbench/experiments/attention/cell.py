@@ -1,0 +1,27 @@
+"""The axes of the experiment, and what it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stepbench.kernels.names import Name
+
+TITLE = "Attention"
+QUESTION = "What does one attention operator cost, in each implementation there is?"
+SETTINGS = ("protocol",)
+READS = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One operator on random inputs of one shape."""
+
+    implementation: Name
+    seq: int
+    head_dim: int
+    heads: int = 1
+    batch: int = 1
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    causal: bool = True
+    replicate: int = 0

@@ -1,0 +1,75 @@
+"""Pictures of one attention operator over the sequence length."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stepbench.experiments.attention.slices import OVER, PASSES, slice_of
+from stepbench.reporting import figures, units
+from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.statistics import Summary
+from stepbench.reporting.tables import axis_words
+
+NO_NUMBERS = "None of the cells that this figure shows has numbers today; the table says why."
+
+
+def latency(results: Results) -> Figure:
+    """Draw the median time of both passes over the sequence length, one line for each implementation."""
+    return _over_length(results.groups(), rate=False)
+
+
+def rate(results: Results) -> Figure:
+    """Draw the FLOP/s of both passes over the sequence length, one line for each implementation."""
+    return _over_length(results.groups(), rate=True)
+
+
+@figures.styled
+def _over_length(groups: Sequence[Group], *, rate: bool) -> Figure:
+    """Draw the median time (or the FLOPs per second) of both passes, one line for each implementation."""
+    shown = slice_of(groups)
+    if not any(group.records for group in shown):
+        return figures.nothing(NO_NUMBERS)
+    constant = ", ".join(f"{axis} {axis_words(value)}" for axis, value in shown[0].point.items() if axis not in OVER)
+    figure = figures.new(4.2, f"Held constant: {constant}. Axes are logarithmic, bars are 95 % intervals.")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, each in zip(panels, PASSES, strict=True):
+        for place, name in enumerate(figures.order(shown, "implementation")):
+            found = [group for group in shown if group.point["implementation"] == name]
+            _draw_line(axes, [(group, _summary(group, each, rate=rate)) for group in found], place, axis_words(name))
+        figures.explain_hollow(axes, [group.summary(f"{each}_s") for group in shown])
+        axes.set_title(f"{each} pass")
+    # The second panel shares the first one's scale, so the first must know the limits of both.
+    figures.log_axis(panels[0], "y", units.flop_tick if rate else figures.duration)
+    lengths = sorted({group.point["seq"] for group in shown})
+    for axes in panels:
+        figures.log_axis(axes, "x")
+        axes.set_xlim(lengths[0] / 1.2, lengths[-1] * 1.2)
+        axes.set_xticks(lengths, [str(length) for length in lengths], rotation=45 if len(lengths) > 6 else 0)
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("sequence length (tokens)")
+    panels[0].set_ylabel("rate" if rate else "median time")
+    figures.legend_above(figure, 5)
+    return figure
+
+
+def _summary(group: Group, name: str, *, rate: bool) -> Summary | None:
+    """Return the summary of a pass' times, or of its FLOPs per second."""
+    summary, work = group.summary(f"{name}_s"), group.scalar(f"{name}_flops")
+    if summary is None or not rate:
+        return summary
+    low, high = (work / bound if bound else None for bound in (summary.high, summary.low))
+    return dataclasses.replace(summary, median=work / summary.median, low=low, high=high)
+
+
+def _draw_line(axes: Axes, found: Sequence[tuple[Group, Summary | None]], place: int, label: str) -> None:
+    known = sorted(((group.point["seq"], summary) for group, summary in found if summary), key=lambda each: each[0])
+    color = figures.PALETTE[place % len(figures.PALETTE)]
+    # The eighth line has the first one's colour and another marker.
+    marker = figures.MARKERS[(place + place // len(figures.PALETTE)) % len(figures.MARKERS)]
+    axes.plot([x for x, _ in known], [summary.median for _, summary in known], color=color, linewidth=1.2)
+    for x, summary in known:
+        figures.point(axes, x, 0, summary, along="y", color=color, marker=marker, label=label)

@@ -1,0 +1,168 @@
+"""What does one attention operator cost, in each implementation there is?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from stepbench.experiments.attention.cell import Cell
+from stepbench.kernels.api import UnsupportedAttention, attention, unsupported_reason
+from stepbench.measure import clock, memory, timing
+from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+
+CHECKED_ROWS = 128  # the float64 oracle takes so many query rows at a time: the scores of a long sequence do not fit
+L2_FLUSH_BYTES = 256 * 2**20  # five times the 50 MiB of an H100
+
+
+def measure(cell: Cell, setting: Setting) -> Measurement:
+    """Time forward and backward pass apart, after checking both against float64.
+
+    The backward pass is timed alone: each repeat has its own forward pass outside the timed region.
+    """
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[cell.dtype]
+    reason = unsupported_reason(
+        cell.implementation,
+        device=setting.device,
+        dtype=dtype,
+        head_dim=cell.head_dim,
+        q_len=cell.seq,
+        is_causal=cell.causal,
+    )
+    if reason is not None:
+        raise UnsupportedError(reason)
+    torch.manual_seed(setting.protocol["seed"])
+    shape = (cell.batch, cell.heads, cell.seq, cell.head_dim)
+    q, k, v = (torch.randn(shape, device=setting.device, dtype=dtype, requires_grad=True) for _ in range(3))
+    upstream = torch.randn(shape, device=setting.device, dtype=dtype)
+
+    def forward() -> torch.Tensor:
+        try:
+            out = attention(q, k, v, is_causal=cell.causal, impl=cell.implementation)
+        except UnsupportedAttention as error:  # what a backend of torch says only when it is called
+            raise UnsupportedError(str(error)) from error
+        assert isinstance(out, torch.Tensor)  # noqa: S101 (no logsumexp was asked for)
+        return out
+
+    errors = _errors(forward, (q, k, v), upstream, causal=cell.causal)
+    saved_bytes = _saved_bytes(forward)
+    memory.reset_peak(setting.device)
+    samples = _time(forward, (q, k, v), upstream, setting)
+    # A product of [m, k] and [k, n] is 2 m k n; scores and values are one each. A causal mask needs half of them.
+    flops = 4 * cell.batch * cell.heads * cell.seq * cell.seq * cell.head_dim // (2 if cell.causal else 1)
+    return Measurement(
+        samples=samples,
+        scalars={
+            "forward_flops": flops,
+            "backward_flops": flops * 5 // 2,
+            "saved_bytes": saved_bytes,
+            "score_matrix_bytes": cell.batch * cell.heads * cell.seq * cell.seq * dtype.itemsize,
+            **errors,
+            **memory.peak_bytes(setting.device),
+        },
+        protocol={
+            "clock": "CUDA events" if setting.device == "cuda" else clock.for_device(setting.device).name,
+            "l2_flush_bytes": L2_FLUSH_BYTES if setting.device == "cuda" else None,
+            "effective_threads": torch.get_num_threads(),
+        },
+    )
+
+
+def _time(
+    forward: Callable[[], torch.Tensor], inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor, setting: Setting
+) -> dict[str, Any]:
+    """Return `forward_s` and `backward_s`, with a cold L2 cache on CUDA."""
+    held: list[torch.Tensor] = []
+    cuda = setting.device == "cuda"
+    cache = torch.empty(L2_FLUSH_BYTES if cuda else 0, dtype=torch.int8, device=setting.device)
+    timer = clock.for_device(setting.device)
+
+    def backward() -> None:
+        torch.autograd.grad(held.pop(), inputs, upstream)
+
+    def prepare_backward() -> None:
+        held.append(forward())
+        cache.zero_()
+
+    def repeat(work: Callable[[], object], before: Callable[[], object], repeats: int) -> list[float]:
+        if cuda:
+            return timing.time_on_device(work, before=before, repeats=repeats)
+        samples = []
+        for _ in range(repeats):
+            before()
+            samples += timing.time_whole(work, clock=timer, repeats=1)
+        return samples
+
+    warmup, measured = setting.protocol["warmup_steps"], setting.protocol["measured_steps"]
+    repeat(backward, prepare_backward, warmup)
+    return {
+        "forward_s": repeat(forward, cache.zero_, measured),
+        "backward_s": repeat(backward, prepare_backward, measured),
+    }
+
+
+def _saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
+    """Return the bytes that autograd keeps for the backward pass, each storage once, the inputs included."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = forward()
+    del out
+    return sum(storages.values())
+
+
+def _errors(
+    forward: Callable[[], torch.Tensor], inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor, *, causal: bool
+) -> dict[str, float]:
+    """Return the largest error of output and gradients against float64, beside that of a plain computation.
+
+    Raises:
+        ArithmeticError: one is more than twice the plain computation's error and a rounding band, so what would be
+            timed is not attention.
+    """
+    out = forward()
+    found = (out.detach(), *torch.autograd.grad(out, inputs, upstream))
+    operands = [tensor.detach() for tensor in (*inputs, upstream)]
+    device = "cpu" if upstream.device.type == "mps" else upstream.device  # MPS has no float64
+    exact = _by_rows("reference", [tensor.to(device, torch.float64) for tensor in operands], causal=causal)
+    plain = _by_rows("naive", operands, causal=causal)
+    # A score is an exponent: one that is off by δ makes its probability off by 1 + δ. It is float32 at least.
+    q, k = (tensor.to(torch.float32).norm(dim=-1).max() for tensor in operands[:2])
+    through_scores = 2 * torch.finfo(torch.float32).eps * float(q * k) * operands[0].shape[-1] ** -0.5
+    errors: dict[str, float] = {}
+    for name, ours, reference, simple in zip(("o", "dq", "dk", "dv"), found, exact, plain, strict=True):
+        error = float((ours.to(reference) - reference).abs().max())
+        plain_error = float((simple.to(reference) - reference).abs().max())
+        band = (4 * torch.finfo(ours.dtype).eps + through_scores) * float(reference.abs().max())
+        if not error <= 2 * plain_error + band:
+            raise ArithmeticError(
+                f"{name} must be within 2 × {plain_error:.3g} + {band:.3g} of float64, got an error of {error:.3g}"
+            )
+        errors |= {f"{name}_error": error, f"{name}_plain_error": plain_error}
+    return errors
+
+
+def _by_rows(impl: str, operands: Sequence[torch.Tensor], *, causal: bool) -> tuple[torch.Tensor, ...]:
+    """Return o, dq, dk, dv of attention for q, k, v and do, by blocks of query rows, so that any length fits.
+
+    A causal block sees the keys up to its last row, which is how `attention` aligns what is not square.
+    """
+    q, k, v, upstream = operands
+    o, dq, dk, dv = (torch.zeros_like(operand) for operand in (q, q, k, v))
+    for start in range(0, q.shape[-2], CHECKED_ROWS):
+        stop = min(start + CHECKED_ROWS, q.shape[-2])
+        seen = stop if causal else k.shape[-2]
+        parts = [q[:, :, start:stop], k[:, :, :seen], v[:, :, :seen]]
+        inputs = [part.detach().requires_grad_() for part in parts]
+        out = attention(*inputs, is_causal=causal, impl=impl)
+        assert isinstance(out, torch.Tensor)  # noqa: S101 (no logsumexp was asked for)
+        o[:, :, start:stop] = out.detach()
+        found = torch.autograd.grad(out, inputs, upstream[:, :, start:stop])
+        for whole, part in zip((dq[:, :, start:stop], dk[:, :, :seen], dv[:, :, :seen]), found, strict=True):
+            whole += part
+    return o, dq, dk, dv

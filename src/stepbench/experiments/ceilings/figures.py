@@ -1,0 +1,16 @@
+"""The roofline of this machine."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from stepbench.reporting import peaks
+from stepbench.reporting import roofline as drawn
+from stepbench.reporting.frames import Results
+
+
+def roofline(results: Results) -> Figure:
+    """Draw the roofline, with the products that were measured in it."""
+    rates = peaks.rates([record for group in results.groups() for record in group.records])
+    described = "Solid: measured; dashed: the vendor's figure where it is known."
+    return drawn.draw(results.peaks, drawn.products(rates), described)

@@ -1,0 +1,110 @@
+"""The tables of `ceilings` and what they say: the fastest of each operation and dtype, the rate at each size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stepbench.reporting import markup, units
+from stepbench.reporting import peaks as peaks_module
+from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.peaks import Peaks, Rate
+from stepbench.reporting.tables import MARKS, STATUS, Column, Row, Table, axis_text, facts, frame
+
+OPERATIONS = {"matmul": "matrix product", "copy": "copy"}
+
+
+def peaks(results: Results) -> Table:
+    """Return one row for each operation and dtype, the fastest size (of copies the largest) beside the vendor's."""
+    rows = []
+    for group in results.groups():
+        found = peaks_module.rates(group.records)
+        best = _best(found)
+        vendor = _vendor(group, results.peaks)
+        values = _values(best) | {"vendor_per_s": vendor}
+        values["vendor_ratio"] = best.per_s / vendor if best and vendor else None
+        rows.append(facts(group, best.seconds.marks if best else ()) | values)
+    columns = [
+        *_names(),
+        Column("size", _extent),
+        Column("rate", _rate),
+        Column("vendor's peak", lambda row: _unit(row)(row["vendor_per_s"])),
+        Column("share of it", lambda row: units.percent(row["vendor_ratio"])),
+        MARKS,
+        STATUS,
+    ]
+    source = results.peaks.vendor_source
+    told = f"The vendor's figures: {source}." if source else "The vendor's figures for this device are not known."
+    caption = f"The fastest size of each matrix product; the largest copy, because no cache holds it. {told}"
+    return Table("peaks", "Peaks", caption, frame(rows), columns, "The grid has no ceilings.")
+
+
+def rates(results: Results) -> Table:
+    """Return one row for each operation, dtype and size."""
+    rows = []
+    for group in results.groups():
+        found = peaks_module.rates(group.records)
+        rows += [facts(group, rate.seconds.marks) | _values(rate) for rate in found] or [facts(group) | _values(None)]
+    columns = [
+        *_names(),
+        Column("size", _extent),
+        Column("time of one", lambda row: units.seconds(row["median_s"])),
+        Column("rate", _rate),
+        MARKS,
+        STATUS,
+    ]
+    caption = (
+        "A product of two n × n matrices is 2n³ FLOPs; a copy of n bytes moves 2n, since each is read and written."
+    )
+    return Table("rates", "Rate at each size", caption, frame(rows), columns, "The grid has no ceilings.")
+
+
+def _best(found: Sequence[Rate]) -> Rate | None:
+    copies = [rate for rate in found if rate.operation == "copy"]
+    if copies:
+        return max(copies, key=lambda rate: rate.extent)
+    return max(found, key=lambda rate: rate.per_s, default=None)
+
+
+def _values(rate: Rate | None) -> dict[str, Any]:
+    return {
+        "extent": rate.extent if rate else None,
+        "median_s": rate.seconds.median if rate else None,
+        "work": rate.work if rate else None,
+        "per_s": rate.per_s if rate else None,
+        "low_per_s": rate.low if rate else None,
+        "high_per_s": rate.high if rate else None,
+    }
+
+
+def _vendor(group: Group, peaks: Peaks) -> float | None:
+    if group.point["operation"] == "copy":
+        return peaks.vendor_bytes_per_s
+    return peaks.vendor_flops_per_s.get(group.point["dtype"])
+
+
+def _names() -> list[Column]:
+    return [
+        Column(
+            "operation", lambda row: OPERATIONS.get(row["operation"], markup.escape(row["operation"])), numeric=False
+        ),
+        Column("dtype", lambda row: axis_text(row["dtype"]), numeric=False),
+    ]
+
+
+def _extent(row: Row) -> str:
+    if row["extent"] is None:
+        return units.NOTHING
+    return f"{row['extent']} MiB" if row["operation"] == "copy" else f"n = {row['extent']}"
+
+
+def _unit(row: Row) -> Callable[[float | None], str]:
+    return units.byte_rate if row["operation"] == "copy" else units.flop_rate
+
+
+def _rate(row: Row) -> str:
+    family = units.BYTES_PER_SECOND if row["operation"] == "copy" else units.FLOPS_PER_SECOND
+    if row["per_s"] is None:
+        return units.NOTHING
+    unit = units.pick(family, [row["per_s"]])
+    return f"{units.middle(row['per_s'], row['low_per_s'], row['high_per_s'], per=unit.size)} {unit.name}"

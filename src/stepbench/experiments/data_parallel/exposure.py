@@ -1,0 +1,50 @@
+"""Exposed communication: as measured, and as latency and bandwidth of all-reduce predict it.
+
+The prediction is that of a pipeline: the backward pass of T seconds makes S bytes of gradients at an even pace, and a
+bucket of b bytes is sent when it is full, one after the other, each in α + b/β. Either the wire is faster, and what is
+exposed is the last bucket; or it is not, and it has to send everything after the first bucket is full.
+
+    exposed(b) = max(α + b/β, b/S·T + S/b·α + S/β − T)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepbench.reporting import by_rank
+from stepbench.reporting.frames import Group
+from stepbench.reporting.message_fits import Fit
+from stepbench.reporting.statistics import Summary
+
+STEPS_PER_DOUBLING = 8
+DEFAULT_BUCKET_MIB = 25
+SMALLEST_BYTES = 2**14
+
+
+def exposed(group: Group) -> Summary | None:
+    """Return the whole step less the step without communication that was measured next to it."""
+    return by_rank.differences(group, "step_s", "without_communication_s")
+
+
+def exposed_by_fit(fit: Fit, backward_s: float, payload_bytes: float, bucket_bytes: float) -> float:
+    """Return what would be exposed if communication ran beside computation."""
+    last = fit.seconds(bucket_bytes)
+    buckets = payload_bytes / bucket_bytes
+    behind = backward_s / buckets + buckets * fit.latency_s + payload_bytes / fit.bytes_per_s - backward_s
+    return max(last, behind)
+
+
+def best_bucket(fit: Fit, backward_s: float, payload_bytes: float) -> tuple[float, float]:
+    """Return the size of buckets that leaves the least exposed, and how much that is."""
+    sizes = [float(payload_bytes)]
+    while sizes[-1] > SMALLEST_BYTES:
+        sizes.append(sizes[-1] / 2 ** (1 / STEPS_PER_DOUBLING))
+    found = [(exposed_by_fit(fit, backward_s, payload_bytes, size), size) for size in sizes]
+    seconds, size = min(found)
+    return size, seconds
+
+
+def bucket_mib(point: Mapping[str, Any]) -> int:
+    """Return the size of a point's buckets in MiB, torch's own default where the point names none."""
+    return point["bucket_mib"] or DEFAULT_BUCKET_MIB

@@ -1,0 +1,29 @@
+"""The axes of the experiment, and what it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stepbench.kernels.names import Name
+
+TITLE = "Whole epochs of an encoder-decoder"
+QUESTION = "How fast does a training epoch run, with its data?"
+SETTINGS = ("protocol",)
+READS = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Epochs over synthetic pairs of `context` tokens a side; `batch` is one rank's, `steps` none is the whole data."""
+
+    preset: str
+    data: Literal["memory", "disk"]
+    megabytes: int
+    ranks: int
+    batch: int = 32
+    context: int = 128
+    steps: int | None = None
+    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    attention: Name = "sdpa"
+    replicate: int = 0

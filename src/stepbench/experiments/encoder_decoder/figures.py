@@ -1,0 +1,67 @@
+"""The picture of whole epochs."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from stepbench.experiments.encoder_decoder import epochs
+from stepbench.reporting import figures, units
+from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.tables import axis_words, held_constant
+
+ROW_INCHES = 0.36
+
+
+@figures.styled
+def throughput(results: Results) -> Figure:
+    """Draw a row for each point: samples/s over all ranks on the left, the share of waiting for data on the right."""
+    shown = [group for group in results.groups() if group.summary(epochs.KEY) is not None]
+    if not shown:
+        return figures.nothing("No epoch has numbers.")
+    points = [group.point for group in shown]
+    differing = [axis for axis in shown[0].point if len({str(point[axis]) for point in points}) > 1]
+    described = held_constant(points, [axis for axis in shown[0].point if axis not in differing])
+    figure = figures.new(1.2 + ROW_INCHES * len(shown), described)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    sources = figures.order(shown, "data")
+    for position, group in enumerate(shown):
+        color = figures.PALETTE[sources.index(group.point["data"])]
+        row = epochs.row(group)
+        samples = row["samples_per_epoch"]
+        bounds = [row[f"epoch_{side}_s"] for side in ("high", "low")]
+        ends = [samples / bound if bound else row["samples_per_s"] for bound in bounds]
+        errors = [[max(0.0, row["samples_per_s"] - ends[0])], [max(0.0, ends[1] - row["samples_per_s"])]]
+        left.barh(position, row["samples_per_s"], height=0.6, color=color, label=axis_words(group.point["data"]))
+        if all(bounds):  # three epochs of one process have no interval
+            ink = {"color": figures.INK, "capsize": 2.5, "linestyle": "none"}
+            left.errorbar([row["samples_per_s"]], [position], xerr=errors, **ink)
+        right.barh(position, 100 * (row["data_wait_ratio"] or 0.0), height=0.6, color=color)
+        right.annotate(
+            units.percent(row["data_wait_ratio"]),
+            (100 * (row["data_wait_ratio"] or 0.0), position),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    left.set_yticks(range(len(shown)), [_label(group, differing) for group in shown])
+    left.set_ylim(len(shown) - 0.5, -0.5)
+    left.set_xlabel("samples/s of all ranks")
+    right.set_xlabel("% of the epoch spent waiting for data")
+    right.set_xlim(0, max(10.0, 1.25 * right.get_xlim()[1]))
+    for axes in (left, right):
+        axes.grid(visible=False, axis="y")
+    figures.legend_above(figure, 2)
+    return figure
+
+
+def _label(group: Group, differing: list[str]) -> str:
+    """Return what tells a point from the others, but for the data, which its color tells."""
+    parts = []
+    for axis in differing:
+        found = group.point[axis]
+        if axis == "ranks":
+            parts.append(f"{found} rank{'' if found == 1 else 's'}")
+        elif axis != "data":
+            parts.append(axis_words(found) if isinstance(found, str) else f"{axis} {axis_words(found)}")
+    return ", ".join(parts) or axis_words(group.point["data"])

@@ -1,0 +1,198 @@
+"""Pictures of memory: a step's bytes over time, the peak by size, the peak over the context."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from stepbench.experiments.memory.shapes import (
+    MEASURED,
+    PREDICTED,
+    WORDS,
+    Shape,
+    by_category,
+    by_size,
+    described,
+    over_context,
+    shapes,
+)
+from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES
+from stepbench.reporting import figures, units
+from stepbench.reporting.frames import Results
+from stepbench.reporting.memory_colors import COLORS
+from stepbench.reporting.tables import held_constant
+from stepbench.reporting.units import Unit
+
+ROW_INCHES = 0.42
+
+
+@figures.styled
+def timeline(results: Results) -> Figure:
+    """Draw the bytes of each category over a training step, a panel for each of a few steps."""
+    shown = _chosen(shapes(results))
+    if not shown:
+        return figures.nothing("No step's memory has been predicted or measured.")
+    steps = [shape for shape, _ in shown]
+    figure = figures.new(0.75 + 2.15 * len(shown), held_constant([shape.point for shape in steps], steps[0].point))
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for axes, (shape, source) in zip(panels, shown, strict=True):
+        group = shape.group(source)
+        assert group is not None  # noqa: S101 - `_chosen` has looked
+        _draw_timeline(axes, group.records[0].details["timeline"])
+        axes.set_title(f"{described(shape, steps)}, {source}", pad=14)
+    figures.legend_above(figure, len(CATEGORIES))
+    return figure
+
+
+@figures.styled
+def sizes(results: Results) -> Figure:
+    """Draw a row for each size: at the left the peak of a training step, at the right what it is made of."""
+    shown = by_size(shapes(results))
+    if not shown:
+        return figures.nothing("No training step's memory has been predicted or measured.")
+    figure = figures.new(1.25 + ROW_INCHES * len(shown), held_constant([s.point for s in shown], shown[0].point))
+    peaks, shares = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.35])
+    for position, shape in enumerate(shown):
+        _draw_peaks(peaks, position, shape)
+        _draw_shares(shares, position, shape)
+    peaks.set_yticks(range(len(shown)), [str(shape.point["size"]) for shape in shown])
+    peaks.set_ylim(len(shown) - 0.45, -0.55)
+    peaks.grid(visible=False, axis="y")
+    peaks.set_xlabel("peak of a step")
+    peaks.margins(x=0.14)  # room for the texts of the outermost points
+    figures.log_axis(peaks, "x", _bytes_tick)
+    _powers_of_two(peaks, "x")
+    shares.set_xlim(0, 100)
+    shares.set_xlabel("share of the peak (%)")
+    shares.grid(visible=False)
+    shares.spines["left"].set_visible(False)
+    shares.tick_params(left=False)
+    figures.legend_above(figure, 4)
+    return figure
+
+
+@figures.styled
+def context(results: Results) -> Figure:
+    """Draw the peak over the context, a line for each kind of step that has several contexts."""
+    several = over_context(shapes(results))
+    if not several:
+        return figures.nothing("No kind of step has been looked at for more than one context.")
+    every = [shape for each in several for shape in each]
+    named = [each[0] for each in several]
+    figure = figures.new(3.9, held_constant([shape.point for shape in every], every[0].point))
+    axes = figure.subplots()
+    colors, markers = itertools.cycle(figures.PALETTE), itertools.cycle(figures.MARKERS)
+    for each, color, marker in zip(several, colors, markers, strict=False):
+        _draw_kind(axes, each, described(each[0], named), color=color, marker=marker)
+    figures.log_axis(axes, "x")
+    figures.log_axis(axes, "y", _bytes_tick)
+    _powers_of_two(axes, "y")
+    values = sorted({shape.point["context"] for shape in every})
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("context length (tokens)")
+    axes.set_ylabel("peak of a step")
+    figures.legend_above(figure, 2)
+    return figure
+
+
+def _chosen(found: Sequence[Shape]) -> list[tuple[Shape, str]]:
+    """Return the steps to show, with their sources: the measured ones that look most different, and the largest.
+
+    Most different are the one whose activations have the largest share of the peak and the one with the smallest.
+    """
+    steps = [shape for shape in found if shape.point["passes"] == "train_step"]
+    measured = sorted((shape for shape in steps if shape.group(MEASURED)), key=_activation_share)
+    chosen = [(shape, MEASURED) for shape in (measured[-1:] + measured[:1] if len(measured) > 1 else measured)]
+    predicted = [shape for shape in steps if shape.group(PREDICTED)]
+    if predicted:
+        largest = max(predicted, key=lambda shape: shape.peak_bytes(PREDICTED) or 0)
+        if all(shape is not largest for shape, _ in chosen):
+            chosen.append((largest, PREDICTED))
+    return chosen
+
+
+def _activation_share(shape: Shape) -> float:
+    parts = by_category(shape.best[1], "peak") if shape.best else None
+    return parts[ACTIVATIONS] / sum(parts.values()) if parts else 0.0
+
+
+def _draw_timeline(axes: Axes, timeline: dict[str, Any]) -> None:
+    moments, spans = timeline["moments"], timeline["spans"]
+    end = spans[-1][2]
+    highest = max(map(sum, zip(*timeline["bytes"].values(), strict=True)))
+    unit = units.pick(units.BYTES, [highest])
+    in_time = timeline["unit"] == "s"
+    x_unit = units.pick(units.SECONDS, [end]) if in_time else Unit("", 1.0)
+    xs = [moment / x_unit.size for moment in (*moments, end)]
+    layers = [[value / unit.size for value in (*timeline["bytes"][c], timeline["bytes"][c][-1])] for c in CATEGORIES]
+    labels, colors = [WORDS[category] for category in CATEGORIES], [COLORS[category] for category in CATEGORIES]
+    axes.stackplot(xs, *layers, labels=labels, colors=colors, step="post", linewidth=0)
+    for index, (name, start, stop) in enumerate(spans):
+        middle = (start + stop) / 2 / x_unit.size
+        if index:
+            axes.axvline(start / x_unit.size, color=figures.INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        place = {"ha": "center", "va": "bottom", "fontsize": 8.5, "color": figures.MUTED}
+        axes.annotate(name, (middle, 1), xycoords=axes.get_xaxis_transform(), **place)  # type: ignore[arg-type]
+    axes.set_xlim(0, end / x_unit.size)
+    axes.set_ylim(0, 1.04 * highest / unit.size)
+    axes.set_ylabel(f"allocated ({unit.name})")
+    axes.set_xlabel(f"time ({x_unit.name})" if in_time else "allocations and frees, in their order")
+    axes.grid(visible=False, axis="x")
+
+
+def _draw_peaks(axes: Axes, position: int, shape: Shape) -> None:
+    """Draw the measured peak as a filled point, the predicted one as a ring around it."""
+    predicted, measured = shape.peak_bytes(PREDICTED), shape.peak_bytes(MEASURED)
+    ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 10, "linestyle": "none"}
+    if predicted is not None:
+        axes.plot([predicted], [position], "o", color=figures.PALETTE[1], label="predicted", **ring)
+    if measured is not None:
+        axes.plot([measured], [position], "o", color=figures.PALETTE[0], label="measured", linestyle="none", zorder=3)
+    known = measured or predicted
+    if known is not None:
+        place: Any = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8.5}
+        axes.annotate(units.byte_count(known), (known, position), color=figures.MUTED, **place)
+
+
+def _draw_shares(axes: Axes, position: int, shape: Shape) -> None:
+    assert shape.best is not None  # noqa: S101 - `by_size` has looked
+    parts = by_category(shape.best[1], "peak")
+    if not parts:
+        return
+    figures.shares(
+        axes, position, {WORDS[name]: part for name, part in parts.items()}, [COLORS[name] for name in parts]
+    )
+
+
+def _draw_kind(axes: Axes, shapes: Sequence[Shape], name: str, *, color: str, marker: str) -> None:
+    for source, style in ((PREDICTED, {"linestyle": "-"}), (MEASURED, {"linestyle": "none", "marker": marker})):
+        known = [(shape.point["context"], peak) for shape in shapes if (peak := shape.peak_bytes(source))]
+        if known:
+            xs, ys = zip(*known, strict=True)
+            axes.plot(xs, ys, color=color, label=f"{name}, {source}", linewidth=1.3, **style)  # type: ignore[arg-type]
+
+
+def _powers_of_two(axes: Axes, which: str) -> None:
+    """Put ticks at powers of two, so that memory reads 512 MiB and 1 GiB; at most some eight, and two at least."""
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
+    step = max(1, -(-(last - first) // (4 if which == "x" else 8)))
+    ticks = [2.0**power for power in range(first, last + 1, step)]
+    if len(ticks) < 2:
+        unit = units.pick(units.BYTES, [high])
+        even = MaxNLocator(4).tick_values(low / unit.size, high / unit.size)
+        ticks = [tick * unit.size for tick in even if low <= tick * unit.size <= high]
+    (axes.set_xticks if which == "x" else axes.set_yticks)(ticks, [_bytes_tick(tick) for tick in ticks])
+    (axes.set_xticks if which == "x" else axes.set_yticks)([], minor=True)
+
+
+def _bytes_tick(value: float) -> str:
+    unit = units.pick(units.BYTES, [value])
+    return f"{value / unit.size:g} {unit.name}"

@@ -1,0 +1,21 @@
+"""The axes of the experiment, and what it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TITLE = "Numerics"
+QUESTION = "What does low precision do to sums and to dtypes?"
+SETTINGS = ("protocol",)
+READS = ()
+
+# The sum: so many terms of this size.
+TERM, TERMS = 0.01, 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A sum of a thousand terms, or the dtypes that autocast chooses."""
+
+    case: Literal["accumulation", "autocast_fp16", "autocast_bf16"]

@@ -1,0 +1,23 @@
+"""The axes of the experiment, and what it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TITLE = "Warm-up"
+QUESTION = "How many steps until the numbers settle?"
+SETTINGS = ("protocol", "vocabulary", "data")
+READS = ()
+
+# Of every step that is timed here.
+CONTEXT = 128
+BATCH = 4
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training step after so many steps of warm-up, in a process of its own."""
+
+    size: str
+    warmup: int
+    replicate: int = 0

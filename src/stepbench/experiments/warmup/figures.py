@@ -1,0 +1,81 @@
+"""The picture of warming up: each sample over its step."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from stepbench.experiments.warmup.cell import BATCH, CONTEXT
+from stepbench.reporting import figures
+from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.steps import PHASES
+
+HELD = f"Held constant: context {CONTEXT}, batch {BATCH}, float32, eager, naive attention."
+NO_NUMBERS = "None of the cells that this figure shows has numbers today; the table says why."
+
+
+@figures.styled
+def warmup(results: Results) -> Figure:
+    """Draw each sample over its step, a row of panels for each size and a panel for each count of warm-up steps."""
+    groups = results.groups()
+    if not any(group.records for group in groups):
+        return figures.nothing(NO_NUMBERS)
+    sizes, counts = figures.order(groups, "size"), figures.order(groups, "warmup")
+    figure = figures.new(1.0 + 1.75 * len(sizes), HELD)
+    grid = figure.subplots(len(sizes), len(counts), sharex=True, sharey="row", squeeze=False)
+    for panels, size in zip(grid, sizes, strict=True):
+        for axes, count in zip(panels, counts, strict=True):
+            found = [group for group in groups if (group.point["size"], group.point["warmup"]) == (size, count)]
+            axes.set_axisbelow(True)
+            for group in found:
+                _draw_samples(axes, group)
+            if not any(group.records for group in found):
+                status = found[0].status if found else "not in the grid"
+                axes.text(0.5, 0.5, status, transform=axes.transAxes, ha="center", color=figures.MUTED)
+            if axes in grid[0]:
+                axes.set_title(f"warm-up {count}", fontsize=9)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        if any(group.records for group in groups if group.point["size"] == size):
+            figures.log_axis(panels[0], "y", figures.duration)
+        panels[0].set_ylabel(f"{size}\ntime of a step")
+    figure.supxlabel("step since the process began", fontsize=9.5)
+    figures.legend_above(figure, 3)
+    return figure
+
+
+def _draw_samples(axes: Axes, group: Group) -> None:
+    """Draw the sums of the phases of each step: hollow while it warms up, filled when it counts, mean ± std behind."""
+    for record in group.records:
+        present = [phase for phase in PHASES if record.samples.get(f"{phase}_s")]
+        if not present:
+            continue
+        counted = np.sum([record.samples[f"{phase}_s"] for phase in present], axis=0)
+        warming = [record.samples.get(f"warmup_{phase}_s") or [] for phase in present]
+        before = np.sum(warming, axis=0) if all(warming) else np.array([])
+        steps = np.arange(1, before.size + counted.size + 1)
+        mean, std = counted.mean(), counted.std(ddof=1) if counted.size > 1 else 0.0
+        span = (before.size + 0.5, steps[-1] + 0.5)
+        axes.fill_between(
+            span,
+            max(mean - std, 0.8 * counted.min()),
+            mean + std,
+            color="#0072B2",
+            alpha=0.16,
+            linewidth=0,
+            label="mean ± standard deviation of what counts",
+        )
+        axes.plot(span, [mean, mean], color="#0072B2", linewidth=1)
+        axes.plot(steps[before.size :], counted, "o", color="#0072B2", markersize=4, label="counts", zorder=3)
+        if before.size:
+            axes.plot(
+                steps[: before.size],
+                before,
+                "o",
+                color="#D55E00",
+                markerfacecolor="white",
+                markersize=4.5,
+                label="warm-up, kept apart",
+                zorder=3,
+            )

@@ -1,0 +1,180 @@
+"""All records of one machine in one file, to be carried to another machine, and back out of it."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import cells, planning, records
+from stepbench.pipeline.bench import Bench
+
+VERSION = 1
+# Five thousand cells with details unpack to a tenth of this. Python's objects take some twenty times the text at worst.
+MAX_PACKED_BYTES, MAX_BYTES = 64 * 2**20, 256 * 2**20
+MAX_SHOWN = 200
+MACHINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")  # as in config.schema.yaml
+NOT_MACHINES = ("data",)  # results/data holds tokens
+KEYED = "`records` must be keyed by <experiment>/<cell>.json"
+
+
+def pack(bench: Bench, folder: Path, *, more: Mapping[str, Any] | None = None) -> Path:
+    """Write every readable record of this machine into `folder`/bench_<machine>_<date>.json.gz and return its path.
+
+    The file is gzip-compressed JSON: `version`, `machine`, `date`, `records` (the path below results/<machine>/ → the
+    record as its file holds it) and what `more` adds. A record that cannot be believed is left out and named under
+    `refused`.
+    """
+    packed: dict[str, Any] = {}
+    refused: dict[str, str] = {}
+    for path in planning.recorded(bench):
+        name = Path(*path.parts[2:]).as_posix()
+        try:
+            records.read(bench.root / path)
+        except records.RecordError as error:
+            refused[name] = str(error)
+        else:
+            packed[name] = json.loads((bench.root / path).read_text(encoding="utf-8"))
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    content = {
+        "version": VERSION,
+        "machine": bench.machine,
+        "date": date,
+        "records": packed,
+        "refused": refused,
+        **(more or {}),
+    }
+    file = folder / f"bench_{bench.machine}_{date}.json.gz"
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress(json.dumps(content).encode(), mtime=0))
+    return file
+
+
+# -- and back ----------------------------------------------------------------------------------------------------------
+
+
+class BundleError(ValueError):
+    """A file is not a bundle that can be believed; the message names the file and what in it."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What came of a bundle.
+
+    Attributes:
+        machine: whose records they are.
+        written: records that were written, relative to the root.
+        same: that were there already, equal.
+        conflicts: that are there and say something else; they were written over only if that was asked for.
+    """
+
+    machine: str
+    written: tuple[Path, ...]
+    same: tuple[Path, ...]
+    conflicts: tuple[Path, ...]
+
+
+def merge(bench: Bench, file: Path, *, replace: bool = False) -> Merged:
+    """Bring the records of a bundle into results/<its machine>/.
+
+    Nothing in the bundle is executed, all of it is checked before anything is written, and only canonical paths of
+    cells below results/ can be.
+
+    Args:
+        bench: whose root the results are below.
+        file: the bundle.
+        replace: whether to write over a record that says something else.
+
+    Raises:
+        BundleError: the file is no bundle, or one of its records cannot be believed; nothing was written.
+        OSError: the file cannot be read, or the folder cannot be written to.
+    """
+    content = _content(file)
+    machine = content["machine"]
+    found: dict[Path, dict[str, Any]] = {}
+    for name, each in content["records"].items():
+        path, experiment, cell = _path(bench, file, machine, name)
+        try:
+            record = records.believe(each, Path(name))
+        except records.RecordError as error:
+            raise BundleError(f"{file}: {error}") from None
+        if (record.experiment, record.cell) != (experiment, cell):
+            raise BundleError(f"{file}: {name}: `experiment` and `cell` must be those that the path names")
+        found[path] = each
+    existing = {path: _existing(bench.root / path) for path in found}
+    same = tuple(path for path, each in found.items() if existing[path] == each)
+    conflicts = tuple(path for path in found if existing[path] is not None and path not in same)
+    written = tuple(path for path in found if path not in same and (replace or path not in conflicts))
+    for path in written:
+        records.write_atomically(bench.root / path, json.dumps(found[path], indent=1, allow_nan=False) + "\n")
+    return Merged(machine, written, same, conflicts)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """Return what a bundle says, with every record in it believed."""
+    if file.stat().st_size > MAX_PACKED_BYTES:
+        raise BundleError(f"{file}: a bundle must have at most {MAX_PACKED_BYTES} bytes, got {file.stat().st_size}")
+    try:
+        with gzip.open(file) as stream:
+            text = stream.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise BundleError(f"{file}: a bundle must unpack to at most {MAX_BYTES} bytes, and this one has more")
+        content = records.strict_json(text)
+    except BundleError:
+        raise
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, RecursionError) as error:
+        told = " ".join(str(error).split())
+        raise BundleError(f"{file}: a bundle must be a JSON document compressed with gzip, got {told}") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{file}: a bundle must be a JSON object, got {type(content).__name__}")
+    if content.get("version") != VERSION:
+        raise BundleError(f"{file}: `version` must be {VERSION}, got {_shown(content.get('version'))}")
+    machine = content.get("machine")
+    if not isinstance(machine, str) or not MACHINE.fullmatch(machine) or machine in NOT_MACHINES:
+        raise BundleError(f"{file}: `machine` must be a name such as nvidia-h200-1x, got {_shown(machine)}")
+    if not isinstance(content.get("records"), dict):
+        raise BundleError(f"{file}: `records` must be an object, got {type(content.get('records')).__name__}")
+    return content
+
+
+def _path(bench: Bench, file: Path, machine: str, name: str) -> tuple[Path, str, dict[str, Any]]:
+    """Return where a record of a bundle belongs, relative to the root, and the experiment and the cell of its name."""
+    folder, _, cell_name = name.removesuffix(".json").partition("/")
+    try:
+        experiment = experiments.load(folder)
+        cell = cells.parse(experiment.cell, cell_name)
+    except ValueError as error:
+        raise BundleError(f"{file}: {KEYED}, got {_shown(name)}: {_cut(str(error))}") from None
+    if name != f"{folder}/{cells.name(cell)}.json":
+        raise BundleError(f"{file}: {KEYED}, got {_shown(name)}")
+    path = Path("results", machine, name)
+    home = (bench.root / "results").resolve()
+    if not (bench.root / path).resolve().is_relative_to(home):
+        raise BundleError(f"{file}: a record must be written below {home}, and {path} leads out of it")
+    return path, folder, cells.as_dict(cell)
+
+
+def _existing(path: Path) -> Any:
+    """Return what a file says, None where there is none, and something else than any record where it is unreadable."""
+    try:
+        return records.strict_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        return "unreadable"
+
+
+def _shown(found: Any) -> str:
+    """Return what stood in a file so that it stays a part of one line."""
+    return _cut(repr(found))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

@@ -1,0 +1,284 @@
+"""A record is the one JSON file that holds what was measured at one cell, or why nothing was.
+
+Raw samples are kept, in run order and in seconds; statistics are computed by whoever reads. A file appears whole or not
+at all. Reading is strict, because a table made of a record that was cut, edited or moved would lie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# 1: first version.
+VERSION = 1
+
+STATUSES = ("ok", "oom", "timeout", "unsupported", "error")
+RETRIED = ("timeout", "error")  # these may go away by themselves; `oom` and `unsupported` stand until something changes
+MAX_BYTES = 64 * 2**20
+
+
+class RecordError(ValueError):
+    """A file is not a record that can be believed; the message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one cell's file says.
+
+    Attributes:
+        experiment: the experiment's name.
+        cell: axis -> value.
+        status: one of `STATUSES`.
+        reason: one sentence if the status is not `ok`.
+        traceback: for `error`, where the exception came from.
+        samples: name -> raw values in run order, or one such list for each rank; a name that ends in `_s` is seconds.
+        scalars: name with a unit suffix -> number, text, truth value or null.
+        details: what is neither: an experiment's own tables, timelines and the like.
+        protocol: how it was measured: warmup, repeats, seed, clock, threads, data.
+        environment: where: the machine and its software; null where unknown.
+        fingerprint: what decides staleness, in parts (`stepbench.pipeline.fingerprint`).
+        started: ISO 8601 in UTC.
+        duration_s: seconds spent inside the experiment's `measure`.
+    """
+
+    experiment: str
+    cell: dict[str, Any]
+    status: str
+    fingerprint: dict[str, Any]
+    started: str
+    duration_s: float
+    reason: str | None = None
+    traceback: str | None = None
+    samples: dict[str, Any] = field(default_factory=dict)
+    scalars: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was measured."""
+        return self.status == "ok"
+
+
+def write(path: Path, record: Record) -> None:
+    """Write `record` to `path` so that a reader sees the old file, the new one, or none, but never a part.
+
+    Raises:
+        RecordError: the record is not valid.
+        OSError: the file system refuses.
+    """
+    content = dataclasses.asdict(record)
+    _validate(content, path)
+    try:
+        content["checksum"] = checksum(content)
+    except (ValueError, TypeError) as error:
+        raise RecordError(f"{path}: a record must hold what JSON can, got {_one_line(error)}") from None
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> Record:
+    """Return the record at `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RecordError: it is cut, edited, of another version, or does not say what a record must say.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecordError(f"{path}: a record must have at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RecordError(f"{path}: a record must be a file that can be read, got {error.strerror}") from None
+    try:
+        content = strict_json(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: a record must be a whole JSON document, got {_one_line(error)}") from None
+    return believe(content, path)
+
+
+def strict_json(text: bytes) -> Any:
+    """Return what a JSON document says; a key twice, NaN and a number that no float can hold are refused.
+
+    Raises:
+        ValueError: it is no such document.
+        RecursionError: it is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def believe(content: Any, path: Path) -> Record:
+    """Return the record that a file's content is, its checksum among it.
+
+    Args:
+        content: what the file's JSON says.
+        path: what a message names.
+
+    Raises:
+        RecordError: it was edited, is of another version, or does not say what a record must say.
+    """
+    try:
+        content = dict(content) if isinstance(content, dict) else content
+        found = content.pop("checksum", None) if isinstance(content, dict) else None
+        expected = checksum(content)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RecordError(f"{path}: a record must be a whole JSON document, got {_one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: a record must be a JSON object, got {type(content).__name__}")
+    _validate(content, path)
+    if found != expected:
+        raise RecordError(f"{path}: `checksum` must fit the content, but the file was edited after it was measured")
+    return Record(**content)
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a record's content, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file by way of a temporary one beside it, fsync and rename.
+
+    Raises:
+        OSError: the file system refuses; it names `path`.
+    """
+    try:
+        _write_atomically(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(temporary, path)  # noqa: PTH105 (the atomic rename is the point)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "experiment": str,
+    "cell": dict,
+    "status": str,
+    "fingerprint": dict,
+    "started": str,
+    "duration_s": (int, float),
+    "reason": (str, type(None)),
+    "traceback": (str, type(None)),
+    "samples": dict,
+    "scalars": dict,
+    "details": dict,
+    "protocol": dict,
+    "environment": dict,
+    "version": int,
+}
+
+
+def _validate(content: Mapping[str, Any], path: Path) -> None:
+    if content.get("version") != VERSION:
+        raise RecordError(f"{path}: `version` must be {VERSION}, got {content.get('version')!r}")
+    if missing := sorted(_TYPES.keys() - content.keys()):
+        raise RecordError(f"{path}: a record must have the key `{missing[0]}`, and it is missing")
+    if unknown := sorted(content.keys() - _TYPES.keys()):
+        raise RecordError(f"{path}: `{_shown(unknown[0])}` is not a key of a record; the keys are {', '.join(_TYPES)}")
+    for key, kind in _TYPES.items():
+        if not isinstance(content[key], kind) or isinstance(content[key], bool):
+            raise RecordError(f"{path}: `{key}` has the wrong type, got {type(content[key]).__name__}")
+    if content["status"] not in STATUSES:
+        raise RecordError(f"{path}: `status` must be one of {', '.join(STATUSES)}, got {content['status']!r}")
+    if content["status"] != "ok" and not content["reason"]:
+        raise RecordError(f"{path}: `reason` must say why the status is {content['status']}, and it is empty")
+    _check_seconds("duration_s", content["duration_s"], path)
+    for name, values in content["samples"].items():
+        _check_samples(name, values, path)
+    for name, value in content["scalars"].items():
+        _check_scalar(name, value, path)
+
+
+def _check_samples(name: str, values: Any, path: Path) -> None:
+    where = f"samples.{_shown(name)}"
+    if not isinstance(values, list):
+        raise RecordError(f"{path}: `{where}` must be a list of numbers, got {type(values).__name__}")
+    for rank in values if all(isinstance(value, list) for value in values) else [values]:
+        for value in rank:
+            if not _is_number(value):
+                raise RecordError(f"{path}: `{where}` must hold finite numbers, got {value!r}")
+            if name.endswith("_s"):
+                _check_seconds(where, value, path)
+
+
+def _check_scalar(name: str, value: Any, path: Path) -> None:
+    where = f"scalars.{_shown(name)}"
+    if not isinstance(value, str | int | float | bool | type(None)):
+        raise RecordError(f"{path}: `{where}` must be a number, a text or null, got {type(value).__name__}")
+    if isinstance(value, int | float) and not isinstance(value, bool) and not _is_number(value):
+        raise RecordError(f"{path}: `{where}` must be finite, got {value!r}")
+    if name.endswith(("_s", "_bytes")) and isinstance(value, int | float):
+        _check_seconds(where, value, path)
+
+
+def _check_seconds(where: str, value: float, path: Path) -> None:
+    if not _is_number(value) or value < 0:
+        raise RecordError(f"{path}: `{where}` must be finite and not negative, got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether `value` is a number that a float can hold, which JSON does not promise."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _shown(name: str) -> str:
+    """Return a name from a file so that it stays one line of a message that any file can hold."""
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key `{next(key for key in keys if keys.count(key) > 1)}` twice")
+    return content
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text}, which is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text}, which is more than a number can be")
+    return value
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,301 @@
+"""What the Snakefile and its scripts ask of stepbench; Snakemake's objects come in, and are not imported."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+
+from stepbench.data import shards
+from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import cells, fingerprint, progress, records, staleness
+from stepbench.pipeline.bench import RUN_LOCK, STATE_FOLDER, Bench
+from stepbench.pipeline.config import SCHEMA, ConfigError
+from stepbench.process import interruption, lifeline, run, storage
+from stepbench.process.attempt import Attempt
+from stepbench.process.lock import BusyError
+
+RUN_NOTE = "run.json"
+USAGE_EXIT_CODE = 2
+# Snakemake makes hundreds of thousands of objects that stay, and Python looks through them again and again: over 5 000
+# cells that was a sixth of a dry run.
+ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
+
+
+def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
+    """Return the bench of a Snakefile that is being read, or end with one line for each mistake in what was asked."""
+    interruption.end_run_on_signals()
+    gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
+    try:
+        bench = Bench(
+            settings,
+            root=Path.cwd(),
+            schema=Path(workflow.basedir, SCHEMA),
+            files=[Path(file) for file in workflow.configfiles],
+        )
+        # Snakemake tells its workflow the targets only after the Snakefile has been read.
+        bench.check_targets(sys.argv[1:])
+        bench.check_data_exists()
+    except ConfigError as error:
+        _end(str(error), USAGE_EXIT_CODE)
+    return bench
+
+
+def wildcards_of() -> dict[str, str]:
+    """Return the pattern of each wildcard: the axes of all experiments by their types, and the names of data sets.
+
+    Where two experiments have an axis of one name with other words to choose from, either is let through; which of them
+    a cell may have is checked when its path is read (`cells.parse`).
+
+    Raises:
+        TypeError: two experiments have an axis of one name with two types.
+    """
+    found: dict[str, dict[str, type]] = {}
+    for name in experiments.names():
+        for axis in cells.axes(experiments.load(name).cell):
+            patterns = found.setdefault(axis.name, {})
+            patterns[axis.pattern] = axis.type
+            if set(patterns.values()) != {axis.type}:
+                raise TypeError(f"axis `{axis.name}` of {name} must have the type that it has in other experiments")
+    return {"shards": shards.PATTERN} | {name: "|".join(patterns) for name, patterns in found.items()}
+
+
+def measuring_command(workflow: Any, bench: Bench) -> str:
+    """Return the shell command that measures a cell, but for the record and the log.
+
+    The settings travel in a file that is named after what it holds: whoever reads the Snakefile (this run, one after
+    it, a job of either on another node) measures with those that it has read itself.
+
+    It is no `script:`: Snakemake reads one again for each job, even in a dry run (2 s over 5 000 cells), and it begins
+    by importing Snakemake (0.2 s). With `exec` no shell stands between Snakemake and what a signal has to reach.
+    """
+    text = json.dumps(bench.settings)
+    settings = Path(STATE_FOLDER, "settings", f"{fingerprint.digest(text)}.json")
+    if not (bench.root / settings).exists():
+        with _one_line():
+            records.write_atomically(bench.root / settings, text)
+    script = Path(workflow.basedir, "workflow_scripts", "measure.py")
+    return shlex.join(["exec", sys.executable, str(script), str(settings)])
+
+
+def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:
+    """Return `inputs`, which makes input functions, so that a run which would not heed their markers is refused.
+
+    A marker is nothing but a newer file. A run that is told to ignore file times, or to touch what is there, would
+    leave stale numbers in the tables.
+    """
+
+    def made(*about: Any) -> staleness.InputFunction:
+        function = inputs(*about)
+
+        @staleness.asked_of_every_job
+        def checked(wildcards: Any) -> list[str]:
+            found = function(wildcards)
+            if staleness.are_marked(found):
+                triggers = {trigger.name.lower() for trigger in workflow.rerun_triggers}
+                if "mtime" not in triggers:
+                    sentence = "`--rerun-triggers` must have mtime among them where something is stale, got "
+                    _end(sentence + ", ".join(sorted(triggers)), USAGE_EXIT_CODE)
+                if workflow.touch:
+                    sentence = "`--touch` must not be given where something is stale, for nothing would be made again"
+                    _end(sentence, USAGE_EXIT_CODE)
+            return found
+
+        return checked
+
+    return made
+
+
+def start_run(bench: Bench, workflow: Any) -> None:
+    """Hold the folder, look at data and disk, and note when the run began; end with one line where that cannot be."""
+    interruption.end_run_on_signals()  # again: Snakemake has put a handler of its own over the one for SIGTERM
+    made = [path for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log)]
+    try:
+        storage.check_writable(bench.root / path for path in (RUN_LOCK, *made))
+        bench.hold()
+        bench.check_data()
+    except (BusyError, ConfigError, storage.StorageError) as error:
+        _end(str(error), 1)
+    with _one_line():
+        records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
+
+
+def bench_of(snakemake: Any) -> Bench:
+    """Return the bench of a rule's script."""
+    return _bench_of_job(snakemake.config, Path(snakemake.scriptdir).parent)
+
+
+def _bench_of_job(settings: dict[str, Any], home: Path) -> Bench:
+    interruption.leave_on_signals()
+    gc.disable()  # a job's process is over in seconds, and what it imports stays: a fifth of its time
+    return Bench(settings, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"], checked=True)
+
+
+def measure(script: str, settings: str, record: str, attempt: Attempt, launcher: int) -> None:
+    """Measure a cell in a process that is started already.
+
+    Args:
+        script: the path of the script that calls this.
+        settings: the file that holds the merged configuration.
+        record: the path of the cell's record.
+        attempt: the process.
+        launcher: this process' parent before it waited for the host's devices.
+    """
+    if os.getppid() != launcher:  # the run ended meanwhile
+        sys.exit(lifeline.ORPHANED_EXIT_CODE)
+    try:
+        merged = json.loads(Path(settings).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        _end(f"{settings} must hold the settings that the run has read, and it is gone", 1)
+    bench = _bench_of_job(merged, Path(script).parents[1])
+    experiment, cell = bench.locate(record)
+    report = progress.Progress(bench, experiment.name, cell, run=_started(bench))
+    report.begin()
+    with _one_line():
+        report.end(run.measure_cell(bench, experiment.name, cell, attempt=attempt))
+
+
+def prepare_tokens(snakemake: Any) -> None:
+    """Tokenise the text that config.yaml names, and refuse it if it is too short for the configured contexts."""
+    try:
+        bench_of(snakemake).prepare_tokens()
+    except (ValueError, OSError) as error:
+        _end(str(error), 1)
+
+
+def prepare_shards(snakemake: Any) -> None:
+    """Write the data set that the output's folder names; where that cannot be, have its cells say why."""
+    bench = bench_of(snakemake)
+    index = Path(snakemake.output[0])
+    try:
+        bench.prepare_shards(index.parent.name)
+    except OSError as error:
+        with _one_line():
+            shards.refuse(index.parent, storage.told(error) or str(error))
+
+
+def tabulate(snakemake: Any) -> None:
+    """Write the tables of the experiment that the outputs' folder names."""
+    from stepbench.reporting import frames, tables
+
+    bench = bench_of(snakemake)
+    folder = Path(snakemake.output[0]).parent
+    experiment = experiments.load(folder.name)
+    found = experiment.tabulate(frames.load(bench, experiment))
+    with _one_line():
+        tables.write(found, folder)
+        staleness.mark_rendered(bench, "tables", experiment.name)
+
+
+def plot(snakemake: Any) -> None:
+    """Draw the figures of the experiment that the outputs' folder names."""
+    from stepbench.reporting import figures, frames
+
+    bench = bench_of(snakemake)
+    folder = Path(snakemake.output[0]).parent
+    experiment = experiments.load(folder.name)
+    found = experiment.plot(frames.load(bench, experiment))
+    with _one_line():
+        figures.write(found, folder)
+        staleness.mark_rendered(bench, "figures", experiment.name)
+
+
+def compare(snakemake: Any) -> None:
+    """Write the comparison of this machine with all others that are known."""
+    from stepbench.comparison import document, machines
+
+    bench = bench_of(snakemake)
+    text = document.document(machines.load(bench))
+    with _one_line():
+        records.write_atomically(Path(snakemake.output[0]), text)
+        staleness.mark_rendered(bench, "comparison")
+
+
+def write_up(snakemake: Any) -> None:
+    """Write the report, and the list of cells that have failed."""
+    from stepbench.reporting import writeup
+
+    bench = bench_of(snakemake)
+    told = [experiments.load(name) for name in bench.names]
+    with _one_line():
+        writeup.write_up(
+            bench,
+            told,
+            Path(snakemake.output.markdown),
+            Path(snakemake.output.html),
+            _run_facts(bench),
+            Path(snakemake.input.comparison).read_text(encoding="utf-8"),
+        )
+    failures = [
+        f"{bench.path(name, cell)}: {reason}\n"
+        for name in bench.names
+        for cell in bench.grid(name)
+        if (state := bench.state(name, cell)).kind != "fresh"
+        for reason in state.reasons or ("there is no record",)
+    ]
+    if not any(map(bench.grid, bench.names)):
+        failures = [f"config.yaml: `experiments` must have a cell on the scale {bench.scale}, got none\n"]
+    with _one_line():
+        records.write_atomically(Path(snakemake.output.failures), "".join(failures))
+        staleness.mark_rendered(bench, "writeup")
+
+
+def _run_facts(bench: Bench) -> dict[str, Any] | None:
+    """Return what the last run that measured anything cost, and keep it for the runs that only render."""
+    kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
+    started = _started(bench)
+    found = [bench.state(name, cell).record for name in bench.names for cell in bench.grid(name)]
+    measured = [record for record in found if record is not None and started and record.started >= started]
+    if measured and started:
+        wall_s = time.time() - datetime.datetime.fromisoformat(started).timestamp()
+        inside_s = sum(record.duration_s for record in measured)
+        facts = {
+            "started": started,
+            "cells": len(measured),
+            "wall_s": wall_s,
+            "inside_s": inside_s,
+            "overhead_per_cell_s": (wall_s - inside_s) / len(measured),
+        }
+        records.write_atomically(kept, json.dumps(facts))
+        return facts
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
+
+
+def _started(bench: Bench) -> str | None:
+    """Return when this run began."""
+    try:
+        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
+    except FileNotFoundError:
+        return None
+
+
+def _process_start() -> str:
+    start = datetime.datetime.fromtimestamp(psutil.Process().create_time(), datetime.UTC)
+    return start.isoformat(timespec="milliseconds")
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """End with one line where the disk refuses what is written inside."""
+    try:
+        yield
+    except OSError as error:
+        if (sentence := storage.told(error)) is None:
+            raise
+        _end(sentence, 1)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        print(f"stepbench: {line}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

@@ -1,0 +1,197 @@
+"""The process that measures one cell and does nothing else: `-m stepbench.process.attempt <parent's process id>`.
+
+`stepbench.process.run` needs one for each cell. It imports torch, which takes 2 s, while its parent finds out what to
+ask; then it reads its order, measures, and leaves an outcome: a measurement, or a status with a reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from stepbench.process import lifeline, lock
+
+if TYPE_CHECKING:
+    from stepbench.measure.measurement import Setting
+
+# Another number of threads would be another measurement: the protocol says how many, not whoever starts this.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# Python's 700 would have it search for garbage in most steps, and ten times as often while torch.compile is imported.
+ALLOCATIONS_BETWEEN_COLLECTIONS = 10_000
+
+
+class Attempt:
+    """A measuring process that has been started, holds this host's devices, and waits for its order.
+
+    Args:
+        log: where its output goes; the folder is made.
+
+    Waits while another process of this user measures on this host.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = Path(tempfile.gettempdir(), f"stepbench-{os.getuid()}.lock")
+        self._lock = lock.hold(file, "this host", wait=True)
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stepbench.process.attempt", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                # It keeps the lock too, and so do its copies, such as ranks: they may outlive this process by a moment.
+                pass_fds=(self._lock,),
+                env=_environment(),
+            )
+
+    def order(self, order: dict[str, Any]) -> None:
+        """Say what to measure, once. A process that is dead already is found so by who waits for it."""
+        assert self.process.stdin  # noqa: S101 - for the type checker
+        try:
+            self.process.stdin.write(json.dumps(order).encode())
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def end(self) -> None:
+        """End the process and all that it has started, and give the devices back."""
+        lifeline.kill_group(self.process)
+        os.close(self._lock)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    # torch need not search every installed package for devices that this project does not measure: 0.2 s of its import.
+    return {**kept, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+
+
+# -- in the process ----------------------------------------------------------------------------------------------------
+
+
+def main(parent: int) -> NoReturn:
+    """Wait for an order, carry it out, and leave."""
+    lifeline.die_with_parent(parent)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, nobody learns how a rank ended
+    gc.disable()  # it finds nothing in half a million objects that stay, and takes a quarter of the import's 2 s
+    import torch  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
+    if text := sys.stdin.read():
+        order = json.loads(text)
+        from stepbench.pipeline import records
+
+        outcome = attempt(order)
+        records.write_atomically(Path(order["answer"]), json.dumps(outcome))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the kernel frees a model in no time; Python's way through all of torch's modules takes up to a second
+
+
+def attempt(order: dict[str, Any]) -> dict[str, Any]:
+    """Measure, and turn whatever happens into a record's fields."""
+    # Late: what a number depends on is read after its fingerprint was taken.
+    import torch
+
+    from stepbench.experiments import experiment as experiments
+    from stepbench.measure import host_load
+    from stepbench.measure.measurement import PredictedOutOfMemoryError, UnsupportedError
+    from stepbench.pipeline import cells
+
+    experiment = experiments.load(order["experiment"])
+    cell = cells.parse(experiment.cell, order["cell"])
+    setting = _setting(order)
+    torch.set_num_threads(order["protocol"]["threads"])
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    if order["host_memory_gib"] is not None and order["device"] == "cpu":
+        # Not with CUDA, which reserves address space by the terabyte.
+        resource.setrlimit(resource.RLIMIT_AS, (int(order["host_memory_gib"] * 2**30), limit[1]))
+    load = host_load.read()
+    start = time.perf_counter()
+    try:
+        measured = experiment.measure(cell, setting)
+        _check_time_passed(measured.samples)
+        outcome: dict[str, Any] = {
+            "status": "ok",
+            "samples": measured.samples,
+            "scalars": measured.scalars,
+            "details": measured.details,
+            "protocol": {"effective_threads": torch.get_num_threads(), **measured.protocol},
+        }
+    except UnsupportedError as error:
+        outcome = {"status": "unsupported", "reason": str(error)}
+    except PredictedOutOfMemoryError as error:
+        outcome = {"status": "oom", "reason": str(error)}
+    except TimeoutError as error:
+        outcome = {"status": "timeout", "reason": str(error), "traceback": traceback.format_exc()}
+    except Exception as error:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+        status = "oom" if _is_out_of_memory(error) else "error"
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        outcome = {"status": status, "reason": reason, "traceback": traceback.format_exc()}
+    resource.setrlimit(resource.RLIMIT_AS, limit)
+    duration_s = time.perf_counter() - start
+    return {**outcome, "duration_s": duration_s, "load": host_load.between(load, host_load.read())}
+
+
+def _setting(order: Mapping[str, Any]) -> Setting:
+    from stepbench.measure.measurement import Setting
+
+    return Setting(
+        device=order["device"],
+        protocol=order["protocol"],
+        definition=order["definition"],
+        tokens=Path(order["tokens"]) if order["tokens"] else None,
+        shards=Path(order["shards"]) if order["shards"] else None,
+        artifacts=Path(order["artifacts"]),
+        trust_prediction=order["trust_prediction"],
+        deadline=order["deadline"],
+        may_fork=sys.platform == "linux",  # elsewhere system libraries do not bear it
+    )
+
+
+def _check_time_passed(samples: Mapping[str, Any]) -> None:
+    """Refuse samples of which not one says that any time passed. Waiting may take none; all there is cannot.
+
+    Raises:
+        ArithmeticError: the clock stands still.
+    """
+    timed = [values for name, values in samples.items() if name.endswith("_s")]
+    seconds = [value for values in timed for rank in values for value in (rank if isinstance(rank, list) else [rank])]
+    if seconds and not any(seconds):
+        raise ArithmeticError(
+            f"the clock must move while a cell is measured, got 0 s in each of {len(seconds)} samples"
+        )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    # The CPU allocator raises a plain RuntimeError; its text is all there is to tell it by.
+    text = str(error)
+    on_cpu = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "Cannot allocate memory" in text)
+    mapping = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or on_cpu or mapping
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

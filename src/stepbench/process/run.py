@@ -1,0 +1,170 @@
+"""Measure one cell, in a process of its own, and write its record whatever happens.
+
+This module imports no torch. It takes the fingerprint, tells a child what to measure, waits for it, for the deadline or
+for the death of whoever started it, and writes the record. The child (`stepbench.process.attempt`) does nothing but
+measure. So a cell that raises, runs out of memory, hangs or is killed ends as a record with a reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stepbench.measure import environment
+from stepbench.pipeline import cells, fingerprint, records
+from stepbench.pipeline.bench import Bench
+from stepbench.process import lifeline
+from stepbench.process.attempt import Attempt
+
+
+def measure_cell(bench: Bench, name: str, cell: Any, *, attempt: Attempt | None = None) -> records.Record:
+    """Measure a cell and write its record.
+
+    Args:
+        bench: the configuration.
+        name: the experiment.
+        cell: one of its cells, in the configured grid or not.
+        attempt: the process to measure in, which is ended; where None, one is started whose output goes beside the
+            machine's other logs.
+
+    Returns:
+        The record that was written.
+
+    Raises:
+        ValueError: the cell names a size that config.yaml does not have.
+        OSError: the record cannot be written (no space, no permission).
+    """
+    attempt = attempt or Attempt(bench.root / "results" / bench.machine / "logs" / name / f"{cells.name(cell)}.log")
+    try:
+        bench.forget_source()
+        before = bench.fingerprint(name, cell)
+        settings_before = _on_disk(bench)
+        path = bench.root / bench.path(name, cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        facts = environment.describe(bench.device, bench.root)
+        facts["before"] = environment.state(bench.device)
+        outcome = _supervise(bench, name, cell, attempt)
+        facts["during"] = outcome.pop("load", None)
+        facts["after"] = environment.state(bench.device)
+    finally:
+        attempt.end()
+    bench.forget_source()
+    changes = fingerprint.difference(before, bench.fingerprint(name, cell))
+    changes += _edited(bench, settings_before)
+    if changes:
+        outcome = {
+            "status": "error",
+            "reason": f"discarded, because what is measured changed during the measurement: {'; '.join(changes)}",
+            "duration_s": outcome["duration_s"],
+        }
+    record = records.Record(
+        experiment=name,
+        cell=cells.as_dict(cell),
+        fingerprint=before,
+        started=started,
+        environment=facts,
+        **{
+            **outcome,
+            "protocol": {**bench.definition(name, cell), "threads": bench.threads, **outcome.get("protocol", {})},
+        },
+    )
+    try:
+        records.write(path, record)
+    except records.RecordError as error:  # not a number, a negative time: the cell's fault, and its own record's reason
+        lost: dict[str, Any] = {"samples": {}, "scalars": {}, "details": {}, "protocol": {}}
+        reason = f"what was measured cannot be recorded: {str(error).removeprefix(f'{path}: ')}"
+        record = dataclasses.replace(record, status="error", reason=reason, **lost)
+        records.write(path, record)
+    return record
+
+
+def _on_disk(bench: Bench) -> list[bytes | None]:
+    """Return the bytes of each configuration file."""
+    return [file.read_bytes() if file.exists() else None for file in bench.files]
+
+
+def _edited(bench: Bench, before: list[bytes | None]) -> list[str]:
+    """Say whether a configuration file says something else than `before`; comments and layout do not count."""
+    for file, old in zip(bench.files, before, strict=True):
+        new = file.read_bytes() if file.exists() else None
+        if old != new and (old is None or new is None or _meaning(old) != _meaning(new)):
+            return [f"{file.name} was edited"]
+    return []
+
+
+def _meaning(text: bytes) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:  # half written by an editor, perhaps; it is not what it was
+        return text
+
+
+def _supervise(bench: Bench, name: str, cell: Any, attempt: Attempt) -> dict[str, Any]:
+    """Have the child measure and return the record's fields that tell how it went."""
+    limits = bench.settings["limits"]
+    start = time.monotonic()
+    kills = environment.oom_kills()
+    with tempfile.TemporaryDirectory(prefix="stepbench-") as folder:
+        answer = Path(folder, "answer.json")
+        attempt.order({**_order(bench, name, cell, answer), "deadline": start + limits["time_s"]})
+        end = lifeline.wait(attempt.process, deadline_s=limits["time_s"], watched=_watched(bench))
+        duration_s = time.monotonic() - start
+        lifeline.kill_group(attempt.process)
+        if end == "orphaned":
+            raise SystemExit(lifeline.ORPHANED_EXIT_CODE)
+        if end == "deadline":
+            reason = f"no result after {limits['time_s']} s (`limits.time_s`)"
+            return {"status": "timeout", "reason": reason, "duration_s": duration_s}
+        if answer.exists():
+            return json.loads(answer.read_text(encoding="utf-8"))
+    return {**_death(attempt.process.returncode, kills, attempt.log), "duration_s": duration_s}
+
+
+def _watched(bench: Bench) -> tuple[int, ...]:
+    """Return the processes without which this measurement is not wanted any more: those up to the run's own."""
+    holder = bench.holder()
+    return () if holder == os.getpid() else lifeline.ancestors_up_to(holder)
+
+
+def _order(bench: Bench, name: str, cell: Any, answer: Path) -> dict[str, Any]:
+    stem = bench.root / bench.path(name, cell).with_suffix("")
+    data = bench.shards(name, cell)
+    return {
+        "experiment": name,
+        "cell": cells.name(cell),
+        "answer": str(answer),
+        "device": bench.device,
+        "protocol": bench.protocol,
+        "definition": bench.definition(name, cell),
+        "tokens": str(bench.root / bench.token_path) if bench.reads_tokens(name) else None,
+        "shards": None if data is None else str(bench.root / bench.shards_dir / data.name),
+        "artifacts": str(stem),
+        "trust_prediction": bench.trust_prediction,
+        "host_memory_gib": bench.settings["limits"]["host_memory_gib"],
+    }
+
+
+def _death(returncode: int, kills_before: int | None, log: Path) -> dict[str, Any]:
+    """Say how a child ended that left no answer."""
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        kills = environment.oom_kills()
+        if name == "SIGKILL" and kills is not None and kills_before is not None and kills > kills_before:
+            return {"status": "oom", "reason": "the kernel killed the measuring process for want of memory (SIGKILL)"}
+        return {"status": "error", "reason": f"the measuring process was killed by {name}"}
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+    return {
+        "status": "error",
+        "reason": f"the measuring process left with exit code {returncode} and no result: {last}",
+    }

@@ -1,0 +1,142 @@
+"""What each rank does for a cell of data-parallel, sharded or FSDP training: prove, time, draw, watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import distributed
+
+from stepbench.measure import allocator_memory, clock, predicted_memory, rank_timeline, timing
+from stepbench.measure.clock import Clock
+from stepbench.measure.measurement import Setting
+from stepbench.workloads import replica_step
+from stepbench.workloads.replica_step import ReplicaStep, What
+
+BESIDE_ROUNDS = 2  # times the protocol's steps: a ratio near 1 needs more of them
+OWN, OTHER = "paired_s", "beside_s"
+
+
+def run(
+    *,
+    setting: dict[str, Any],
+    what: dict[str, Any],
+    beside: dict[str, Any] | None = None,
+    without_communication: bool = False,
+    watch: bool = False,
+) -> dict[str, Any]:
+    """Prove the strategy right, then time its step by phases and as a whole, and do what else is asked for.
+
+    Args:
+        setting: a plain `Setting`.
+        what: the fields of a `What`.
+        beside: those of another one, to be timed in turn with the first.
+        without_communication: whether to time, in turn with the whole steps, steps whose gradients stay where they are.
+        watch: whether to predict and watch the step's memory as well.
+
+    Returns:
+        `samples` of this rank: `forward_s`, `backward_s`, `synchronization_s`, `optimizer_s`, `step_s`, perhaps
+        `without_communication_s`, `paired_s` and `beside_s`; `loss_nats`; for strategies that count `comm_wait_s`, and
+        `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps). `scalars`: the proof and what was counted.
+        `lanes`: one step over time. `predicted` and `measured`: bytes, and `timeline`, where asked for.
+    """
+    given, cell = Setting(**setting), What(**what)
+    proof = replica_step.prove(given, cell)
+    found = _time(given, cell, without_communication=without_communication)
+    found["scalars"] = {**proof, **found["scalars"]}
+    if beside is not None:
+        found["samples"] |= _time_in_turn(given, {OWN: cell, OTHER: What(**beside)})
+    if watch:
+        found |= _watch(given, cell)
+    return found
+
+
+def _time(setting: Setting, what: What, *, without_communication: bool) -> dict[str, Any]:
+    measured = setting.protocol["measured_steps"]
+    kinds = 3 if without_communication else 2
+    # Each round runs a step of every kind, so fewer rounds warm up as many steps.
+    warmup = -(-setting.protocol["warmup_steps"] // kinds)
+    step = _step(setting, what, steps=(warmup + measured) * kinds + rank_timeline.PROFILED_STEPS)
+    timer, traffic = clock.for_device(setting.device), step.replica.traffic
+    samples: dict[str, list[float]] = {}
+    counted: dict[str, int] = {}
+    for number in range(warmup + measured):
+        distributed.barrier()
+        found = {
+            f"{name}_s": values[0] for name, values in timing.time_phases(step.phases, clock=timer, repeats=1).items()
+        }
+        for each in traffic:
+            each.reset()
+        found["step_s"] = _together(step.run, timer)
+        found |= _waited(traffic)
+        if traffic:
+            counted["collectives_per_step"] = sum(each.calls for each in traffic)
+            counted["payload_bytes"] = sum(each.payload_bytes for each in traffic)
+        if without_communication:
+            found["without_communication_s"] = _together(step.run_without_communication, timer)
+        if number >= warmup:
+            for name, value in found.items():
+                samples.setdefault(name, []).append(value)
+    lanes = rank_timeline.watch(step.phases, device=setting.device, before=distributed.barrier)
+    return {"samples": {**samples, "loss_nats": step.loss_values()}, "scalars": counted, "lanes": lanes}
+
+
+def _time_in_turn(setting: Setting, whats: dict[str, What]) -> dict[str, list[float]]:
+    """Return the samples of whole steps, the n-th of each measured next to the n-th of the others."""
+    warmup = setting.protocol["warmup_steps"]
+    rounds = warmup + BESIDE_ROUNDS * setting.protocol["measured_steps"]
+    steps = {name: _step(setting, what, steps=rounds) for name, what in whats.items()}
+    timer = clock.for_device(setting.device)
+    samples: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds):
+        # Who runs second finds warm caches: they take turns at that.
+        for name in list(steps) if number % 2 else reversed(steps):
+            seconds = _together(steps[name].run, timer)
+            if number >= warmup:
+                samples[name].append(seconds)
+    for step in steps.values():
+        step.loss_values()
+    return samples
+
+
+def _watch(setting: Setting, what: What) -> dict[str, Any]:
+    """Return what the step's own code allocates on fake tensors, and what this rank did; nothing if unknown."""
+    more: dict[str, int] = {}
+    if setting.device == "cpu" and what.strategy not in replica_step.PREDICTABLE:
+        # torch's `fully_shard` empties storages that go on to live, and the profiler loses what Gloo's threads free: of
+        # two numbers that are too large neither is told.
+        return {}
+    if setting.device == "cpu":
+        timeline = predicted_memory.follow(lambda: _step(setting, what, steps=2))
+    else:
+        watched = allocator_memory.watch(lambda: _step(setting, what, steps=2), device=setting.device)
+        timeline, more = watched.timeline, {"allocator_peak_bytes": max(watched.allocator_peak_bytes.values())}
+    predicted = replica_step.predict(setting, what)
+    return {
+        "predicted": None if predicted is None else predicted.scalars(),
+        "measured": timeline.scalars() | more,
+        "timeline": timeline.details(),
+    }
+
+
+def _step(setting: Setting, what: What, *, steps: int) -> ReplicaStep:
+    own = replica_step.batches(setting, what.step, rank=distributed.get_rank())
+    return ReplicaStep(setting, what, own, steps=steps)
+
+
+def _together(work: Callable[[], object], timer: Clock) -> float:
+    """Time one call of `work` that all ranks begin together."""
+    distributed.barrier()
+    return timing.time_whole(work, clock=timer, repeats=1)[0]
+
+
+def _waited(traffic: Iterable[Any]) -> dict[str, float]:
+    """Return what counters say of the step since they were reset, in all and by operation."""
+    counters = list(traffic)
+    if not counters:
+        return {}
+    found = {"comm_wait_s": sum(each.comm_wait_s for each in counters)}
+    for operation in dict.fromkeys(transfer.operation for each in counters for transfer in each.transfers):
+        found[f"{operation}_wait_s"] = sum(each.wait_s(operation) for each in counters)
+        found[f"{operation}_busy_s"] = sum(each.busy_s(operation) for each in counters)
+    return found

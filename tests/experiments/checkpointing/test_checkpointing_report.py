@@ -1,0 +1,108 @@
+"""The checkpointing experiment's tables, figures and sentences, made from records that nobody measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.reporting import synthetic, synthetic_inside
+
+from stepbench.experiments import experiment as experiments
+from stepbench.experiments.checkpointing import groupings
+from stepbench.reporting import frames, tables
+from stepbench.reporting.frames import Results
+
+GRID: list[dict[str, Any]] = [
+    {"size": ["small"], "context": [512], "blocks_per_checkpoint": [None, 1, 2, 3, 4, 6, 12]},
+    {"size": ["small"], "context": [512], "blocks_per_checkpoint": [4], "nested": [1, 2]},
+]
+EXPERIMENT = experiments.load("checkpointing")
+
+
+def results(root: Path, grid: list[dict[str, Any]] = GRID, **more: Any) -> Results:
+    bench = synthetic.bench(root, checkpointing=grid)
+    synthetic_inside.fill(bench, "checkpointing", **more)
+    return frames.load(bench, EXPERIMENT)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Results:
+    return results(tmp_path)
+
+
+def test_each_grouping_stands_beside_none(full: Results) -> None:
+    table = EXPERIMENT.tabulate(full)[0]
+    rows = {row["grouping"]: row for row in table.rows}
+    assert list(rows) == [
+        "none",
+        *(f"groups of {k}" for k in (1, 2, 3, 4, 6, 12)),
+        "groups of 4, each in groups of 1",
+        "groups of 4, each in groups of 2",
+    ]
+    assert rows["none"]["peak_ratio"] is None
+    assert rows["groups of 1"]["peak_ratio"] == pytest.approx((12 + 30) / 360)
+    assert rows["groups of 3"]["kept_activation_bytes"] == 4 * 2**20
+    assert rows["groups of 1"]["slowdown_ratio"] == pytest.approx(4 / 3, rel=0.1)
+    assert rows["none"]["slowdown_ratio"] is None
+
+
+def test_the_best_of_a_level_is_the_smallest_peak(full: Results) -> None:
+    (found,) = groupings.models(full.groups())
+    assert [each.name for each in groupings.best(found, nested=False)] == ["groups of 1"]
+    assert [each.name for each in groupings.best(found, nested=True)] == ["groups of 4, each in groups of 1"]
+
+
+def test_sentences_hold_the_measured_best_against_the_theory(full: Results) -> None:
+    text = "\n".join(EXPERIMENT.find(full))
+    assert (
+        "Of 6 sizes of groups, 1 block leaves the smallest peak of activations: 42.0 MiB, 0.117× that without" in text
+    )
+    assert "It is not near √12 = 3.46" in text
+    assert "which is not certain: 1 against 1 processes; a verdict needs 5 a side." in text
+    assert "Groups of 4, each in groups of 1 leave a smaller peak than groups of 1: 37.0 MiB against 42.0 MiB" in text
+    assert (
+        "One block keeps 30.0 MiB for its backward pass, the most by Softmax (67 %), Mul (30 %) and Mm (3.3 %)." in text
+    )
+
+
+def test_with_five_processes_a_side_there_is_a_verdict(tmp_path: Path) -> None:
+    grid = [{"size": ["small"], "context": [512], "blocks_per_checkpoint": [None, 1], "replicate": [0, 1, 2, 3, 4]}]
+    text = "\n".join(EXPERIMENT.find(results(tmp_path, grid, spread=0.005)))
+    assert "A forward pass more would be a third of the FLOPs more." in text
+    assert "not certain" not in text
+
+
+def test_what_keeps_nothing_is_not_shown(full: Results) -> None:
+    table = EXPERIMENT.tabulate(full)[1]
+    assert [row["operation"] for row in table.rows] == ["Softmax", "Mul", "Mm"]
+    assert sum(row["share_ratio"] for row in table.rows) == pytest.approx(1)
+
+
+def test_figures_draw_each_grouping_once(full: Results) -> None:
+    drawn = EXPERIMENT.plot(full)
+    assert set(drawn) == set(EXPERIMENT.figure_names)
+    labels = [text.get_text() for text in drawn["tradeoff"].axes[0].texts]
+    assert labels == ["none", "1", "2", "3", "4", "6", "12", "4 of 1", "4 of 2"]
+
+
+def test_two_models_are_told_apart(tmp_path: Path) -> None:
+    grid = [{"size": ["nano", "small"], "context": [512], "blocks_per_checkpoint": [None, 1, 2]}]
+    found = results(tmp_path, grid)
+    assert len(EXPERIMENT.plot(found)["tradeoff"].axes) == 2
+    text = "\n".join(EXPERIMENT.find(found))
+    assert "(nano)" in text
+    assert "(small)" in text
+
+
+def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
+    empty = frames.load(synthetic.bench(tmp_path, checkpointing=GRID), EXPERIMENT)
+    assert EXPERIMENT.find(empty) == []
+    assert all(str(figure.get_label()).startswith("No ") for figure in EXPERIMENT.plot(empty).values())
+    assert [bool(table.rows) for table in EXPERIMENT.tabulate(empty)] == [True, False]
+
+
+def test_a_grouping_that_cannot_be_is_told(tmp_path: Path) -> None:
+    bench = synthetic.bench(tmp_path, checkpointing=[{"size": ["nano"], "context": [64], "nested": [2]}])
+    (cell,) = bench.grid("checkpointing")
+    synthetic.write(bench, "checkpointing", cell, status="unsupported", reason="nested groups need groups to be in")
+    table = EXPERIMENT.tabulate(frames.load(bench, EXPERIMENT))[0]
+    assert "unsupported: nested groups need groups to be in" in tables.markdown(table)

@@ -1,0 +1,77 @@
+"""Each sentence branches on what came out: the data is changed, and the words follow."""
+
+from __future__ import annotations
+
+import pytest
+from tests.reporting import synthetic
+from tests.reporting.conftest import results
+
+from stepbench.experiments.end_to_end import findings
+from stepbench.reporting.peaks import Peaks
+
+GRID = {"end_to_end": [{"size": ["nano", "micro"], "context": [64, 256]}]}
+
+
+def bench_with(tmp_path, times):
+    """A bench whose phases take `times[size, context]` (or the other's where a key is missing)."""
+    bench = synthetic.bench(tmp_path, **GRID)
+    for cell in bench.grid("end_to_end"):
+        phases = times.get((cell.size, cell.context), times["all"])
+        samples = {
+            f"{name}_s": [value] * 7 for name, value in zip(("forward", "backward", "optimizer"), phases, strict=True)
+        }
+        samples["step_s"] = [sum(phases)] * 7
+        scalars = {"forward_flops": 10, "backward_flops": 20, "tokens_per_step": 4 * cell.context}
+        synthetic.write(bench, "end_to_end", cell, samples=samples, scalars=scalars)
+    return results(bench, "end_to_end").groups()
+
+
+def test_one_phase_may_dominate_everywhere(tmp_path):
+    groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0)})
+    assert findings._dominant_phase(groups) == [
+        "The backward pass takes the most of a step at every size: 50 % of the phases' sum."
+    ]
+
+
+def test_or_different_phases_at_different_sizes(tmp_path):
+    groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0), ("nano", 64): (1.0, 1.0, 8.0)})
+    backward = next(each for each in findings._dominant_phase(groups) if each.startswith("The backward"))
+    assert "at nano, context 256, micro, context 64 and micro, context 256" in backward
+    assert "The optimizer takes the most of a step at nano, context 64: 80 % of the phases' sum." in (
+        findings._dominant_phase(groups)
+    )
+
+
+def test_backward_over_forward_has_its_range(tmp_path):
+    groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0), ("nano", 64): (1.0, 3.0, 1.0)})
+    assert findings._backward_over_forward(groups) == [
+        "The backward pass takes 2.00× (micro, context 256) to 3.00× (nano, context 64) as long as the forward pass; "
+        "it has 2.00× the FLOPs."
+    ]
+    assert findings._backward_over_forward([]) == []
+
+
+@pytest.mark.parametrize(
+    ("long", "words"), [(4.0, "in proportion"), (6.0, "more than in proportion"), (2.0, "less than in proportion")]
+)
+def test_scaling_is_judged(tmp_path, long, words):
+    groups = bench_with(tmp_path, {"all": (1.0, 1.0, 2.0), ("nano", 256): (long, long, 2 * long)})
+    sentence = findings._scaling(groups, "context")[0]
+    assert sentence.startswith("From context 64 to 256 (4×) a step of nano takes ")
+    assert sentence.endswith(f"as long: {words}.")
+
+
+def test_noise_is_no_disproportion(tmp_path):
+    bench = synthetic.bench(tmp_path, end_to_end=[{"size": ["nano"], "context": [64, 128]}])
+    for cell, times in zip(bench.grid("end_to_end"), ([1, 2, 1, 3, 1, 2, 1], [3, 9, 2, 3, 8, 3, 2]), strict=True):
+        synthetic.write(bench, "end_to_end", cell, samples={"step_s": times})
+    (sentence,) = findings._scaling(results(bench, "end_to_end").groups(), "context")
+    assert sentence.endswith("3.00× as long: in proportion, as far as the intervals tell.")
+
+
+def test_utilisation_needs_a_peak(tmp_path, full):
+    groups = bench_with(tmp_path, {"all": (1.0, 1.0, 1.0)})
+    assert "is not known" in findings._utilisation(groups, Peaks())[0]
+    assert findings._utilisation([], Peaks()) == []
+    found = results(full, "end_to_end")
+    assert findings._utilisation(found.groups(), found.peaks)[0].startswith("The most of the measured peak")

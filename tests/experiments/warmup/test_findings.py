@@ -1,0 +1,37 @@
+"""What is said about warming up branches on what came out."""
+
+from __future__ import annotations
+
+from tests.reporting import synthetic
+from tests.reporting.conftest import results
+
+from stepbench.experiments.warmup import findings
+
+
+def warmup(tmp_path, first):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 2, 10]}])
+    for cell in bench.grid("warmup"):
+        run = [first, 1.5, *([1.0] * 20)]
+        samples = {"forward_s": run[cell.warmup :][:7], "warmup_forward_s": run[: cell.warmup], "step_s": [1.0] * 7}
+        synthetic.write(bench, "warmup", cell, samples=samples)
+    return findings.find(results(bench, "warmup"))
+
+
+def test_warm_up_says_what_the_first_step_costs_and_when_it_settles(tmp_path):
+    first, without, settled = warmup(tmp_path, 8.0)
+    assert first == "The first step of nano takes 8.00 s, 8.00× a settled one."
+    assert without.startswith("Without warm-up the mean of nano is 2.07× that after 10")
+    assert settled == "From 2 steps of warm-up on the mean of nano stays within 5 % of that after 10."
+
+
+def test_a_cell_that_never_settles_says_so(tmp_path):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 10]}])
+    for cell, value in zip(bench.grid("warmup"), (2.0, 1.0), strict=True):
+        synthetic.write(bench, "warmup", cell, samples={"forward_s": [value] * 7})
+    assert "10 may not be enough either" in findings.find(results(bench, "warmup"))[-1]
+
+
+def test_one_count_alone_says_nothing(tmp_path):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0]}])
+    synthetic.fill(bench)
+    assert findings.find(results(bench, "warmup")) == []

@@ -1,0 +1,312 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stepbench.experiments.numerics.cell import Cell as Numerics
+from stepbench.experiments.warmup.cell import Cell as Warmup
+from stepbench.measure import environment
+from stepbench.pipeline import bench as module
+from stepbench.pipeline import config, records
+from stepbench.pipeline.bench import Bench, State
+from stepbench.pipeline.config import ConfigError
+from stepbench.pipeline.records import Record
+
+ROOT = Path(__file__).parents[2]
+SIZE = {"d_model": 32, "d_ff": 64, "layers": 1, "heads": 2}
+SETTINGS: dict[str, Any] = {
+    "machine": "here",
+    "device": "cpu",
+    "scale": "auto",
+    "protocol": {
+        "seed": 0,
+        "threads": 2,
+        "cpu": {"warmup_steps": 1, "measured_steps": 2},
+        "gpu": {"warmup_steps": 3, "measured_steps": 4},
+    },
+    "limits": {"time_s": 60, "host_memory_gib": None},
+    "vocabulary": 300,
+    "data": {"source": "synthetic", "corpus_bytes": 20000},
+    "sizes": {"nano": SIZE, "micro": {**SIZE, "layers": 2}},
+    "experiments": {
+        "warmup": {
+            "cpu": [{"size": ["nano"], "warmup": [0, 1], "replicate": [0, 1]}],
+            "gpu": [{"size": ["micro"], "warmup": [5]}],
+        },
+        "numerics": {"cpu": [{"case": ["accumulation"]}]},
+    },
+}
+CELL = Warmup("nano", 1)
+PATH = "results/here/warmup/size~nano,warmup~1,replicate~0.json"
+
+Open = Callable[..., Bench]
+
+
+@pytest.fixture
+def open_bench(tmp_path: Path) -> Open:
+    def open_(**changes: Any) -> Bench:
+        return Bench({**SETTINGS, **changes}, root=tmp_path, schema=ROOT / config.SCHEMA)
+
+    return open_
+
+
+@pytest.fixture
+def bench(open_bench: Open) -> Bench:
+    return open_bench()
+
+
+def record(bench: Bench, cell: Any = CELL, name: str = "warmup", **changes: Any) -> Record:
+    found = Record(
+        experiment=name,
+        cell=dataclasses.asdict(cell),
+        status="ok",
+        fingerprint=bench.fingerprint(name, cell),
+        started="2026-01-01T00:00:00.000+00:00",
+        duration_s=1.0,
+        samples={"step_s": [0.1]},
+    )
+    return dataclasses.replace(found, **changes)
+
+
+def write(bench: Bench, cell: Any = CELL, name: str = "warmup", **changes: Any) -> None:
+    records.write(bench.root / bench.path(name, cell), record(bench, cell, name, **changes))
+
+
+# -- cells and files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_has_one_path_and_a_path_one_cell(bench: Bench) -> None:
+    assert str(bench.path("warmup", CELL)) == PATH
+    experiment, cell = bench.locate(PATH)
+    assert (experiment.name, cell) == ("warmup", CELL)
+
+
+def test_the_grid_is_that_of_this_scale_in_rounds(bench: Bench) -> None:
+    assert bench.scale == "cpu"
+    assert bench.names == ("warmup", "numerics")
+    assert [(cell.warmup, cell.replicate) for cell in bench.grid("warmup")] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert bench.paths("warmup")[1] == PATH
+    assert bench.grid("ceilings") == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "results/there/warmup/size~nano,warmup~1,replicate~0.json",
+            "its own machine, which is here here, got 'there'",
+        ),
+        ("results/here/warm/size~nano,warmup~1,replicate~0.json", "an experiment must be one of attention, ceilings, "),
+        ("results/here/experiment/size~nano.json", "an experiment must be one of attention, ceilings, "),
+        ("results/here/_decoder_step/size~nano.json", "an experiment must be one of attention, ceilings, "),
+        ("results/here/warmup/size~giant,warmup~1,replicate~0.json", "`size` must be one of nano, micro, got 'giant'"),
+        ("results/here/warmup/size~nano,warmup~01,replicate~0.json", "`warmup` must be a whole number"),
+        ("results/here/warmup/size~nano.json", "must name the axes size, warmup, replicate in this order"),
+        ("results/here/warmup/size~nano,warmup~1,replicate~0.txt", "must be results/here/<experiment>/<cell>.json"),
+        ("results/here/size~nano,warmup~1,replicate~0.json", "must be results/here/<experiment>/<cell>.json"),
+        ("other/here/warmup/size~nano,warmup~1,replicate~0.json", "must be results/here/<experiment>/<cell>.json"),
+        ("/results/here/warmup/size~nano,warmup~1,replicate~0.json", "must be results/here/<experiment>/<cell>.json"),
+        ("results/here/../here/warmup/x.json", "must be results/here/<experiment>/<cell>.json"),
+        ("results/here/warmup/.json", "must name the axes"),
+    ],
+)
+def test_another_path_is_refused(bench: Bench, path: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        bench.locate(path)
+    if path.startswith("results/") and path.endswith(".json"):
+        with pytest.raises(ConfigError, match=message):
+            bench.check_targets(["-n", "all", PATH, path])
+
+
+def test_targets_that_are_no_records_are_left_to_snakemake(bench: Bench) -> None:
+    bench.check_targets(["all", "--cores", "1", PATH, "report/writeup.md", "results/here/tables/warmup/warmup.csv"])
+
+
+# -- machine and scale -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": "gpu"}, r"`scale` must be auto or cpu on a machine without a CUDA device, got gpu \(cpu\)"),
+        ({"device": "cuda"}, r"`device` must be one that this machine has \(cpu\), got cuda"),
+        ({"vocabulary": 0}, "`vocabulary` must be a whole number from 2"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused(
+    open_bench: Open, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(environment, "gpus", lambda: ())
+    with pytest.raises(ConfigError, match=message):
+        open_bench(**changes)
+
+
+def test_with_a_gpu_auto_takes_the_gpu_grid(open_bench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = {"name": "NVIDIA H200", "index": 0, "memory_bytes": 1, "uuid": "GPU-1"}
+    monkeypatch.setattr(environment, "gpus", lambda: (gpu, gpu))
+    found = open_bench(device="auto", machine="auto")
+    assert (found.device, found.scale, found.machine) == ("cuda", "gpu", "nvidia-h200-2x")
+    assert found.names == ("warmup",)
+    assert found.protocol == {"seed": 0, "threads": 2, "warmup_steps": 3, "measured_steps": 4}
+    assert open_bench(device="auto", scale="cpu").names == ("warmup", "numerics")
+
+
+def test_threads_are_all_cores_unless_they_are_given(open_bench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "cores", lambda: 7)
+    assert open_bench().threads == 2
+    found = open_bench(protocol={**SETTINGS["protocol"], "threads": "auto"})
+    assert found.threads == found.protocol["threads"] == 7
+    assert found.fingerprint("warmup", CELL)["machine"]["threads"] == 7
+
+
+# -- what a number depends on ------------------------------------------------------------------------------------------
+
+
+def test_a_definition_holds_the_settings_that_the_experiment_uses(bench: Bench) -> None:
+    protocol = {"seed": 0, "warmup_steps": 1, "measured_steps": 2}
+    assert bench.definition("warmup", CELL) == {
+        "protocol": protocol,
+        "vocabulary": 300,
+        "data": {"source": "synthetic", "corpus_bytes": 20000},
+        "size": SIZE,
+    }
+    assert bench.definition("numerics", Numerics("accumulation")) == {"protocol": protocol}
+
+
+def test_a_size_that_is_not_configured_has_no_definition(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="`size` must be one of nano, micro, got 'giant'"):
+        bench.fingerprint("warmup", Warmup("giant", 0))
+
+
+def test_the_content_of_a_token_file_is_part_of_the_definition(open_bench: Open, tmp_path: Path) -> None:
+    found = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000})
+    assert found.definition("warmup", CELL)["data"]["content"] == "missing"
+    np.save(tmp_path / "mine.npy", np.zeros(500, dtype=np.uint16))
+    first = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000}).definition("warmup", CELL)
+    np.save(tmp_path / "mine.npy", np.ones(501, dtype=np.uint16))
+    second = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000}).definition("warmup", CELL)
+    assert first["data"]["content"] != second["data"]["content"] != "missing"
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [(None, "mine"), (np.full(500, 300, dtype=np.uint16), "mine"), (np.zeros(500), "mine")],
+)
+def test_data_that_cannot_feed_the_cells_is_refused_and_kept(
+    open_bench: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000})
+    if ids is not None:
+        np.save(tmp_path / "mine.npy", ids)
+    with pytest.raises(ConfigError, match=message):
+        found.check_data()
+    if ids is None:
+        with pytest.raises(ConfigError, match=r"`data\.source` must be a file that exists, got 'mine.npy'"):
+            found.check_data_exists()
+    else:
+        with pytest.raises(ValueError, match=message):
+            found.prepare_tokens()
+        assert (tmp_path / "mine.npy").exists()  # it is the user's own
+
+
+# -- what a file is worth ----------------------------------------------------------------------------------------------
+
+
+def test_a_record_of_today_is_fresh(bench: Bench) -> None:
+    assert bench.state("warmup", CELL) == State("missing")
+    write(bench)
+    assert bench.state("warmup", CELL) == State("fresh", (), record(bench))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reasons"),
+    [
+        ("error", "failed", ("error: why",)),
+        ("timeout", "failed", ("timeout: why",)),
+        ("oom", "fresh", ()),
+        ("unsupported", "fresh", ()),
+    ],
+)
+def test_what_may_go_away_by_itself_is_tried_again(bench: Bench, status: str, kind: str, reasons: Any) -> None:
+    write(bench, status=status, reason="why")
+    state = bench.state("warmup", CELL)
+    assert (state.kind, state.reasons) == (kind, reasons)
+
+
+def test_a_record_of_other_settings_is_stale(open_bench: Open) -> None:
+    write(open_bench())
+    today = open_bench(vocabulary=400, sizes={**SETTINGS["sizes"], "nano": {**SIZE, "d_model": 64, "d_ff": 32}})
+    state = today.state("warmup", CELL)
+    assert state.kind == "stale"
+    assert state.reasons == (
+        "definition: size.d_ff was 64, is 32",
+        "definition: size.d_model was 32, is 64",
+        "definition: vocabulary was 300, is 400",
+    )
+    assert state.record is not None
+
+
+def test_a_stale_failure_is_stale(open_bench: Open) -> None:
+    write(open_bench(), status="oom", reason="why")
+    assert open_bench(vocabulary=400).state("warmup", CELL).kind == "stale"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[1]", b"{" * 10_000])
+def test_a_record_that_cannot_be_read_is_stale_and_named(bench: Bench, content: bytes) -> None:
+    path = bench.root / PATH
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    state = bench.state("warmup", CELL)
+    assert state.kind == "stale"
+    assert state.record is None
+    assert state.reasons[0].startswith(f"{path}: ")
+
+
+def test_a_folder_in_a_records_place_is_stale_and_named(bench: Bench) -> None:
+    (bench.root / PATH).mkdir(parents=True)
+    assert bench.state("warmup", CELL).kind == "stale"
+
+
+def test_a_record_in_another_cells_place_is_stale(bench: Bench) -> None:
+    write(bench)
+    other = Warmup("nano", 0)
+    shutil.copy(bench.root / PATH, bench.root / bench.path("warmup", other))
+    state = bench.state("warmup", other)
+    assert (state.kind, state.record) == ("stale", None)
+    assert "`cell` must be the one that the path names, got {'size': 'nano', 'warmup': 1" in state.reasons[0]
+
+
+def test_a_record_of_another_experiment_is_stale(bench: Bench) -> None:
+    write(bench, experiment="end_to_end")
+    assert bench.state("warmup", CELL).kind == "stale"
+
+
+@pytest.mark.parametrize("fingerprint", [{}, {"source": None}, {"source": {}, "extra": 1}])
+def test_a_record_with_another_fingerprint_is_stale(bench: Bench, fingerprint: Any) -> None:
+    write(bench, fingerprint=fingerprint)
+    assert bench.state("warmup", CELL).kind == "stale"
+
+
+def test_a_bench_of_a_file_tells_all_mistakes_at_once(tmp_path: Path) -> None:
+    shutil.copy(ROOT / config.SCHEMA, tmp_path)
+    (tmp_path / "config.yaml").write_text(json.dumps(SETTINGS))
+    assert Bench.open(tmp_path).machine == "here"
+    text = json.dumps({**SETTINGS, "vocabulary": -1, "surprise": 1}).replace('"seed": 0', '"seed": 010')
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        Bench.open(tmp_path)
+    assert len(str(raised.value).splitlines()) == 3
+
+
+def test_a_held_folder_is_told_by_its_holder(bench: Bench) -> None:
+    assert bench.holder() is None
+    bench.hold()
+    assert bench.holder() == module.lock.holder(bench.root / module.RUN_LOCK)
+    with pytest.raises(module.lock.BusyError, match="this folder must be free to run in"):
+        Bench(SETTINGS, root=bench.root, schema=ROOT / config.SCHEMA).hold()

@@ -1,0 +1,88 @@
+"""What a run would do, and what no grid asks for any more."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.pipeline.test_bench import CELL, PATH, ROOT, SETTINGS, write
+
+from stepbench.cli import commands as command
+from stepbench.experiments.numerics.cell import Cell as Numerics
+from stepbench.experiments.warmup.cell import Cell as Warmup
+from stepbench.pipeline import config, planning
+from stepbench.pipeline.bench import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / config.SCHEMA).write_text((ROOT / config.SCHEMA).read_text())
+    return Bench.open(tmp_path)
+
+
+def told(bench: Bench, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
+    assert command.main(["--root", str(bench.root), *words]) == 0
+    found = capsys.readouterr()
+    return found.out, found.err
+
+
+def test_a_plan_holds_what_is_not_fresh_with_its_reason(bench: Bench) -> None:
+    write(bench, CELL, duration_s=10.0)
+    write(bench, Warmup("nano", 0), duration_s=20.0, status="error", reason="why")
+    found = planning.plan(bench)
+    assert found.total == 5
+    assert {Path(each.path).name: each.state for each in found.waiting} == {
+        "size~nano,warmup~0,replicate~0.json": "failed",
+        "size~nano,warmup~0,replicate~1.json": "missing",
+        "size~nano,warmup~1,replicate~1.json": "missing",
+        "case~accumulation.json": "missing",
+    }
+    assert next(each.reasons for each in found.waiting if each.state == "failed") == ("error: why",)
+    assert planning.estimate([each.kind for each in found.waiting], found.durations_s) == (45.0, 1)
+
+
+def test_the_command_tells_time_and_price(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    write(bench, CELL, duration_s=3600.0)
+    out, err = told(bench, capsys, "plan", "--price-per-hour", "2.5")
+    assert len(out.splitlines()) == 4
+    assert err == (
+        "4 of 5 cells would be measured; about 3.0 h inside measurements, going by earlier cells; "
+        "1 unlike any before, of which nothing is known; which costs 7.50 at 2.5 an hour\n"
+    )
+
+
+def test_nothing_to_do_is_said(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    write(bench, Numerics("accumulation"), "numerics")
+    assert told(bench, capsys, "plan", "numerics") == ("", "0 of 1 cells would be measured\n")
+
+
+def test_why_names_what_changed(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    write(bench, CELL)
+    assert told(bench, capsys, "why", PATH)[0].split() == [PATH, "fresh"]
+    settings = yaml.safe_load((bench.root / "config.yaml").read_text())
+    settings["vocabulary"] = 400
+    (bench.root / "config.yaml").write_text(yaml.safe_dump(settings))
+    out, _ = told(bench, capsys, "why", PATH)
+    assert "stale" in out
+    assert "definition: vocabulary was 300, is 400" in out
+
+
+def test_why_refuses_what_is_no_cell(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--root", str(bench.root), "why", "results/here/warmup/size~nano.json"]) == 2
+    assert "a cell must name the axes size, warmup, replicate in this order" in capsys.readouterr().err
+
+
+def test_fault_19_what_no_grid_asks_for_is_listed_and_only_then_removed(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, gone = Warmup("nano", 1), Warmup("nano", 7)
+    write(bench, kept)
+    write(bench, gone)
+    path = str(bench.path("warmup", gone))
+    out, err = told(bench, capsys, "prune", "--dry-run")
+    assert (out.strip(), err) == (path, "1 records that no configured grid asks for would be removed\n")
+    assert (bench.root / path).exists()
+    assert "it is not in the configured grid" in told(bench, capsys, "why", path)[0]
+    assert told(bench, capsys, "prune")[1] == "1 records that no configured grid asks for removed\n"
+    assert not (bench.root / path).exists()
+    assert (bench.root / bench.path("warmup", kept)).exists()

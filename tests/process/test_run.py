@@ -1,0 +1,159 @@
+"""What becomes of a measurement; how its process is started and ended is tried for real in tests/workflow."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.pipeline.test_bench import CELL, PATH, ROOT, SETTINGS
+
+from stepbench.measure import environment
+from stepbench.pipeline import config, records
+from stepbench.pipeline.bench import Bench
+from stepbench.process import run
+
+OK = {"status": "ok", "samples": {"step_s": [0.1]}, "scalars": {}, "details": {}, "protocol": {"clock": "host"}}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(run, "Attempt", Unstarted)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(SETTINGS))
+    return Bench(SETTINGS, root=tmp_path, schema=ROOT / config.SCHEMA, files=[file])
+
+
+class Unstarted:
+    """Stands in for a measuring process that is never asked anything."""
+
+    def __init__(self, log: Path) -> None:
+        assert log.suffix == ".log"
+
+    def end(self) -> None:
+        pass
+
+
+def supervised(
+    monkeypatch: pytest.MonkeyPatch, outcome: dict[str, Any], meanwhile: Callable[[], object] = list
+) -> None:
+    """Have the measuring process end with `outcome`, and something else happen while it runs."""
+
+    def supervise(*_: Any, **__: Any) -> dict[str, Any]:
+        meanwhile()
+        return {"duration_s": 0.5, **outcome}
+
+    monkeypatch.setattr(run, "_supervise", supervise)
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_measurement_becomes_a_fresh_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervised(monkeypatch, OK)
+    found = run.measure_cell(bench, "warmup", CELL)
+    assert found == records.read(bench.root / PATH)
+    assert (found.status, found.samples, found.duration_s) == ("ok", {"step_s": [0.1]}, 0.5)
+    assert found.protocol["clock"] == "host"
+    assert found.protocol["threads"] == 2
+    assert found.protocol["vocabulary"] == 300
+    assert {"before", "after", "git_commit"} <= found.environment.keys()
+    assert bench.state("warmup", CELL).kind == "fresh"
+
+
+def test_a_failure_becomes_a_record_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervised(monkeypatch, {"status": "oom", "reason": "MemoryError: no message", "traceback": "line"})
+    found = run.measure_cell(bench, "warmup", CELL)
+    assert (found.status, found.reason, found.traceback) == ("oom", "MemoryError: no message", "line")
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda text: text.replace("vocabulary: 300", "vocabulary: 400"), "config.yaml was edited"),
+        (lambda text: text.replace("vocabulary: 300", "vocabulary: ["), "config.yaml was edited"),
+        (lambda text: "# A comment.\n" + text, None),
+        (lambda text: yaml.safe_dump(dict(reversed(yaml.safe_load(text).items())), sort_keys=False), None),
+    ],
+    ids=["a value", "half written", "a comment", "the order of keys"],
+)
+def test_fault_17_settings_that_are_edited_meanwhile_cost_the_result(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], str], reason: str | None
+) -> None:
+    (file,) = bench.files
+    supervised(monkeypatch, OK, lambda: file.write_text(edit(file.read_text())))
+    found = run.measure_cell(bench, "warmup", CELL)
+    if reason is None:
+        assert found.ok
+    else:
+        assert found.reason == f"discarded, because what is measured changed during the measurement: {reason}"
+        assert (found.status, found.samples, found.duration_s) == ("error", {}, 0.5)
+
+
+def test_fault_17_data_that_is_replaced_meanwhile_costs_the_result(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "words.txt"
+    text.write_text("one two three")
+    settings = {**SETTINGS, "data": {"source": "words.txt", "corpus_bytes": 20000}}
+    reading = Bench(settings, root=tmp_path, schema=ROOT / config.SCHEMA)
+    supervised(monkeypatch, OK, lambda: text.write_text("one two three four"))
+    found = run.measure_cell(reading, "warmup", CELL)
+    assert found.status == "error"
+    assert found.reason
+    assert "definition: data.content was " in found.reason
+
+
+@pytest.mark.parametrize(
+    ("measured", "reason"),
+    [
+        ({"samples": {"step_s": [float("nan")]}}, "`samples.step_s` must hold finite numbers, got nan"),
+        ({"samples": {"step_s": [-0.1]}}, "`samples.step_s` must be finite and not negative, got -0.1"),
+        ({"samples": {"step_s": 0.1}}, "`samples.step_s` must be a list of numbers, got float"),
+        ({"scalars": {"x_bytes": float("inf")}}, "`scalars.x_bytes` must be finite, got inf"),
+        ({"details": {"a": [float("inf")]}}, "a record must hold what JSON can, got Out of range float values are not"),
+    ],
+)
+def test_what_no_record_can_hold_is_the_cells_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, measured: dict[str, Any], reason: str
+) -> None:
+    supervised(monkeypatch, {**OK, **measured})
+    found = run.measure_cell(bench, "warmup", CELL)
+    assert found == records.read(bench.root / PATH)
+    assert found.status == "error"
+    assert found.reason
+    assert found.reason.startswith(f"what was measured cannot be recorded: {reason}")
+    assert (found.samples, found.scalars, found.details) == ({}, {}, {})
+
+
+# -- how a child ends that left no answer ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("returncode", "kills", "log", "status", "reason"),
+    [
+        (-signal.SIGKILL, (3, 3), "", "error", "the measuring process was killed by SIGKILL"),
+        (-signal.SIGKILL, (None, None), "", "error", "the measuring process was killed by SIGKILL"),
+        (-signal.SIGKILL, (3, 4), "", "oom", "the kernel killed the measuring process for want of memory (SIGKILL)"),
+        (-signal.SIGSEGV, (3, 4), "", "error", "the measuring process was killed by SIGSEGV"),
+        (3, (0, 0), "a\nlast words\n\n", "error", "left with exit code 3 and no result: last words"),
+        (0, (0, 0), "", "error", "left with exit code 0 and no result: it printed nothing"),
+        (1, (0, 0), "\udcff\x1b[31mred", "error", "left with exit code 1 and no result: "),
+    ],
+)
+def test_a_death_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    returncode: int,
+    kills: tuple[int | None, int | None],
+    log: str,
+    status: str,
+    reason: str,
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(log.encode(errors="surrogateescape"))
+    monkeypatch.setattr(environment, "oom_kills", lambda: kills[1])
+    outcome = run._death(returncode, kills[0], path)
+    assert outcome["status"] == status
+    assert reason in outcome["reason"]
