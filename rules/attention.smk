@@ -14,47 +14,20 @@ rule measure_attention:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_attention:
+rule render_attention:
     input:
         records("attention"),
-        rendered("tables", "attention"),
+        rendered("attention"),
     output:
-        multiext("<results>/tables/attention/attention", ".csv", ".md"),
-        multiext("<results>/tables/attention/kernels", ".csv", ".md"),
+        rendered_files("attention"),
     log:
-        "<results>/logs/tables/attention.log",
+        "<results>/logs/rendered/attention.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_attention:
-    input:
-        rules.tabulate_attention.output,
-        rendered("figures", "attention"),
-    output:
-        report(
-            "<results>/figures/attention/latency.svg",
-            caption="../report/captions/attention.rst",
-            category="attention",
-        ),
-        "<results>/figures/attention/latency.png",
-        report(
-            "<results>/figures/attention/rate.svg",
-            caption="../report/captions/attention.rst",
-            category="attention",
-        ),
-        "<results>/figures/attention/rate.png",
-    log:
-        "<results>/logs/figures/attention.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule attention:
     input:
-        rules.tabulate_attention.output,
-        rules.plot_attention.output,
+        rules.render_attention.output,

@@ -14,41 +14,20 @@ rule measure_ceilings:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_ceilings:
+rule render_ceilings:
     input:
         records("ceilings"),
-        rendered("tables", "ceilings"),
+        rendered("ceilings"),
     output:
-        multiext("<results>/tables/ceilings/peaks", ".csv", ".md"),
-        multiext("<results>/tables/ceilings/rates", ".csv", ".md"),
+        rendered_files("ceilings"),
     log:
-        "<results>/logs/tables/ceilings.log",
+        "<results>/logs/rendered/ceilings.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_ceilings:
-    input:
-        rules.tabulate_ceilings.output,
-        rendered("figures", "ceilings"),
-    output:
-        report(
-            "<results>/figures/ceilings/roofline.svg",
-            caption="../report/captions/ceilings.rst",
-            category="ceilings",
-        ),
-        "<results>/figures/ceilings/roofline.png",
-    log:
-        "<results>/logs/figures/ceilings.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule ceilings:
     input:
-        rules.tabulate_ceilings.output,
-        rules.plot_ceilings.output,
+        rules.render_ceilings.output,

@@ -14,47 +14,20 @@ rule measure_checkpointing:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_checkpointing:
+rule render_checkpointing:
     input:
         records("checkpointing"),
-        rendered("tables", "checkpointing"),
+        rendered("checkpointing"),
     output:
-        multiext("<results>/tables/checkpointing/groups", ".csv", ".md"),
-        multiext("<results>/tables/checkpointing/saved", ".csv", ".md"),
+        rendered_files("checkpointing"),
     log:
-        "<results>/logs/tables/checkpointing.log",
+        "<results>/logs/rendered/checkpointing.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_checkpointing:
-    input:
-        rules.tabulate_checkpointing.output,
-        rendered("figures", "checkpointing"),
-    output:
-        report(
-            "<results>/figures/checkpointing/tradeoff.svg",
-            caption="../report/captions/checkpointing.rst",
-            category="checkpointing",
-        ),
-        "<results>/figures/checkpointing/tradeoff.png",
-        report(
-            "<results>/figures/checkpointing/saved.svg",
-            caption="../report/captions/checkpointing.rst",
-            category="checkpointing",
-        ),
-        "<results>/figures/checkpointing/saved.png",
-    log:
-        "<results>/logs/figures/checkpointing.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule checkpointing:
     input:
-        rules.tabulate_checkpointing.output,
-        rules.plot_checkpointing.output,
+        rules.render_checkpointing.output,

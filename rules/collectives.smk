@@ -14,41 +14,20 @@ rule measure_collectives:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_collectives:
+rule render_collectives:
     input:
         records("collectives"),
-        rendered("tables", "collectives"),
+        rendered("collectives"),
     output:
-        multiext("<results>/tables/collectives/messages", ".csv", ".md"),
-        multiext("<results>/tables/collectives/fits", ".csv", ".md"),
+        rendered_files("collectives"),
     log:
-        "<results>/logs/tables/collectives.log",
+        "<results>/logs/rendered/collectives.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_collectives:
-    input:
-        rules.tabulate_collectives.output,
-        rendered("figures", "collectives"),
-    output:
-        report(
-            "<results>/figures/collectives/bandwidth.svg",
-            caption="../report/captions/collectives.rst",
-            category="collectives",
-        ),
-        "<results>/figures/collectives/bandwidth.png",
-    log:
-        "<results>/logs/figures/collectives.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule collectives:
     input:
-        rules.tabulate_collectives.output,
-        rules.plot_collectives.output,
+        rules.render_collectives.output,

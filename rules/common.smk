@@ -1,25 +1,23 @@
 from functools import partial
 
-from stepbench import staleness
-from stepbench.interruption import leave_if_ended
-from stepbench.workflow import (
-    heeded,
-    measuring_command,
-    open_bench,
-    start_run,
-    wildcards_of,
-)
+from stepbench.pipeline import staleness, workflow as asked
+from stepbench.pipeline.state import States
+from stepbench.pipeline.workflow import start_run
+from stepbench.process.interruption import leave_if_ended
 
-BENCH = open_bench(workflow, config)
+BENCH = asked.open_bench(workflow, config)
+STATES = States(BENCH)
 SHARDS_DIR = BENCH.shards_dir
-MEASURE = measuring_command(workflow, BENCH)
-
-# The records of an experiment's configured cells, and the input functions that name what makes a record, or what is rendered from records, stale.
-needs = heeded(workflow, partial(staleness.needs, BENCH))
-rendered = heeded(workflow, partial(staleness.rendered, BENCH))
-priority_of_round = staleness.priority
-records = BENCH.paths
+MEASURE = asked.measuring_command(workflow, BENCH)
 COMPARED = staleness.compared(BENCH)
+
+# Input functions that name what makes a record, or what is rendered from records, stale.
+needs = asked.heeded(workflow, partial(staleness.needs, STATES))
+rendered = asked.heeded(workflow, partial(staleness.rendered, STATES))
+# The records that an experiment's tables and figures are made of, and the files that are made of them.
+records = partial(staleness.records, BENCH)
+rendered_files = partial(asked.rendered_files, BENCH, report)
+priority_of_round = staleness.priority
 
 
 # Not a wildcard: Snakemake looks rules up by how their outputs begin.
@@ -28,4 +26,4 @@ pathvars:
 
 
 wildcard_constraints:
-    **wildcards_of(),
+    **asked.wildcards_of(),

@@ -14,43 +14,20 @@ rule measure_encoder_decoder:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_encoder_decoder:
+rule render_encoder_decoder:
     input:
         records("encoder_decoder"),
-        rendered("tables", "encoder_decoder"),
+        rendered("encoder_decoder"),
     output:
-        multiext("<results>/tables/encoder_decoder/summary", ".csv", ".md"),
-        multiext("<results>/tables/encoder_decoder/epochs", ".csv", ".md"),
-        multiext("<results>/tables/encoder_decoder/disk", ".csv", ".md"),
-        multiext("<results>/tables/encoder_decoder/scaling", ".csv", ".md"),
+        rendered_files("encoder_decoder"),
     log:
-        "<results>/logs/tables/encoder_decoder.log",
+        "<results>/logs/rendered/encoder_decoder.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_encoder_decoder:
-    input:
-        rules.tabulate_encoder_decoder.output,
-        rendered("figures", "encoder_decoder"),
-    output:
-        report(
-            "<results>/figures/encoder_decoder/throughput.svg",
-            caption="../report/captions/encoder_decoder.rst",
-            category="encoder_decoder",
-        ),
-        "<results>/figures/encoder_decoder/throughput.png",
-    log:
-        "<results>/logs/figures/encoder_decoder.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule encoder_decoder:
     input:
-        rules.tabulate_encoder_decoder.output,
-        rules.plot_encoder_decoder.output,
+        rules.render_encoder_decoder.output,

@@ -14,65 +14,20 @@ rule measure_end_to_end:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_end_to_end:
+rule render_end_to_end:
     input:
         records("end_to_end"),
-        records("ceilings"),
-        rendered("tables", "end_to_end"),
+        rendered("end_to_end"),
     output:
-        multiext("<results>/tables/end_to_end/by_size", ".csv", ".md"),
-        multiext("<results>/tables/end_to_end/by_context", ".csv", ".md"),
-        multiext("<results>/tables/end_to_end/passes", ".csv", ".md"),
-        multiext("<results>/tables/end_to_end/precision", ".csv", ".md"),
-        multiext("<results>/tables/end_to_end/compile", ".csv", ".md"),
-        multiext("<results>/tables/end_to_end/attention", ".csv", ".md"),
-        multiext("<results>/tables/end_to_end/every_cell", ".csv", ".md"),
+        rendered_files("end_to_end"),
     log:
-        "<results>/logs/tables/end_to_end.log",
+        "<results>/logs/rendered/end_to_end.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_end_to_end:
-    input:
-        rules.tabulate_end_to_end.output,
-        rendered("figures", "end_to_end"),
-    output:
-        report(
-            "<results>/figures/end_to_end/phases.svg",
-            caption="../report/captions/end_to_end.rst",
-            category="end_to_end",
-        ),
-        "<results>/figures/end_to_end/phases.png",
-        report(
-            "<results>/figures/end_to_end/context.svg",
-            caption="../report/captions/end_to_end.rst",
-            category="end_to_end",
-        ),
-        "<results>/figures/end_to_end/context.png",
-        report(
-            "<results>/figures/end_to_end/speedups.svg",
-            caption="../report/captions/end_to_end.rst",
-            category="end_to_end",
-        ),
-        "<results>/figures/end_to_end/speedups.png",
-        report(
-            "<results>/figures/end_to_end/roofline.svg",
-            caption="../report/captions/end_to_end.rst",
-            category="end_to_end",
-        ),
-        "<results>/figures/end_to_end/roofline.png",
-    log:
-        "<results>/logs/figures/end_to_end.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule end_to_end:
     input:
-        rules.tabulate_end_to_end.output,
-        rules.plot_end_to_end.output,
+        rules.render_end_to_end.output,

@@ -14,49 +14,20 @@ rule measure_fsdp:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_fsdp:
+rule render_fsdp:
     input:
         records("fsdp"),
-        records("optimizer_sharding"),
-        rendered("tables", "fsdp"),
+        rendered("fsdp"),
     output:
-        multiext("<results>/tables/fsdp/memory", ".csv", ".md"),
-        multiext("<results>/tables/fsdp/time", ".csv", ".md"),
-        multiext("<results>/tables/fsdp/beside", ".csv", ".md"),
+        rendered_files("fsdp"),
     log:
-        "<results>/logs/tables/fsdp.log",
+        "<results>/logs/rendered/fsdp.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_fsdp:
-    input:
-        rules.tabulate_fsdp.output,
-        rendered("figures", "fsdp"),
-    output:
-        report(
-            "<results>/figures/fsdp/memory.svg",
-            caption="../report/captions/fsdp.rst",
-            category="fsdp",
-        ),
-        "<results>/figures/fsdp/memory.png",
-        report(
-            "<results>/figures/fsdp/lanes.svg",
-            caption="../report/captions/fsdp.rst",
-            category="fsdp",
-        ),
-        "<results>/figures/fsdp/lanes.png",
-    log:
-        "<results>/logs/figures/fsdp.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule fsdp:
     input:
-        rules.tabulate_fsdp.output,
-        rules.plot_fsdp.output,
+        rules.render_fsdp.output,

@@ -14,53 +14,20 @@ rule measure_memory:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_memory:
+rule render_memory:
     input:
         records("memory"),
-        rendered("tables", "memory"),
+        rendered("memory"),
     output:
-        multiext("<results>/tables/memory/peaks", ".csv", ".md"),
-        multiext("<results>/tables/memory/phases", ".csv", ".md"),
+        rendered_files("memory"),
     log:
-        "<results>/logs/tables/memory.log",
+        "<results>/logs/rendered/memory.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_memory:
-    input:
-        rules.tabulate_memory.output,
-        rendered("figures", "memory"),
-    output:
-        report(
-            "<results>/figures/memory/timeline.svg",
-            caption="../report/captions/memory.rst",
-            category="memory",
-        ),
-        "<results>/figures/memory/timeline.png",
-        report(
-            "<results>/figures/memory/sizes.svg",
-            caption="../report/captions/memory.rst",
-            category="memory",
-        ),
-        "<results>/figures/memory/sizes.png",
-        report(
-            "<results>/figures/memory/context.svg",
-            caption="../report/captions/memory.rst",
-            category="memory",
-        ),
-        "<results>/figures/memory/context.png",
-    log:
-        "<results>/logs/figures/memory.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule memory:
     input:
-        rules.tabulate_memory.output,
-        rules.plot_memory.output,
+        rules.render_memory.output,

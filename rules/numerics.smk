@@ -12,41 +12,20 @@ rule measure_numerics:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_numerics:
+rule render_numerics:
     input:
         records("numerics"),
-        rendered("tables", "numerics"),
+        rendered("numerics"),
     output:
-        multiext("<results>/tables/numerics/accumulation", ".csv", ".md"),
-        multiext("<results>/tables/numerics/autocast", ".csv", ".md"),
+        rendered_files("numerics"),
     log:
-        "<results>/logs/tables/numerics.log",
+        "<results>/logs/rendered/numerics.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_numerics:
-    input:
-        rules.tabulate_numerics.output,
-        rendered("figures", "numerics"),
-    output:
-        report(
-            "<results>/figures/numerics/accumulation.svg",
-            caption="../report/captions/numerics.rst",
-            category="numerics",
-        ),
-        "<results>/figures/numerics/accumulation.png",
-    log:
-        "<results>/logs/figures/numerics.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule numerics:
     input:
-        rules.tabulate_numerics.output,
-        rules.plot_numerics.output,
+        rules.render_numerics.output,

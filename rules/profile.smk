@@ -14,50 +14,20 @@ rule measure_profile:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_profile:
+rule render_profile:
     input:
         records("profile"),
-        rendered("tables", "profile"),
+        rendered("profile"),
     output:
-        multiext("<results>/tables/profile/phases", ".csv", ".md"),
-        multiext("<results>/tables/profile/attention", ".csv", ".md"),
-        multiext("<results>/tables/profile/operators", ".csv", ".md"),
-        multiext("<results>/tables/profile/kernels", ".csv", ".md"),
-        multiext("<results>/tables/profile/nsys", ".csv", ".md"),
+        rendered_files("profile"),
     log:
-        "<results>/logs/tables/profile.log",
+        "<results>/logs/rendered/profile.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_profile:
-    input:
-        rules.tabulate_profile.output,
-        rendered("figures", "profile"),
-    output:
-        report(
-            "<results>/figures/profile/shares.svg",
-            caption="../report/captions/profile.rst",
-            category="profile",
-        ),
-        "<results>/figures/profile/shares.png",
-        report(
-            "<results>/figures/profile/operators.svg",
-            caption="../report/captions/profile.rst",
-            category="profile",
-        ),
-        "<results>/figures/profile/operators.png",
-    log:
-        "<results>/logs/figures/profile.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule profile:
     input:
-        rules.tabulate_profile.output,
-        rules.plot_profile.output,
+        rules.render_profile.output,

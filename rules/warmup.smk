@@ -14,40 +14,20 @@ rule measure_warmup:
         "{MEASURE} {output:q} {log:q}"
 
 
-rule tabulate_warmup:
+rule render_warmup:
     input:
         records("warmup"),
-        rendered("tables", "warmup"),
+        rendered("warmup"),
     output:
-        multiext("<results>/tables/warmup/warmup", ".csv", ".md"),
+        rendered_files("warmup"),
     log:
-        "<results>/logs/tables/warmup.log",
+        "<results>/logs/rendered/warmup.log",
     resources:
         machine=1,
     script:
-        "../workflow_scripts/tabulate.py"
-
-
-rule plot_warmup:
-    input:
-        rules.tabulate_warmup.output,
-        rendered("figures", "warmup"),
-    output:
-        report(
-            "<results>/figures/warmup/warmup.svg",
-            caption="../report/captions/warmup.rst",
-            category="warmup",
-        ),
-        "<results>/figures/warmup/warmup.png",
-    log:
-        "<results>/logs/figures/warmup.log",
-    resources:
-        machine=1,
-    script:
-        "../workflow_scripts/plot.py"
+        "../workflow_scripts/render.py"
 
 
 rule warmup:
     input:
-        rules.tabulate_warmup.output,
-        rules.plot_warmup.output,
+        rules.render_warmup.output,

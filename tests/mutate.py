@@ -86,14 +86,14 @@ MUTATIONS = (
     Mutation(
         "the fingerprint check of a record",
         "src/stepbench/bench.py",
-        "if reasons := fingerprint.difference(record.fingerprint, self.fingerprint(name, cell)):",
+        "if reasons := fingerprint.difference(record.fingerprint, States(self).fingerprint(cell)):",
         "if reasons := []:",
         ("tests/test_bench.py",),
     ),
     Mutation(
         "the fingerprint check after a measurement",
         "src/stepbench/run.py",
-        "changes = fingerprint.difference(before, bench.fingerprint(name, cell))",
+        "changes = fingerprint.difference(before, States(bench).fingerprint(cell))",
         "changes = []",
         ("tests/test_run.py",),
     ),

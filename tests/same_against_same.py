@@ -16,6 +16,7 @@ import yaml
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 from stepbench.reporting import findings, frames, statistics, tables, units
 from stepbench.reporting.frames import Group
 from stepbench.reporting.statistics import Verdict
@@ -33,7 +34,7 @@ def main() -> int:
     settings["experiments"][EXPERIMENT] = overlay["experiments"][EXPERIMENT]
     settings |= {key: value for key, value in overlay.items() if key != "experiments"}
     bench = Bench(settings, root=Path.cwd(), schema=ROOT / config.SCHEMA)
-    groups = frames.load(bench, experiments.load(EXPERIMENT)).groups()
+    groups = frames.load(States(bench), experiments.load(EXPERIMENT)).groups()
     rows = [row(group, groups) for group in groups]
     print(
         tables.markdown(

@@ -15,6 +15,7 @@ from stepbench.comparison.machines import Machine, Price
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import bundle, cells, config, staleness
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 from stepbench.reporting import statistics
 
 GRIDS: dict[str, Any] = {
@@ -38,7 +39,7 @@ def fill(bench: Bench, *, factor: float = 1.0, seed: int = 0) -> None:
     if factor != 1.0:
         for name in GRIDS:
             for cell in bench.grid(name):
-                record = bench.state(name, cell).record
+                record = States(bench).of(cell).record
                 assert record
                 scaled = {key: _times(values, factor) for key, values in record.samples.items()}
                 synthetic.write(bench, name, cell, samples=scaled, scalars=record.scalars)
@@ -63,7 +64,7 @@ def both(made: Path, tmp_path: Path) -> Bench:
 
 
 def pair_of(bench: Bench, **prices: Price) -> tuple[Machine, Machine]:
-    found = {machine.name: machine for machine in machines.load(bench)}
+    found = {machine.name: machine for machine in machines.load(States(bench))}
     here, there = found[HERE], found[THERE]
     return (
         dataclasses.replace(here, price=prices.get("here", here.price)),
@@ -92,7 +93,7 @@ def test_rates_are_work_over_the_median_time(both: Bench) -> None:
     here, _ = pair_of(both)
     found = {each.metric.name: each for each in headlines.headlines(here.records)}
     (cell,) = both.grid("encoder_decoder")
-    record = both.state("encoder_decoder", cell).record
+    record = States(both).of(cell).record
     assert record
     epochs = sorted(max(step) for step in zip(*record.samples["epoch_s"], strict=True))
     assert found["training epoch"].rate == pytest.approx(record.scalars["samples_per_epoch"] / epochs[1])
@@ -157,7 +158,7 @@ def test_what_only_one_machine_has_is_counted(tmp_path: Path) -> None:
 
 def test_stale_numbers_of_this_machine_are_not_compared(both: Bench) -> None:
     today = bench_named(both.root, HERE, vocabulary=9999)
-    found = {machine.name: machine for machine in machines.load(today)}
+    found = {machine.name: machine for machine in machines.load(States(today))}
     assert {record.experiment for record in found[HERE].records} == {"attention", "collectives", "encoder_decoder"}
 
 
@@ -216,7 +217,7 @@ def test_two_currencies_are_not_compared(both: Bench) -> None:
 def test_prices_come_from_the_configuration_and_the_command_line(both: Bench) -> None:
     told = {THERE: {"per_device_hour": 2.5, "currency": "CHF", "date": "2026-11-01", "source": "a list"}}
     bench = bench_named(both.root, HERE, prices=told)
-    found = machines.load(bench)
+    found = machines.load(States(bench))
     assert {machine.name: machine.price for machine in found}[THERE] == Price(2.5, "CHF", "2026-11-01", "a list")
     changed = {machine.name: machine.price for machine in machines.priced(found, [f"{HERE}=0.5"])}
     assert changed[HERE] == Price(0.5, "CHF")
@@ -244,21 +245,21 @@ def test_a_price_makes_the_comparison_stale_and_nothing_else(both: Bench) -> Non
     told = {THERE: {"per_device_hour": 2.5, "currency": "CHF", "date": "2026-11-01", "source": "a list"}}
     for kind in ("comparison", "writeup"):
         staleness.mark_rendered(both, kind)
-        assert staleness.rendered(both, kind)(None) == []
+        assert staleness.rendered(States(both), kind)(None) == []
     dearer = bench_named(both.root, HERE, prices=told)
-    assert len(staleness.rendered(dearer, "comparison")(None)) == 1
-    assert staleness.rendered(dearer, "writeup")(None) == []
-    assert all(dearer.state(name, cell).kind == "fresh" for name in GRIDS for cell in dearer.grid(name))
+    assert len(staleness.rendered(States(dearer), "comparison")(None)) == 1
+    assert staleness.rendered(States(dearer), "writeup")(None) == []
+    assert all(States(dearer).of(cell).kind == "fresh" for name in GRIDS for cell in dearer.grid(name))
 
 
 def test_a_merged_record_makes_the_comparison_stale(both: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
     staleness.mark_rendered(both, "comparison")
-    assert staleness.rendered(both, "comparison")(None) == []
+    assert staleness.rendered(States(both), "comparison")(None) == []
     third = bench_named(tmp_path_factory.mktemp("third"), "third-1x")
     fill(third)
     bundle.merge(both, bundle.pack(third, third.root))
-    assert len(staleness.rendered(both, "comparison")(None)) == 1
-    assert "third-1x" in {machine.name for machine in machines.load(both)}
+    assert len(staleness.rendered(States(both), "comparison")(None)) == 1
+    assert "third-1x" in {machine.name for machine in machines.load(States(both))}
 
 
 # -- what others say ---------------------------------------------------------------------------------------------------
@@ -277,7 +278,7 @@ def test_published_tables_are_bundles_that_can_be_believed_and_say_where_they_ar
         for name, record in content["records"].items():
             folder, _, stem = name.removesuffix(".json").partition("/")
             cell = cells.parse(experiments.load(folder).cell, stem)
-            assert (record["experiment"], record["cell"]) == (folder, cells.as_dict(cell))
+            assert (record["experiment"], record["cell"]) == (folder, cell.values)
             assert record["samples"] == {}
             assert record["fingerprint"] == {}
 
@@ -285,7 +286,7 @@ def test_published_tables_are_bundles_that_can_be_believed_and_say_where_they_ar
 def test_published_means_are_compared_with_measured_ones_and_noted(tmp_path: Path) -> None:
     bench = bench_named(tmp_path, HERE)
     fill(bench)
-    mine, *others = machines.load(bench)
+    mine, *others = machines.load(States(bench))
     shared = {}
     for other in others:
         for pair in document.compare(mine, other).pairs:
@@ -358,7 +359,7 @@ def test_every_replicate_must_be_alike(both: Bench) -> None:
 def test_a_published_machine_is_never_the_one_that_is_here(tmp_path: Path) -> None:
     bench = bench_named(tmp_path, "nvidia-geforce-rtx-5090-2x")
     fill(bench)
-    names = [machine.name for machine in machines.load(bench)]
+    names = [machine.name for machine in machines.load(States(bench))]
     assert len(set(names)) == len(names)
     assert names[0] == "nvidia-geforce-rtx-5090-2x"
 

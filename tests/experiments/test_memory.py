@@ -19,6 +19,7 @@ from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, Un
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
 from stepbench.pipeline import config
+from stepbench.pipeline.state import States
 from stepbench.process import attempt
 from stepbench.workloads import decoder_step
 
@@ -163,6 +164,7 @@ from stepbench.experiments.memory.cell import Cell as Memory
 from stepbench.experiments.memory.measure import measure
 from stepbench.measure import memory
 from stepbench.measure.measurement import Setting
+from stepbench.pipeline.state import States
 definition = {{"vocabulary": {VOCABULARY}, "size": {SIZES["2.7B"]!r}}}
 setting = Setting(device="cpu", protocol={{"seed": 0}}, definition=definition)
 scalars = measure(Memory("predicted", "2.7B", 512), setting).scalars
@@ -242,7 +244,7 @@ def test_what_was_not_started_is_started_once_predictions_are_not_trusted(
     bench.settings["trust_prediction"] = trusted  # type: ignore[index]
     (cell,) = bench.grid("memory")
     synthetic.write(bench, "memory", cell, status="oom", reason=reason)
-    state = bench.state("memory", cell)
+    state = States(bench).of(cell)
     assert state.kind == kind
     assert all("trust_prediction" in each for each in state.reasons)
 

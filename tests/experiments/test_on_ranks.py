@@ -23,7 +23,6 @@ from stepbench.experiments.fsdp.cell import Cell as Fsdp
 from stepbench.experiments.optimizer_sharding import measure as optimizer_sharding
 from stepbench.experiments.optimizer_sharding.cell import Cell as OptimizerSharding
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
-from stepbench.parallel import launch
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome
 from stepbench.workloads import ranks, replica_step, training
 from stepbench.workloads.decoder_step import Shape

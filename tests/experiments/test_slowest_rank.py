@@ -23,7 +23,7 @@ def test_promise_13_of_two_ranks_the_one_that_sleeps_is_the_number(tmp_path: Pat
     (cell,) = bench.grid("collectives")
     synthetic.write(bench, "collectives", cell, samples=samples, scalars={"message_bytes": 4096})
 
-    kept = records.read(tmp_path / bench.path("collectives", cell)).samples["call_s"]
+    kept = records.read(tmp_path / bench.path(cell)).samples["call_s"]
     assert [len(rank) for rank in kept] == [2, 2]
     shown = results(bench, "collectives")
     (group,) = shown.groups()

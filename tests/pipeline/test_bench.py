@@ -12,10 +12,11 @@ from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.measure import environment
 from stepbench.pipeline import bench as module
-from stepbench.pipeline import config, records
+from stepbench.pipeline import config, inputs, records
 from stepbench.pipeline.bench import Bench, State
 from stepbench.pipeline.config import ConfigError
 from stepbench.pipeline.records import Record
+from stepbench.pipeline.state import States
 
 ROOT = Path(__file__).parents[2]
 SIZE = {"d_model": 32, "d_ff": 64, "layers": 1, "heads": 2}
@@ -65,7 +66,7 @@ def record(bench: Bench, cell: Any = CELL, name: str = "warmup", **changes: Any)
         experiment=name,
         cell=dataclasses.asdict(cell),
         status="ok",
-        fingerprint=bench.fingerprint(name, cell),
+        fingerprint=States(bench).fingerprint(cell),
         started="2026-01-01T00:00:00.000+00:00",
         duration_s=1.0,
         samples={"step_s": [0.1]},
@@ -74,14 +75,14 @@ def record(bench: Bench, cell: Any = CELL, name: str = "warmup", **changes: Any)
 
 
 def write(bench: Bench, cell: Any = CELL, name: str = "warmup", **changes: Any) -> None:
-    records.write(bench.root / bench.path(name, cell), record(bench, cell, name, **changes))
+    records.write(bench.root / bench.path(cell), record(bench, cell, name, **changes))
 
 
 # -- cells and files ---------------------------------------------------------------------------------------------------
 
 
 def test_a_cell_has_one_path_and_a_path_one_cell(bench: Bench) -> None:
-    assert str(bench.path("warmup", CELL)) == PATH
+    assert str(bench.path(CELL)) == PATH
     experiment, cell = bench.locate(PATH)
     assert (experiment.name, cell) == ("warmup", CELL)
 
@@ -161,7 +162,7 @@ def test_threads_are_all_cores_unless_they_are_given(open_bench: Open, monkeypat
     assert open_bench().threads == 2
     found = open_bench(protocol={**SETTINGS["protocol"], "threads": "auto"})
     assert found.threads == found.protocol["threads"] == 7
-    assert found.fingerprint("warmup", CELL)["machine"]["threads"] == 7
+    assert States(found).fingerprint(CELL)["machine"]["threads"] == 7
 
 
 # -- what a number depends on ------------------------------------------------------------------------------------------
@@ -169,27 +170,27 @@ def test_threads_are_all_cores_unless_they_are_given(open_bench: Open, monkeypat
 
 def test_a_definition_holds_the_settings_that_the_experiment_uses(bench: Bench) -> None:
     protocol = {"seed": 0, "warmup_steps": 1, "measured_steps": 2}
-    assert bench.definition("warmup", CELL) == {
+    assert bench.definition(CELL) == {
         "protocol": protocol,
         "vocabulary": 300,
         "data": {"source": "synthetic", "corpus_bytes": 20000},
         "size": SIZE,
     }
-    assert bench.definition("numerics", Numerics("accumulation")) == {"protocol": protocol}
+    assert bench.definition(Numerics("accumulation")) == {"protocol": protocol}
 
 
 def test_a_size_that_is_not_configured_has_no_definition(bench: Bench) -> None:
     with pytest.raises(ValueError, match="`size` must be one of nano, micro, got 'giant'"):
-        bench.fingerprint("warmup", Warmup("giant", 0))
+        States(bench).fingerprint(Warmup("giant", 0))
 
 
 def test_the_content_of_a_token_file_is_part_of_the_definition(open_bench: Open, tmp_path: Path) -> None:
     found = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000})
-    assert found.definition("warmup", CELL)["data"]["content"] == "missing"
+    assert found.definition(CELL)["data"]["content"] == "missing"
     np.save(tmp_path / "mine.npy", np.zeros(500, dtype=np.uint16))
-    first = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000}).definition("warmup", CELL)
+    first = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000}).definition(CELL)
     np.save(tmp_path / "mine.npy", np.ones(501, dtype=np.uint16))
-    second = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000}).definition("warmup", CELL)
+    second = open_bench(data={"source": "mine.npy", "corpus_bytes": 20000}).definition(CELL)
     assert first["data"]["content"] != second["data"]["content"] != "missing"
 
 
@@ -205,13 +206,13 @@ def test_data_that_cannot_feed_the_cells_is_refused_and_kept(
     if ids is not None:
         np.save(tmp_path / "mine.npy", ids)
     with pytest.raises(ConfigError, match=message):
-        found.check_data()
+        inputs.check(found)
     if ids is None:
         with pytest.raises(ConfigError, match=r"`data\.source` must be a file that exists, got 'mine.npy'"):
-            found.check_data_exists()
+            inputs.check_exist(found)
     else:
         with pytest.raises(ValueError, match=message):
-            found.prepare_tokens()
+            inputs.prepare_tokens(found)
         assert (tmp_path / "mine.npy").exists()  # it is the user's own
 
 
@@ -219,9 +220,9 @@ def test_data_that_cannot_feed_the_cells_is_refused_and_kept(
 
 
 def test_a_record_of_today_is_fresh(bench: Bench) -> None:
-    assert bench.state("warmup", CELL) == State("missing")
+    assert States(bench).of(CELL) == State("missing")
     write(bench)
-    assert bench.state("warmup", CELL) == State("fresh", (), record(bench))
+    assert States(bench).of(CELL) == State("fresh", (), record(bench))
 
 
 @pytest.mark.parametrize(
@@ -235,14 +236,14 @@ def test_a_record_of_today_is_fresh(bench: Bench) -> None:
 )
 def test_what_may_go_away_by_itself_is_tried_again(bench: Bench, status: str, kind: str, reasons: Any) -> None:
     write(bench, status=status, reason="why")
-    state = bench.state("warmup", CELL)
+    state = States(bench).of(CELL)
     assert (state.kind, state.reasons) == (kind, reasons)
 
 
 def test_a_record_of_other_settings_is_stale(open_bench: Open) -> None:
     write(open_bench())
     today = open_bench(vocabulary=400, sizes={**SETTINGS["sizes"], "nano": {**SIZE, "d_model": 64, "d_ff": 32}})
-    state = today.state("warmup", CELL)
+    state = States(today).of(CELL)
     assert state.kind == "stale"
     assert state.reasons == (
         "definition: size.d_ff was 64, is 32",
@@ -262,7 +263,7 @@ def test_a_record_that_cannot_be_read_is_stale_and_named(bench: Bench, content: 
     path = bench.root / PATH
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    state = bench.state("warmup", CELL)
+    state = States(bench).of(CELL)
     assert state.kind == "stale"
     assert state.record is None
     assert state.reasons[0].startswith(f"{path}: ")
@@ -270,27 +271,27 @@ def test_a_record_that_cannot_be_read_is_stale_and_named(bench: Bench, content: 
 
 def test_a_folder_in_a_records_place_is_stale_and_named(bench: Bench) -> None:
     (bench.root / PATH).mkdir(parents=True)
-    assert bench.state("warmup", CELL).kind == "stale"
+    assert States(bench).of(CELL).kind == "stale"
 
 
 def test_a_record_in_another_cells_place_is_stale(bench: Bench) -> None:
     write(bench)
     other = Warmup("nano", 0)
-    shutil.copy(bench.root / PATH, bench.root / bench.path("warmup", other))
-    state = bench.state("warmup", other)
+    shutil.copy(bench.root / PATH, bench.root / bench.path(other))
+    state = States(bench).of(other)
     assert (state.kind, state.record) == ("stale", None)
     assert "`cell` must be the one that the path names, got {'size': 'nano', 'warmup': 1" in state.reasons[0]
 
 
 def test_a_record_of_another_experiment_is_stale(bench: Bench) -> None:
     write(bench, experiment="end_to_end")
-    assert bench.state("warmup", CELL).kind == "stale"
+    assert States(bench).of(CELL).kind == "stale"
 
 
 @pytest.mark.parametrize("fingerprint", [{}, {"source": None}, {"source": {}, "extra": 1}])
 def test_a_record_with_another_fingerprint_is_stale(bench: Bench, fingerprint: Any) -> None:
     write(bench, fingerprint=fingerprint)
-    assert bench.state("warmup", CELL).kind == "stale"
+    assert States(bench).of(CELL).kind == "stale"
 
 
 def test_a_bench_of_a_file_tells_all_mistakes_at_once(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.pipeline.test_bench import CELL, PATH, ROOT, SETTINGS, write
 
 from stepbench.pipeline import bundle, config, records
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_merged_record_is_the_packed_one_to_the_byte(bench: Bench, packed: Pat
 def test_a_record_of_ones_own_is_fresh_after_it_was_merged_back(bench: Bench, packed: Path) -> None:
     (bench.root / "results" / bench.machine / NAME).unlink()
     bundle.merge(bench, packed)
-    assert bench.state("warmup", CELL).kind == "fresh"
+    assert States(bench).of(CELL).kind == "fresh"
 
 
 def test_a_conflict_is_shown_and_kept_until_it_is_asked_for(bench: Bench, packed: Path) -> None:

@@ -15,7 +15,7 @@ SCHEMES = ("naive", "flat.v2", "bucketed")
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """Every kind of axis once."""
 
     size: str
@@ -46,18 +46,18 @@ values = st.builds(
 
 
 def test_a_cell_has_one_readable_name() -> None:
-    assert cells.name(CELL) == NAME
+    assert CELL.name == NAME
     assert cells.parse(Cell, NAME) == CELL
 
 
 @given(values)
 def test_name_and_parse_are_inverse(cell: Cell) -> None:
-    assert cells.parse(Cell, cells.name(cell)) == cell
+    assert cells.parse(Cell, cell.name) == cell
 
 
 @given(values, values)
 def test_two_cells_never_share_a_name(one: Cell, other: Cell) -> None:
-    assert (cells.name(one) == cells.name(other)) == (one == other)
+    assert (one.name == other.name) == (one == other)
 
 
 almost = r"size~[^,]{0,9},context~.{1,9},causal~true,scheme~naive,bucket_mib~none,variant~a,tag~x,replicate~[0-9]{1,3}"
@@ -71,22 +71,22 @@ def test_what_parses_is_canonical(text: str) -> None:
         cell = cells.parse(Cell, text)
     except ValueError:
         return
-    assert cells.name(cell) == text
+    assert cell.name == text
 
 
 @given(values)
 def test_the_wildcards_constraints_split_a_name_in_one_way(cell: Cell) -> None:
     constraints = {axis.name: f"(?P<{axis.name}>{axis.pattern})" for axis in cells.axes(Cell)}
     regex = cells.pattern(Cell).replace(".", r"\.").format(**constraints)
-    match = re.fullmatch(regex, cells.name(cell))
+    match = re.fullmatch(regex, cell.name)
     assert match
-    assert {axis.name: axis.parse(match[axis.name]) for axis in cells.axes(Cell)} == cells.as_dict(cell)
+    assert {axis.name: axis.parse(match[axis.name]) for axis in cells.axes(Cell)} == cell.values
 
 
 @given(values)
 def test_a_name_is_safe_in_paths_and_shells(cell: Cell) -> None:
-    assert set(cells.name(cell)) <= set(string.ascii_letters + string.digits + "~,._-")
-    assert not cells.name(cell).startswith(("-", "."))
+    assert set(cell.name) <= set(string.ascii_letters + string.digits + "~,._-")
+    assert not cell.name.startswith(("-", "."))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_text_that_is_not_a_cells_one_name_is_refused(old: str, new: str, mess
 )
 def test_a_cell_that_holds_what_its_axes_do_not_allow_has_no_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        cells.name(dataclasses.replace(CELL, **{"replicate": 7, **change}))
+        assert dataclasses.replace(CELL, **{"replicate": 7, **change}).name
 
 
 @pytest.mark.parametrize("hint", [float, list[int], int | str, int | str | None, Literal[1, 2], Literal["a", 1], Any])
@@ -172,7 +172,7 @@ def test_none_cannot_be_a_choice_beside_no_value() -> None:
 
 def test_a_pattern_names_every_axis_in_order() -> None:
     assert cells.pattern(Cell).startswith("size~{size},context~{context},causal~{causal},")
-    assert cells.as_dict(CELL)["bucket_mib"] is None
+    assert CELL.values["bucket_mib"] is None
 
 
 @pytest.mark.parametrize("name", experiments.names())
@@ -181,4 +181,4 @@ def test_every_experiment_has_a_cell_with_a_name(name: str) -> None:
     some = {int: "1", str: "nano", bool: "true"}
     axes = cells.axes(cell_type)
     text = ",".join(f"{axis.name}~{axis.choices[0] if axis.choices else some[axis.type]}" for axis in axes)
-    assert cells.name(cells.parse(cell_type, text)) == text
+    assert cells.parse(cell_type, text).name == text

@@ -440,10 +440,11 @@ from pathlib import Path
 from typing import NoReturn
 from stepbench.pipeline.bench import Bench
 from stepbench.experiments import experiment
+from stepbench.pipeline.state import States
 bench = Bench.open(Path({str(Path(__file__).parents[2])!r}))
 for name in experiment.names():
     for cell in bench.grid(name):
-        bench.state(name, cell)
+        States(bench).of(cell)
 print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,6 +11,7 @@ from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.pipeline import config, planning
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def told(bench: Bench, capsys: pytest.CaptureFixture[str], *words: str) -> tuple
 def test_a_plan_holds_what_is_not_fresh_with_its_reason(bench: Bench) -> None:
     write(bench, CELL, duration_s=10.0)
     write(bench, Warmup("nano", 0), duration_s=20.0, status="error", reason="why")
-    found = planning.plan(bench)
+    found = planning.plan(States(bench))
     assert found.total == 5
     assert {Path(each.path).name: each.state for each in found.waiting} == {
         "size~nano,warmup~0,replicate~0.json": "failed",
@@ -78,11 +79,11 @@ def test_fault_19_what_no_grid_asks_for_is_listed_and_only_then_removed(
     kept, gone = Warmup("nano", 1), Warmup("nano", 7)
     write(bench, kept)
     write(bench, gone)
-    path = str(bench.path("warmup", gone))
+    path = str(bench.path(gone))
     out, err = told(bench, capsys, "prune", "--dry-run")
     assert (out.strip(), err) == (path, "1 records that no configured grid asks for would be removed\n")
     assert (bench.root / path).exists()
     assert "it is not in the configured grid" in told(bench, capsys, "why", path)[0]
     assert told(bench, capsys, "prune")[1] == "1 records that no configured grid asks for removed\n"
     assert not (bench.root / path).exists()
-    assert (bench.root / bench.path("warmup", kept)).exists()
+    assert (bench.root / bench.path(kept)).exists()

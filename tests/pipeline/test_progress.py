@@ -9,6 +9,7 @@ from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.progress import Progress
+from stepbench.pipeline.state import States
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def begun(bench: Bench, capsys: pytest.CaptureFixture[str], name: str, cell: Any) -> str:
-    Progress(bench, name, cell).begin()
+    Progress(States(bench), cell).begin()
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
@@ -57,7 +58,7 @@ def test_the_end_says_how_it_went(
     bench: Bench, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], said: str
 ) -> None:
     cell = Warmup("nano", 1)
-    told = Progress(bench, "warmup", cell)
+    told = Progress(States(bench), cell)
     told.begin()
     told.end(record(bench, cell, **changes))
     assert capsys.readouterr().err.splitlines()[1].strip() == said
@@ -67,12 +68,12 @@ def test_a_run_looks_at_all_records_once(
     bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Warmup("nano", 0), Warmup("nano", 1)
-    told = Progress(bench, "warmup", first, run="today")
+    told = Progress(States(bench), first, run="today")
     told.begin()
     told.end(record(bench, first, duration_s=30.0))
     monkeypatch.setattr(Bench, "state", None)
-    Progress(bench, "warmup", second, run="today").begin()
+    Progress(States(bench), second, run="today").begin()
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("[2/5] measuring warmup size~nano,warmup~1,replicate~0 (3 left, about 60 s")
     with pytest.raises(TypeError):
-        Progress(bench, "warmup", second, run="tomorrow").begin()
+        Progress(States(bench), second, run="tomorrow").begin()

@@ -11,6 +11,7 @@ from tests.pipeline.test_bench import PATH, ROOT, SETTINGS, write
 from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.pipeline import config, staleness
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 
 WILDCARDS = {"machine": "here", "size": "nano", "warmup": "1", "replicate": "0"}
 MARKER = ".stepbench/stale/here/warmup/size~nano,warmup~1,replicate~0.json/reasons.txt"
@@ -30,15 +31,15 @@ def other(bench: Bench, **changes: Any) -> Bench:
 
 def test_a_fresh_record_needs_nothing(bench: Bench) -> None:
     write(bench)
-    assert staleness.needs(bench, "warmup")(WILDCARDS) == []
+    assert staleness.needs(States(bench), "warmup")(WILDCARDS) == []
     assert not (bench.root / ".stepbench" / "stale").exists()
 
 
 def test_a_missing_record_needs_its_tokens(bench: Bench) -> None:
-    assert staleness.needs(bench, "warmup")(WILDCARDS) == []
+    assert staleness.needs(States(bench), "warmup")(WILDCARDS) == []
     reading = other(bench, data={"source": "corpus", "corpus_bytes": 20000})
-    assert staleness.needs(reading, "warmup")(WILDCARDS) == ["results/data/corpus~20000~300.npy"]
-    assert staleness.needs(reading, "numerics")({"case": "accumulation"}) == []
+    assert staleness.needs(States(reading), "warmup")(WILDCARDS) == ["results/data/corpus~20000~300.npy"]
+    assert staleness.needs(States(reading), "numerics")({"case": "accumulation"}) == []
 
 
 def reasons(marker: Path) -> list[str]:
@@ -51,7 +52,7 @@ def reasons(marker: Path) -> list[str]:
 def test_a_stale_record_needs_a_marker_that_is_newer_and_says_why(bench: Bench) -> None:
     write(bench)
     today = other(bench, vocabulary=400)
-    assert staleness.needs(today, "warmup")(WILDCARDS) == [MARKER]
+    assert staleness.needs(States(today), "warmup")(WILDCARDS) == [MARKER]
     marker = bench.root / MARKER
     assert reasons(marker) == ["definition: vocabulary was 300, is 400"]
     assert marker.stat().st_mtime >= (bench.root / PATH).stat().st_mtime
@@ -59,7 +60,7 @@ def test_a_stale_record_needs_a_marker_that_is_newer_and_says_why(bench: Bench) 
 
 def test_a_failed_record_needs_a_marker(bench: Bench) -> None:
     write(bench, status="timeout", reason="too long")
-    assert staleness.needs(bench, "warmup")(WILDCARDS) == [MARKER]
+    assert staleness.needs(States(bench), "warmup")(WILDCARDS) == [MARKER]
     assert reasons(bench.root / MARKER) == ["timeout: too long"]
 
 
@@ -68,7 +69,7 @@ def test_a_marker_never_says_what_it_said_before(bench: Bench) -> None:
     write(bench, status="timeout", reason="too long")
     texts = set()
     for _ in range(3):
-        staleness.needs(bench, "warmup")(WILDCARDS)
+        staleness.needs(States(bench), "warmup")(WILDCARDS)
         texts.add((bench.root / MARKER).read_text())
     assert len(texts) == 3
 
@@ -76,7 +77,7 @@ def test_a_marker_never_says_what_it_said_before(bench: Bench) -> None:
 def test_a_record_from_the_future_gets_a_marker_of_today_that_is_newer(bench: Bench) -> None:
     write(bench)
     os.utime(bench.root / PATH, (4e9, 4e9))
-    staleness.needs(other(bench, vocabulary=400), "warmup")(WILDCARDS)
+    staleness.needs(States(other(bench), vocabulary=400), "warmup")(WILDCARDS)
     assert (bench.root / PATH).stat().st_mtime < (bench.root / MARKER).stat().st_mtime <= time.time()
 
 
@@ -84,7 +85,7 @@ def test_each_marker_has_a_folder_of_its_own(bench: Bench) -> None:
     """Snakemake lists a folder once, and takes what appears in it later for missing."""
     for warmup in (0, 1):
         write(bench, Warmup("nano", warmup))
-    needs = staleness.needs(other(bench, vocabulary=400), "warmup")
+    needs = staleness.needs(States(other(bench), vocabulary=400), "warmup")
     markers = [Path(needs({**WILDCARDS, "warmup": str(warmup)})[0]) for warmup in (0, 1)]
     assert markers[0].parent != markers[1].parent
 
@@ -92,7 +93,7 @@ def test_each_marker_has_a_folder_of_its_own(bench: Bench) -> None:
 @pytest.mark.parametrize("change", [{"size": "giant"}, {"warmup": "01"}, {"size": "x; touch PWNED"}])
 def test_wildcards_that_name_no_cell_are_refused(bench: Bench, change: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        staleness.needs(bench, "warmup")({**WILDCARDS, **change})
+        staleness.needs(States(bench), "warmup")({**WILDCARDS, **change})
 
 
 def test_earlier_replicates_have_the_higher_priority() -> None:
@@ -118,13 +119,13 @@ def have_records(bench: Bench) -> list[Path]:
 
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_what_is_rendered_by_todays_code_and_grid_needs_nothing(bench: Bench, kind: str, name: str | None) -> None:
-    needs = staleness.rendered(bench, kind, name)
+    needs = staleness.rendered(States(bench), kind, name)
     have_records(bench)
     (marker,) = needs(None)
     assert reasons(bench.root / marker) == ["the record has no fingerprint"]
     staleness.mark_rendered(bench, kind, name)
     assert needs(None) == []
-    assert staleness.rendered(other(bench, limits={"time_s": 1, "host_memory_gib": 1}), kind, name)(None) == []
+    assert staleness.rendered(States(other(bench), limits={"time_s": 1, "host_memory_gib": 1}), kind, name)(None) == []
 
 
 @pytest.mark.parametrize(("kind", "name"), KINDS)
@@ -132,7 +133,7 @@ def test_a_record_that_is_gone_has_it_rendered_again(bench: Bench, kind: str, na
     staleness.mark_rendered(bench, kind, name)
     gone = next(path for path in have_records(bench) if "/warmup/" in str(path))
     gone.unlink()
-    (marker,) = staleness.rendered(bench, kind, name)(None)
+    (marker,) = staleness.rendered(States(bench), kind, name)(None)
     assert (bench.root / marker).read_text().startswith(f"{gone.relative_to(bench.root)} is missing\n")
 
 
@@ -141,7 +142,7 @@ def test_a_grid_that_shrinks_has_it_rendered_again(bench: Bench, kind: str, name
     staleness.mark_rendered(bench, kind, name)
     have_records(bench)
     smaller = {**SETTINGS["experiments"], "warmup": {"cpu": [{"size": ["nano"], "warmup": [0, 1]}]}}
-    (marker,) = staleness.rendered(other(bench, experiments=smaller), kind, name)(None)
+    (marker,) = staleness.rendered(States(other(bench), experiments=smaller), kind, name)(None)
     text = (bench.root / marker).read_text()
     assert "size~nano,warmup~1,replicate~1.json was True, is None" in text
     assert "replicate~0" not in text
@@ -157,4 +158,4 @@ def test_a_note_that_cannot_be_read_has_it_rendered_again(
     (stamp,) = (bench.root / ".stepbench/rendered").rglob("*.json")
     assert json.loads(stamp.read_text())
     stamp.write_text(content)
-    assert len(staleness.rendered(bench, kind, name)(None)) == 1
+    assert len(staleness.rendered(States(bench), kind, name)(None)) == 1

@@ -12,6 +12,7 @@ from tests.pipeline.test_bench import CELL, PATH, ROOT, SETTINGS
 from stepbench.measure import environment
 from stepbench.pipeline import config, records
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 from stepbench.process import run
 
 OK = {"status": "ok", "samples": {"step_s": [0.1]}, "scalars": {}, "details": {}, "protocol": {"clock": "host"}}
@@ -52,19 +53,19 @@ def supervised(
 
 def test_a_measurement_becomes_a_fresh_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     supervised(monkeypatch, OK)
-    found = run.measure_cell(bench, "warmup", CELL)
+    found = run.measure_cell(States(bench), CELL)
     assert found == records.read(bench.root / PATH)
     assert (found.status, found.samples, found.duration_s) == ("ok", {"step_s": [0.1]}, 0.5)
     assert found.protocol["clock"] == "host"
     assert found.protocol["threads"] == 2
     assert found.protocol["vocabulary"] == 300
     assert {"before", "after", "git_commit"} <= found.environment.keys()
-    assert bench.state("warmup", CELL).kind == "fresh"
+    assert States(bench).of(CELL).kind == "fresh"
 
 
 def test_a_failure_becomes_a_record_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     supervised(monkeypatch, {"status": "oom", "reason": "MemoryError: no message", "traceback": "line"})
-    found = run.measure_cell(bench, "warmup", CELL)
+    found = run.measure_cell(States(bench), CELL)
     assert (found.status, found.reason, found.traceback) == ("oom", "MemoryError: no message", "line")
 
 
@@ -83,7 +84,7 @@ def test_fault_17_settings_that_are_edited_meanwhile_cost_the_result(
 ) -> None:
     (file,) = bench.files
     supervised(monkeypatch, OK, lambda: file.write_text(edit(file.read_text())))
-    found = run.measure_cell(bench, "warmup", CELL)
+    found = run.measure_cell(States(bench), CELL)
     if reason is None:
         assert found.ok
     else:
@@ -99,7 +100,7 @@ def test_fault_17_data_that_is_replaced_meanwhile_costs_the_result(
     settings = {**SETTINGS, "data": {"source": "words.txt", "corpus_bytes": 20000}}
     reading = Bench(settings, root=tmp_path, schema=ROOT / config.SCHEMA)
     supervised(monkeypatch, OK, lambda: text.write_text("one two three four"))
-    found = run.measure_cell(reading, "warmup", CELL)
+    found = run.measure_cell(States(reading), CELL)
     assert found.status == "error"
     assert found.reason
     assert "definition: data.content was " in found.reason
@@ -119,7 +120,7 @@ def test_what_no_record_can_hold_is_the_cells_error(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, measured: dict[str, Any], reason: str
 ) -> None:
     supervised(monkeypatch, {**OK, **measured})
-    found = run.measure_cell(bench, "warmup", CELL)
+    found = run.measure_cell(States(bench), CELL)
     assert found == records.read(bench.root / PATH)
     assert found.status == "error"
     assert found.reason

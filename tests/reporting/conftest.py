@@ -5,6 +5,7 @@ from tests.reporting import synthetic
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 from stepbench.reporting import frames
 from stepbench.reporting.frames import Results
 
@@ -26,7 +27,7 @@ SMALL_GRIDS = {
 
 
 def results(bench: Bench, name: str) -> Results:
-    return frames.load(bench, experiments.load(name))
+    return frames.load(States(bench), experiments.load(name))
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ import numpy as np
 
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
-from stepbench.pipeline import cells, config, records
+from stepbench.pipeline import config, records
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {
@@ -55,15 +56,15 @@ def write(bench: Bench, name: str, cell: Any, **fields: Any) -> records.Record:
     """Write a fresh record of the cell with these fields and return it."""
     content: dict[str, Any] = {
         "status": "ok",
-        "fingerprint": bench.fingerprint(name, cell),
+        "fingerprint": States(bench).fingerprint(cell),
         "started": "2026-01-01T00:00:00.000+00:00",
         "duration_s": 1.0,
         "environment": FACTS,
-        "protocol": {**bench.definition(name, cell), "threads": bench.threads, "clock": "host clock"},
+        "protocol": {**bench.definition(cell), "threads": bench.threads, "clock": "host clock"},
         **fields,
     }
-    record = records.Record(experiment=name, cell=cells.as_dict(cell), **content)
-    records.write(bench.root / bench.path(name, cell), record)
+    record = records.Record(experiment=name, cell=cell.values, **content)
+    records.write(bench.root / bench.path(cell), record)
     return record
 
 

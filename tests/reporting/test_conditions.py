@@ -12,6 +12,7 @@ from tests.reporting.conftest import results
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import environment
 from stepbench.pipeline.records import Record
+from stepbench.pipeline.state import States
 from stepbench.process import run
 from stepbench.reporting import conditions, findings, tables
 
@@ -111,7 +112,7 @@ def test_promise_12_fake_readings_become_marks_in_table_and_text(tmp_path, monke
     for cell in bench.grid("warmup"):
         fields = synthetic.decoder_step(bench, cell, synthetic.np.random.default_rng(0), 0.01)
         supervised(monkeypatch, {**OK, **fields, "load": next(loads)})
-        found = run.measure_cell(bench, "warmup", cell)
+        found = run.measure_cell(States(bench), cell)
         assert found.environment["during"]["wall_s"] == 10.0
         assert found.environment["after"]["gpus"][0]["processes"] == [9]
     shown = results(bench, "warmup")

@@ -25,7 +25,7 @@ def test_gaps_are_told_by_kind_with_reasons(tmp_path):
     synthetic.write(bench, "warmup", cells[3], status="unsupported", reason="no such thing")
     synthetic.write(bench, "warmup", cells[4], status="error", reason="ValueError: x")
     synthetic.write(bench, "warmup", cells[5], fingerprint={})
-    (bench.root / bench.path("warmup", cells[6])).write_text("{")
+    (bench.root / bench.path(cells[6])).write_text("{")
     sentences = findings.gaps(results(bench, "warmup"))
     assert sentences[0] == "2 cells of 8 ran out of memory: MemoryError: a and MemoryError: b."
     assert sentences[1] == "1 cell of 8 took longer than the limit: no result after 9 s."

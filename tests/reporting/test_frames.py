@@ -50,7 +50,7 @@ def test_replicates_are_grouped_and_a_stale_one_gives_no_number(bench):
 
 def test_an_unreadable_record_is_named_and_gives_no_number(bench):
     write(bench, 0, samples={"step_s": [1.0]})
-    path = bench.root / bench.path("warmup", bench.grid("warmup")[0])
+    path = bench.root / bench.path(bench.grid("warmup")[0])
     path.write_text(path.read_text().replace("1.0", "0.1"))
     row = results(bench, "warmup").rows[0]
     assert frames.label(row) == "unreadable"

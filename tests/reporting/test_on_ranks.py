@@ -11,6 +11,7 @@ from stepbench.experiments import experiment as experiments
 from stepbench.experiments.data_parallel import exposure, projection
 from stepbench.experiments.data_parallel.projection import Work
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 from stepbench.reporting import by_rank, findings, frames, message_fits, network, tables
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import Fit
@@ -42,7 +43,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 
 def results(bench: Bench, name: str) -> Results:
-    return frames.load(bench, experiments.load(name))
+    return frames.load(States(bench), experiments.load(name))
 
 
 @pytest.fixture(scope="module")

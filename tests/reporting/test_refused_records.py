@@ -52,7 +52,7 @@ def bad(bench):
     fields = synthetic.decoder_step(bench, cell, synthetic.np.random.default_rng(0), 0.01)
     fields["samples"]["step_s"] = fields["samples"]["forward_s"] = [BAD_S] * 7
     synthetic.write(bench, "end_to_end", cell, **fields)
-    return bench.root / bench.path("end_to_end", cell)
+    return bench.root / bench.path(cell)
 
 
 def sealed(path, **changes):

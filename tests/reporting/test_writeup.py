@@ -14,6 +14,7 @@ from tests.reporting.conftest import SMALL_GRIDS
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import records
+from stepbench.pipeline.state import States
 from stepbench.reporting import figures, frames, marks, statistics, tables, units, writeup
 
 RUN = {"started": "2026-01-01", "cells": 3, "wall_s": 100.0, "inside_s": 91.0, "overhead_per_cell_s": 3.0}
@@ -26,7 +27,7 @@ def rendered(bench, run=None):
     told = [experiments.load(name) for name in bench.names]
     machine = bench.root / "results" / bench.machine
     for experiment in told:
-        found = frames.load(bench, experiment)
+        found = frames.load(States(bench), experiment)
         tables.write(experiment.tabulate(found), machine / "tables" / experiment.name)
         figures.write(experiment.plot(found), machine / "figures" / experiment.name)
     targets = bench.root / "report" / "writeup.md", bench.root / "report" / "writeup.html"
@@ -134,7 +135,7 @@ def test_promise_14_each_number_of_a_table_leads_to_its_records(fine):
     for line in rows:
         for target in re.findall(r"\]\((\.\./results/[^)]+)\)", line):
             assert (bench.root / "report" / target).is_file()
-    records = {str(bench.path(name, cell)) for name in bench.names for cell in bench.grid(name)}
+    records = {str(bench.path(cell)) for name in bench.names for cell in bench.grid(name)}
     linked = {target.removeprefix("../") for target in Reader(page).links if target.endswith(".json")}
     assert linked == records
 
@@ -161,7 +162,7 @@ def test_promise_14_a_number_is_what_the_raw_samples_of_its_records_say(fine):
     "name", sorted({**synthetic.MEASURED, **synthetic_inside.MEASURED, **synthetic_on_ranks.MEASURED})
 )
 def test_promise_14_each_row_with_a_number_leads_to_records_that_can_be_believed(everything, name):
-    made = experiments.load(name).tabulate(frames.load(everything, experiments.load(name)))
+    made = experiments.load(name).tabulate(frames.load(States(everything), experiments.load(name)))
     # What kernels compile to is no measurement; the caption says where it comes from.
     for table in [table for table in made if not table.caption.startswith("Compiled without a GPU")]:
         for line in [line for line in tables.markdown(table).splitlines() if line[:1] == "|"][2:]:
@@ -194,7 +195,7 @@ def test_promise_06_a_noisy_cell_is_marked_in_table_figure_and_text(tmp_path):
     assert "1 is noisy (nano, context 128)" in text
     for told in (text, page):
         assert f"noisy: {marks.MEANING['noisy']}" in html.parser.unescape(told).replace("\N{NO-BREAK SPACE}", " ")
-    drawn = experiments.load("end_to_end").plot(frames.load(bench, experiments.load("end_to_end")))["context"]
+    drawn = experiments.load("end_to_end").plot(frames.load(States(bench), experiments.load("end_to_end")))["context"]
     faces = [line.get_markerfacecolor() for line in drawn.axes[1].lines if len(line.get_xdata()) == 1]
     assert [face == "white" for face in faces] == [False, True]
 
@@ -229,7 +230,7 @@ def test_it_renders_from_any_state(tmp_path, state):
         first, second, third, *_ = bench.grid("end_to_end")
         synthetic.write(bench, "end_to_end", first, status="timeout", reason="no result after 5 s")
         synthetic.write(bench, "end_to_end", second, fingerprint={"source": {}})
-        (bench.root / bench.path("end_to_end", third)).write_text("{}")
+        (bench.root / bench.path(third)).write_text("{}")
     text, page = rendered(bench)
     Reader(page)
     expected = {

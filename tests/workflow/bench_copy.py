@@ -51,6 +51,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepbench.pipeline import cells
+
 TITLE = "Toy"
 QUESTION = "Does the pipeline keep its promises?"
 SETTINGS = ("protocol",)
@@ -58,7 +60,7 @@ READS = ()
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """Something that takes no time, or goes wrong in one way."""
 
     behaviour: str

@@ -24,10 +24,11 @@ MEASURE_ALL = """
 from pathlib import Path
 from stepbench import run
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 bench = Bench.open(Path.cwd())
 bench.hold()
 for cell in bench.grid("toy"):
-    print(cell.behaviour, cell.replicate, run.measure_cell(bench, "toy", cell).status)
+    print(cell.behaviour, cell.replicate, run.measure_cell(States(bench), cell).status)
 """
 
 

@@ -25,11 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import bundle, cells, planning
+from stepbench.pipeline import bundle, cells, inputs, planning
 from stepbench.pipeline.bench import RUN_LOCK, Bench
 from stepbench.pipeline.config import ConfigError
 from stepbench.pipeline.records import Record
-from stepbench.process import interruption, run, storage
+from stepbench.pipeline.state import States
+from stepbench.process import interruption, lock, run, storage
 from stepbench.process.lock import BusyError
 
 FAILED_EXIT_CODE = 1
@@ -126,22 +127,27 @@ def _measure(options: argparse.Namespace) -> int:
     experiment = experiments.load(options.experiment)
     cell = complete(experiment.cell, options.cell)
     bench.check_cell(cell)
-    storage.check_writable(bench.root / path for path in (RUN_LOCK, bench.path(experiment.name, cell)))
-    bench.hold()
+    storage.check_writable(bench.root / path for path in (RUN_LOCK, bench.path(cell)))
+    _hold(bench)
     interruption.end_run_on_signals()
-    bench.check_data()
+    inputs.check(bench)
     if bench.reads_tokens(experiment.name) and not (bench.root / bench.token_path).exists():
-        bench.prepare_tokens()
-    data = bench.shards(experiment.name, cell)
-    if data is not None and any(not (bench.root / path).exists() for path in bench.inputs(experiment.name, cell)):
-        bench.prepare_shards(data.name)
-    record = run.measure_cell(bench, experiment.name, cell)
-    _console.print(str(bench.path(experiment.name, cell)), style="dim")
+        inputs.prepare_tokens(bench)
+    data = bench.shards(cell)
+    if data is not None and any(not (bench.root / path).exists() for path in inputs.of(bench, cell)):
+        inputs.prepare_shards(bench, data.name)
+    record = run.measure_cell(States(bench), cell)
+    _console.print(str(bench.path(cell)), style="dim")
     if not record.ok:
         _console.print(f"{record.status}: {record.reason}", style="bold red", markup=False)
         return FAILED_EXIT_CODE
     _console.print(_table_of(record))
     return 0
+
+
+def _hold(bench: Bench) -> None:
+    """Hold the folder until this process ends."""
+    lock.hold(bench.root / RUN_LOCK, "this folder")
 
 
 def complete(cell_type: type, text: str) -> Any:
@@ -190,22 +196,23 @@ def _cells(options: argparse.Namespace) -> int:
     if unknown := sorted(wanted.keys() - known):
         raise ValueError(f"`--where` must name an axis ({', '.join(sorted(known))}), got {unknown[0]!r}")
     counts: dict[str, int] = {}
+    states = States(bench)
     for name in names:
         axes = {axis.name: axis for axis in cells.axes(experiments.load(name).cell)}
         for cell in bench.grid(name):
             if any(key not in axes or getattr(cell, key) != axes[key].parse(text) for key, text in wanted.items()):
                 continue
-            state = bench.state(name, cell)
+            state = states.of(cell)
             if options.state in (None, state.kind):
                 counts[state.kind] = counts.get(state.kind, 0) + 1
-                _print_cell(str(bench.path(name, cell)), state.kind, state.reasons)
+                _print_cell(str(bench.path(cell)), state.kind, state.reasons)
     print(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no such cell", file=sys.stderr)
     return 0
 
 
 def _plan(options: argparse.Namespace) -> int:
     bench = Bench.open(options.root)
-    found = planning.plan(bench, [experiments.load(name).name for name in options.experiments])
+    found = planning.plan(States(bench), [experiments.load(name).name for name in options.experiments])
     for each in found.waiting:
         _print_cell(each.path, each.state, each.reasons)
     seconds, unlike = planning.estimate([each.kind for each in found.waiting], found.durations_s)
@@ -222,12 +229,12 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _why(options: argparse.Namespace) -> int:
     bench = Bench.open(options.root)
-    experiment, cell = bench.locate(options.path)
-    state = bench.state(experiment.name, cell)
-    _print_cell(str(bench.path(experiment.name, cell)), state.kind, ())
+    cell = bench.locate(options.path)
+    state = States(bench).of(cell)
+    _print_cell(str(bench.path(cell)), state.kind, ())
     for reason in state.reasons:
         _console.print(f"  {reason}", markup=False)
-    if cell not in bench.grid(experiment.name):
+    if cell not in bench.grid(cell.experiment):
         _console.print("  it is not in the configured grid, so no table shows it", style="dim")
     return 0
 
@@ -235,7 +242,7 @@ def _why(options: argparse.Namespace) -> int:
 def _prune(options: argparse.Namespace) -> int:
     bench = Bench.open(options.root)
     if not options.dry_run:
-        bench.hold()
+        _hold(bench)
     found = planning.left_over(bench)
     for path in found:
         _console.print(str(path), markup=False)
@@ -253,7 +260,7 @@ def _pack(options: argparse.Namespace) -> int:
 
 def _merge(options: argparse.Namespace) -> int:
     bench = Bench.open(options.root)
-    bench.hold()
+    _hold(bench)
     left = 0
     for file in options.files:
         try:
@@ -273,7 +280,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     from stepbench.comparison import document, machines
 
-    found = machines.priced(machines.load(Bench.open(options.root)), options.price)
+    found = machines.priced(machines.load(States(Bench.open(options.root))), options.price)
     known = {machine.name: machine for machine in found}
     if unknown := [name for name in options.machines if name not in known]:
         raise ValueError(f"a machine must be one of {', '.join(known)}, got {unknown[0]!r}")

@@ -42,6 +42,7 @@ def main() -> int:
     from stepbench.kernels.triton import tiles
     from stepbench.pipeline import bundle, config
     from stepbench.pipeline.bench import Bench
+    from stepbench.pipeline.state import States
 
     root = Path.cwd()
     file = root / "config.yaml"
@@ -54,7 +55,7 @@ def main() -> int:
         tuning = _run([sys.executable, "-m", "stepbench", "tune"], TUNE_S)
         tiles.read_table.cache_clear()
     cells = in_order(bench.grid("attention"))
-    left = measure(bench, cells, deadline=start + BUDGET_S)
+    left = measure(States(bench), cells, deadline=start + BUDGET_S)
     path = bundle.pack(
         bench, root / OUTPUT, more={"tests": tests, "tuning": tuning, "tiles": tiles.read_table(), "left": left}
     )
@@ -70,21 +71,21 @@ def in_order(grid: Sequence[Any]) -> list[Any]:
     return sorted(shown, key=lambda cell: (not cell.causal, cell.seq < 2048, cell.seq, cell.head_dim))
 
 
-def measure(bench: Any, cells: Sequence[Any], *, deadline: float) -> list[str]:
+def measure(states: Any, cells: Sequence[Any], *, deadline: float) -> list[str]:
     """Measure the cells that are not fresh until `deadline` on the monotonic clock; return the paths that are left."""
     from stepbench.process import run
 
     left, longest_s = [], 10.0
     for cell in cells:
-        if bench.state("attention", cell).kind == "fresh":
+        if states.of(cell).kind == "fresh":
             continue
         if time.monotonic() + longest_s > deadline:
-            left.append(str(bench.path("attention", cell)))
+            left.append(str(states.bench.path(cell)))
             continue
         start = time.monotonic()
-        record = run.measure_cell(bench, "attention", cell)
+        record = run.measure_cell(states, cell)
         longest_s = max(longest_s, time.monotonic() - start)
-        _say(f"{bench.path('attention', cell)}: {record.status} {record.reason or ''}".rstrip())
+        _say(f"{states.bench.path(cell)}: {record.status} {record.reason or ''}".rstrip())
     return left
 
 

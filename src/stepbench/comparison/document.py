@@ -14,7 +14,7 @@ from typing import Any
 from stepbench.comparison.headlines import Headline, headlines
 from stepbench.comparison.machines import Machine, Price
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, fingerprint
+from stepbench.pipeline import fingerprint
 from stepbench.pipeline.records import Record
 from stepbench.reporting import conditions, markup, statistics, units
 from stepbench.reporting.findings import listing, plural
@@ -270,8 +270,7 @@ def _differences(first: Record, record: Record) -> list[str]:
     definitions = [_definition(each) for each in (first, record)]
     if all(definitions):
         found = fingerprint.difference({"definition": definitions[0]}, {"definition": definitions[1]})
-        phrases = (phrase.removeprefix("definition: ") for phrase in found)
-        return [f"{phrase.replace(' was ', ' ').replace(', is ', ' here, ')} there" for phrase in phrases]
+        return [f"{each.key} {each.before!r} here, {each.after!r} there" for each in found]
     stated = [{key: each.protocol[key] for key in STATED if key in each.protocol} for each in (first, record)]
     return [
         f"{key} {stated[0][key]} here, {stated[1][key]} there"
@@ -327,4 +326,4 @@ def _links(sides: tuple[Headline, Headline], machines: tuple[Machine, Machine]) 
 
 
 def _stem(record: Record) -> str:
-    return cells.name(experiments.load(record.experiment).cell(**record.cell))
+    return experiments.load(record.experiment).cell(**record.cell).name

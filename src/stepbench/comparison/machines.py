@@ -10,8 +10,8 @@ from typing import Any
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, planning, records
-from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record
+from stepbench.pipeline.state import States
 
 PUBLISHED = Path(__file__).parent / "published"
 NO_CURRENCY = "unit of money"
@@ -54,13 +54,14 @@ class Machine:
     refused: tuple[str, ...] = field(default=())
 
 
-def load(bench: Bench) -> list[Machine]:
+def load(states: States) -> list[Machine]:
     """Return all machines that something is known of: this one first, then merged ones, then published ones.
 
     Of this machine what is fresh counts, whether the grid has it or not; of merged ones all that can be believed.
     """
+    bench = states.bench
     prices = {name: Price(**each) for name, each in bench.settings.get("prices", {}).items()}
-    found = [Machine(bench.machine, tuple(_fresh(bench)), price=prices.get(bench.machine))]
+    found = [Machine(bench.machine, tuple(_fresh(states)), price=prices.get(bench.machine))]
     folders = sorted(path for path in (bench.root / "results").glob("*") if path.is_dir())
     others = [path for path in folders if path.name not in (bench.machine, *NOT_MACHINES)]
     found += [_merged(folder, prices.get(folder.name)) for folder in others]
@@ -88,13 +89,13 @@ def priced(found: Sequence[Machine], texts: Sequence[str]) -> list[Machine]:
     return [replace(machine, price=prices.get(machine.name, machine.price)) for machine in found]
 
 
-def _fresh(bench: Bench) -> Iterable[Record]:
-    for path in planning.recorded(bench):
+def _fresh(states: States) -> Iterable[Record]:
+    for path in planning.recorded(states.bench):
         try:
-            experiment, cell = bench.locate(path)
+            cell = states.bench.locate(path)
         except ValueError:
             continue
-        state = bench.state(experiment.name, cell)
+        state = states.of(cell)
         if state.kind == "fresh" and state.record is not None and state.record.ok:
             yield state.record
 
@@ -119,7 +120,7 @@ def _is_its_own(record: Record, path: Path) -> bool:
         cell = cells.parse(experiments.load(path.parent.name).cell, path.stem)
     except ValueError:
         return False
-    return record.experiment == path.parent.name and record.cell == cells.as_dict(cell)
+    return record.experiment == path.parent.name and record.cell == cell.values
 
 
 def name_of(file: Path) -> str:

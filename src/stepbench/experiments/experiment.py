@@ -22,6 +22,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from stepbench.pipeline import cells
+from stepbench.pipeline.cells import Cell
+
 PACKAGE = "stepbench.experiments"
 FOLDER = Path(__file__).parent
 
@@ -110,6 +113,16 @@ def load(name: str) -> Experiment:
         raise ValueError(f"an experiment must be one of {', '.join(names())}, got {name!r}")
     found = importlib.import_module(f"{PACKAGE}.{name}.cell")
     return Experiment(name, found.TITLE, found.QUESTION, found.Cell, found.SETTINGS, found.READS)
+
+
+def cell_at(path: Path) -> Cell:
+    """Return the cell of a record's path: `…/<experiment>/<cell>.json`.
+
+    Raises:
+        ValueError: there is no such experiment, or the name is not canonical.
+    """
+    found: Cell = cells.parse(load(path.parent.name).cell, path.name.removesuffix(".json"))
+    return found
 
 
 def _public_functions(file: Path) -> tuple[str, ...]:

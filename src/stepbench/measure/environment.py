@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from stepbench.pipeline import fingerprint
+from stepbench.measure import software
 
 DEVICES = ("cuda", "mps", "cpu")
 CPU_FOLDER = Path("/sys/devices/system/cpu")
@@ -103,7 +103,7 @@ def describe(device: str, root: Path) -> dict[str, Any]:
         "cpu_cores": cores(),
         "os": platform.platform(),
         "driver": driver(),
-        **fingerprint.software(),
+        **software.versions(),
         "python": platform.python_version(),
         **_commit(root),
     }

@@ -152,13 +152,13 @@ def _path(bench: Bench, file: Path, machine: str, name: str) -> tuple[Path, str,
         cell = cells.parse(experiment.cell, cell_name)
     except ValueError as error:
         raise BundleError(f"{file}: {KEYED}, got {_shown(name)}: {_cut(str(error))}") from None
-    if name != f"{folder}/{cells.name(cell)}.json":
+    if name != f"{folder}/{cell.name}.json":
         raise BundleError(f"{file}: {KEYED}, got {_shown(name)}")
     path = Path("results", machine, name)
     home = (bench.root / "results").resolve()
     if not (bench.root / path).resolve().is_relative_to(home):
         raise BundleError(f"{file}: a record must be written below {home}, and {path} leads out of it")
-    return path, folder, cells.as_dict(cell)
+    return path, folder, cell.values
 
 
 def _existing(path: Path) -> Any:

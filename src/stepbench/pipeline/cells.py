@@ -1,13 +1,13 @@
 """A cell is one point of an experiment's grid; its name is the stem of the one file that holds its result.
 
-A cell is a frozen dataclass whose fields are the experiment's axes. `name` and `parse` turn it into text and back, and
-both are strict: there is exactly one text for each cell, so that no result can be measured twice under two names.
+A cell is a frozen dataclass whose fields are the experiment's axes. `Cell.name` and `parse` turn it into text and back,
+and both are strict: there is exactly one text for each cell, so that no result can be measured twice under two names.
 
     >>> @dataclass(frozen=True)
-    ... class Warmup:
+    ... class Warmup(Cell):
     ...     size: str
     ...     warmup: int
-    >>> name(Warmup("nano", 5))
+    >>> Warmup("nano", 5).name
     'size~nano,warmup~5'
 
 `~` is the separator of Snakemake's Paramspace; a `=` after `--config` on a command line would be taken for a setting.
@@ -21,6 +21,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 MAX_NAME_CHARACTERS = 240  # the file systems' 255 bytes less ".json" and a temporary file's prefix
@@ -93,6 +94,50 @@ class Axis:
         return self.type(text)
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What every cell knows: its experiment, its name, its values and its path.
+
+    An experiment's `cell.py` defines its own `Cell` as a frozen dataclass that inherits from this one; the fields are
+    the axes.
+    """
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment: the folder that holds the class."""
+        return type(self).__module__.split(".")[-2]
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The canonical text, such as `size~nano,warmup~5,replicate~0`.
+
+        Raises:
+            ValueError: a field holds what its axis does not allow, or the text is too long for a file name.
+        """
+        text = ",".join(f"{axis.name}~{_text(axis.check(getattr(self, axis.name)))}" for axis in self.axes())
+        _check_length(text)
+        return text
+
+    @functools.cached_property
+    def values(self) -> dict[str, Any]:
+        """The axes and their values."""
+        return {axis.name: getattr(self, axis.name) for axis in self.axes()}
+
+    @classmethod
+    def axes(cls) -> tuple[Axis, ...]:
+        """Return the axes, in the order of the fields."""
+        return axes(cls)  # type: ignore[arg-type] # mypy takes a dataclass' class for one of its values
+
+    def path(self, machine: str) -> Path:
+        """Return the cell's record on a machine, relative to the root."""
+        return Path("results", machine, self.experiment, f"{self.name}.json")
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The modules that the cell's values name, such as that of its attention implementation."""
+        return ()
+
+
 @functools.cache
 def axes(cell_type: Any) -> tuple[Axis, ...]:
     """Return the axes of a cell's dataclass, in the order of its fields.
@@ -106,27 +151,13 @@ def axes(cell_type: Any) -> tuple[Axis, ...]:
     return tuple(_axis(field.name, hints[field.name]) for field in dataclasses.fields(cell_type))
 
 
-@functools.lru_cache(maxsize=100_000)  # a large grid's names are asked for several times while the Snakefile is read
-def name(cell: Any) -> str:
-    """Return the canonical text of `cell`, such as `size~nano,warmup~5,replicate~0`.
-
-    Raises:
-        ValueError: a field holds what its axis does not allow, or the text is too long for a file name.
-    """
-    text = ",".join(f"{axis.name}~{_text(axis.check(getattr(cell, axis.name)))}" for axis in axes(cell.__class__))
-    if len(text) > MAX_NAME_CHARACTERS:
-        raise ValueError(f"a cell's name must have at most {MAX_NAME_CHARACTERS} characters, got {len(text)}")
-    return text
-
-
 def parse(cell_type: type, text: str) -> Any:
     """Return the cell whose `name` is `text`.
 
     Raises:
         ValueError: a field is missing, unknown, repeated, out of order, mistyped or not in its canonical form.
     """
-    if len(text) > MAX_NAME_CHARACTERS:
-        raise ValueError(f"a cell's name must have at most {MAX_NAME_CHARACTERS} characters, got {len(text)}")
+    _check_length(text)
     expected = [axis.name for axis in axes(cell_type)]
     parts = [part.partition("~") for part in text.split(",")]
     found = [key for key, _, _ in parts]
@@ -142,9 +173,9 @@ def pattern(cell_type: type) -> str:
     return ",".join(f"{axis.name}~{{{axis.name}}}" for axis in axes(cell_type))
 
 
-def as_dict(cell: Any) -> dict[str, Any]:
-    """Return the cell's axes and values."""
-    return {axis.name: getattr(cell, axis.name) for axis in axes(cell.__class__)}
+def _check_length(text: str) -> None:
+    if len(text) > MAX_NAME_CHARACTERS:
+        raise ValueError(f"a cell's name must have at most {MAX_NAME_CHARACTERS} characters, got {len(text)}")
 
 
 def _text(value: Any) -> str:

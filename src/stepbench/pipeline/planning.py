@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.cells import Cell
+from stepbench.pipeline.state import States
+
+# Folders of a machine that hold no records.
+NO_EXPERIMENTS = ("logs", "tables", "figures", "findings")
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,25 @@ class Plan:
     durations_s: dict[str, list[float]]
 
 
-def plan(bench: Bench, names: Sequence[str] = ()) -> Plan:
+def plan(states: States, names: Sequence[str] = ()) -> Plan:
     """Look at every configured cell of these experiments, or of all."""
     waiting: list[Waiting] = []
     durations: dict[str, list[float]] = {}
     total = 0
-    for name in names or bench.names:
-        for cell in bench.grid(name):
-            total += 1
-            state = bench.state(name, cell)
-            if state.record is not None:
-                durations.setdefault(kind_of(name, cell), []).append(state.record.duration_s)
-            if state.kind != "fresh":
-                path = str(bench.path(name, cell))
-                waiting.append(Waiting(path, state.kind, state.reasons, kind_of(name, cell)))
+    bench = states.bench
+    for cell in (cell for name in names or bench.names for cell in bench.grid(name)):
+        total += 1
+        state = states.of(cell)
+        if state.record is not None:
+            durations.setdefault(kind_of(cell), []).append(state.record.duration_s)
+        if state.kind != "fresh":
+            waiting.append(Waiting(str(bench.path(cell)), state.kind, state.reasons, kind_of(cell)))
     return Plan(total, tuple(waiting), durations)
 
 
-def kind_of(name: str, cell: Any) -> str:
+def kind_of(cell: Cell) -> str:
     """Return what cells of similar cost share."""
-    return f"{name} {getattr(cell, 'size', getattr(cell, 'preset', ''))}".rstrip()
+    return f"{cell.experiment} {getattr(cell, 'size', getattr(cell, 'preset', ''))}".rstrip()
 
 
 def estimate(kinds: Sequence[str], durations_s: Mapping[str, Sequence[float]]) -> tuple[float, int]:
@@ -79,12 +82,12 @@ def duration(seconds: float) -> str:
 
 def left_over(bench: Bench) -> list[Path]:
     """Return this machine's records that no configured grid asks for, relative to the root; nothing is removed."""
-    asked = {Path(path) for name in bench.names for path in bench.paths(name)}
+    asked = {Path(path) for path in bench.paths(*bench.names)}
     return [path for path in recorded(bench) if path not in asked]
 
 
 def recorded(bench: Bench) -> list[Path]:
     """Return this machine's records that there are, relative to the root, in the grid or not."""
     home = bench.root / "results" / bench.machine
-    found = (path for path in home.glob("*/*.json") if path.parent.name not in ("logs", "tables", "figures"))
+    found = (path for path in home.glob("*/*.json") if path.parent.name not in NO_EXPERIMENTS)
     return sorted(path.relative_to(bench.root) for path in found)

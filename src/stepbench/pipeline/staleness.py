@@ -18,21 +18,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, fingerprint, planning, records
+from stepbench.pipeline import cells, fingerprint, inputs, planning, reach
 from stepbench.pipeline.bench import STATE_FOLDER, Bench
+from stepbench.pipeline.records import write_atomically
+from stepbench.pipeline.state import States
 
 InputFunction = Callable[[Any], list[str]]
 Answer = TypeVar("Answer")
 
-# Which module of an experiment, and which of reporting, makes each kind of output.
-RENDERED_BY: dict[str, tuple[str | None, str]] = {
-    "tables": ("tables", "stepbench.reporting.tables"),
-    "figures": ("figures", "stepbench.reporting.figures"),
-    "comparison": (None, "stepbench.comparison.document"),
-    "writeup": ("findings", "stepbench.reporting.writeup"),
-}
 # The experiments that machines are compared by.
 COMPARED = ("end_to_end", "attention", "collectives", "encoder_decoder")
+COMPARISON, WRITEUP = "comparison", "writeup"
+# Which modules render what is rendered from several experiments.
+RENDERED_BY: dict[str, tuple[str, ...]] = {
+    COMPARISON: ("stepbench.comparison.document",),
+    WRITEUP: ("stepbench.reporting.writeup",),
+}
+PARTS = ("tables", "figures", "findings")
 
 _MARKERS = f"{STATE_FOLDER}/stale/"
 
@@ -46,72 +48,78 @@ def asked_of_every_job(function: Callable[[Any], Answer]) -> Callable[[Any], Ans
     return function
 
 
-def needs(bench: Bench, name: str) -> InputFunction:
+def needs(states: States, name: str) -> InputFunction:
     """Return the input function of an experiment's measuring rule.
 
     It answers with nothing for a fresh record, with the files that the cell reads (tokens, shards) for a missing one,
     and with a marker as well for one that is stale or has to be tried again.
     """
+    bench = states.bench
     cell_type = experiments.load(name).cell
     names = [axis.name for axis in cells.axes(cell_type)]
     configured = bench.named(name)
+    folder = f"{bench.root}/results/{bench.machine}/{name}"
 
     def function(wildcards: Any) -> list[str]:
         text = ",".join(f"{axis}~{wildcards[axis]}" for axis in names)
         if (cell := configured.get(text)) is None:
             cell = cells.parse(cell_type, text)
             bench.check_cell(cell)
-        if not os.path.exists(f"{bench.root}/{bench.record(name, text)}"):  # noqa: PTH110 - asked of every cell of a large grid
-            return bench.inputs(name, cell)
-        state = bench.state(name, cell)
+        if not os.path.exists(f"{folder}/{text}.json"):  # noqa: PTH110 - asked of every cell of a large grid
+            return inputs.of(bench, cell)
+        state = states.of(cell)
         if state.kind == "fresh":
             return []
-        marker = [] if state.kind == "missing" else [_mark(bench, bench.path(name, cell), state.reasons)]
-        return marker + bench.inputs(name, cell)
+        marker = [] if state.kind == "missing" else [_mark(bench, bench.path(cell), state.reasons)]
+        return marker + inputs.of(bench, cell)
 
     return function
 
 
-def rendered(bench: Bench, kind: str, name: str | None = None) -> InputFunction:
+def records(bench: Bench, name: str) -> list[str]:
+    """Return the records that an experiment's tables, figures and findings are made of: its own, and those it reads."""
+    return bench.paths(name, *experiments.load(name).reads)
+
+
+def rendered(states: States, name: str) -> InputFunction:
     """Return the input function that has a rendering rule run again when what it shows has changed.
 
     File times of the records are left to Snakemake; this adds what they cannot tell: that the grid has grown or shrunk,
     that a record was deleted, and that the code which renders has changed.
 
     Args:
-        bench: the configuration.
-        kind: one of `RENDERED_BY`.
-        name: the experiment, or None for all that matter.
+        states: those of the configuration.
+        name: an experiment, `comparison` or `writeup`.
     """
+    bench = states.bench
 
     def function(_wildcards: Any) -> list[str]:
-        stamp = _stamp(bench, kind, name)
+        stamp = _stamp(bench, name)
         try:
             found = json.loads((bench.root / stamp).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             found = None
-        shown = _shown(bench, kind, name)
+        shown = _shown(bench, name)
         # Snakemake leaves a missing file alone where what is made from it is there.
         missing = [
             f"{path} is missing"
             for path in shown["records"]
             if not os.path.exists(f"{bench.root}/{path}")  # noqa: PTH110 - asked of every cell of a large grid
         ]
-        changes = [*fingerprint.difference(found, shown), *missing]
+        changes = [*map(str, fingerprint.difference(found, shown)), *missing]
         return [_mark(bench, stamp, changes)] if changes else []
 
     return function
 
 
-def are_marked(inputs: Iterable[str]) -> bool:
+def are_marked(files: Iterable[str]) -> bool:
     """Return whether there is a marker among the answers of an input function."""
-    return any(path.startswith(_MARKERS) for path in inputs)
+    return any(path.startswith(_MARKERS) for path in files)
 
 
-def mark_rendered(bench: Bench, kind: str, name: str | None = None) -> None:
+def mark_rendered(bench: Bench, name: str) -> None:
     """Note that a rendering rule has run with today's code and grid."""
-    text = json.dumps(_shown(bench, kind, name), indent=1)
-    records.write_atomically(bench.root / _stamp(bench, kind, name), text)
+    write_atomically(bench.root / _stamp(bench, name), json.dumps(_shown(bench, name), indent=1))
 
 
 @asked_of_every_job
@@ -120,28 +128,29 @@ def priority(wildcards: Any) -> int:
     return 1_000_000 - int(getattr(wildcards, "replicate", 0))
 
 
-def _shown(bench: Bench, kind: str, name: str | None) -> dict[str, Any]:
-    """Return the fingerprint of what is rendered: the list of records, the code that renders, the settings shown."""
-    names = bench.names if name is None else (name,)
-    if kind == "comparison":
-        names = tuple(compared(bench))
-    part, module = RENDERED_BY[kind]
-    source = fingerprint.source(module, memo=bench.source_memo)
-    for each in names if part else ():
-        source |= fingerprint.source(f"{experiments.load(each).module}.{part}", memo=bench.source_memo)
-    more = {"others": _others(bench), "prices": bench.settings.get("prices", {})} if kind == "comparison" else {}
-    return {
-        **more,
-        "records": {path: True for each in names for path in bench.paths(each)},
-        "source": source,
-        "settings": {key: bench.settings.get(key) for key in ("sizes", "vocabulary", "data", "network")},
-        "protocol": bench.protocol,
-    }
-
-
 def compared(bench: Bench) -> list[str]:
     """Return the experiments that machines are compared by and that have cells on this one."""
     return [name for name in COMPARED if name in bench.names]
+
+
+def _shown(bench: Bench, name: str) -> dict[str, Any]:
+    """Return the fingerprint of what is rendered: the list of records, the code that renders, the settings shown."""
+    more: dict[str, Any] = {}
+    if name in RENDERED_BY:
+        paths = bench.paths(*(bench.names if name == WRITEUP else compared(bench)))
+        modules = RENDERED_BY[name]
+    else:
+        paths = records(bench, name)
+        modules = tuple(f"{experiments.load(name).module}.{part}" for part in PARTS)
+    if name == COMPARISON:
+        more = {"others": _others(bench), "prices": bench.settings.get("prices", {})}
+    return {
+        **more,
+        "records": dict.fromkeys(paths, True),
+        fingerprint.SOURCE: reach.source(*modules, memo=bench.memo("source")),
+        "settings": {key: bench.settings.get(key) for key in ("sizes", "vocabulary", "data", "network")},
+        "protocol": bench.protocol,
+    }
 
 
 def _others(bench: Bench) -> dict[str, str]:
@@ -149,9 +158,9 @@ def _others(bench: Bench) -> dict[str, str]:
     merged = (path for path in (bench.root / "results").glob("*/*/*~*.json") if path.parts[-2] in COMPARED)
     theirs = [path for path in merged if path.parts[-3] != bench.machine]
     unasked = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in COMPARED]
-    memo = bench.root / STATE_FOLDER / "content"
+    memo = bench.memo("content")
     found = {path.relative_to(bench.root).as_posix(): fingerprint.content(path, memo) for path in (*theirs, *unasked)}
-    published = (fingerprint.ROOT / "comparison" / "published").glob("*.json")
+    published = (reach.ROOT / "comparison" / "published").glob("*.json")
     return found | {path.name: fingerprint.digest(path.read_bytes()) for path in sorted(published)}
 
 
@@ -172,5 +181,5 @@ def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:
     return str(marker)
 
 
-def _stamp(bench: Bench, kind: str, name: str | None) -> Path:
-    return Path(STATE_FOLDER, "rendered", bench.machine, kind, f"{name or 'all'}.json")
+def _stamp(bench: Bench, name: str) -> Path:
+    return Path(STATE_FOLDER, "rendered", bench.machine, f"{name}.json")

@@ -18,15 +18,17 @@ import psutil
 
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, fingerprint, progress, records, staleness
+from stepbench.pipeline import cells, fingerprint, inputs, progress, records, staleness
 from stepbench.pipeline.bench import RUN_LOCK, STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA, ConfigError
-from stepbench.process import interruption, lifeline, run, storage
+from stepbench.pipeline.state import States
+from stepbench.process import interruption, lifeline, lock, run, storage
 from stepbench.process.attempt import Attempt
 from stepbench.process.lock import BusyError
 
 RUN_NOTE = "run.json"
 USAGE_EXIT_CODE = 2
+TABLE_FILES = ("csv", "md")
 # Snakemake makes hundreds of thousands of objects that stay, and Python looks through them again and again: over 5 000
 # cells that was a sixth of a dry run.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
@@ -45,7 +47,7 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
         )
         # Snakemake tells its workflow the targets only after the Snakefile has been read.
         bench.check_targets(sys.argv[1:])
-        bench.check_data_exists()
+        inputs.check_exist(bench)
     except ConfigError as error:
         _end(str(error), USAGE_EXIT_CODE)
     return bench
@@ -88,6 +90,25 @@ def measuring_command(workflow: Any, bench: Bench) -> str:
     return shlex.join(["exec", sys.executable, str(script), str(settings)])
 
 
+def rendered_files(bench: Bench, report: Callable[..., Any], name: str) -> list[Any]:
+    """Return the files that the rule `render_<experiment>` makes.
+
+    Args:
+        bench: the configuration.
+        report: Snakemake's, which has a figure shown in its own report.
+        name: the experiment, whose tables.py and figures.py name them.
+    """
+    experiment, machine = experiments.load(name), f"results/{bench.machine}"
+    caption = f"../report/captions/{name}.rst"
+    files: list[Any] = [
+        f"{machine}/tables/{name}/{each}.{kind}" for each in experiment.table_names for kind in TABLE_FILES
+    ]
+    for each in experiment.figure_names:
+        stem = f"{machine}/figures/{name}/{each}"
+        files += [report(f"{stem}.svg", caption=caption, category=name), f"{stem}.png"]
+    return files
+
+
 def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:
     """Return `inputs`, which makes input functions, so that a run which would not heed their markers is refused.
 
@@ -122,8 +143,8 @@ def start_run(bench: Bench, workflow: Any) -> None:
     made = [path for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log)]
     try:
         storage.check_writable(bench.root / path for path in (RUN_LOCK, *made))
-        bench.hold()
-        bench.check_data()
+        lock.hold(bench.root / RUN_LOCK, "this folder")
+        inputs.check(bench)
     except (BusyError, ConfigError, storage.StorageError) as error:
         _end(str(error), 1)
     with _one_line():
@@ -157,104 +178,94 @@ def measure(script: str, settings: str, record: str, attempt: Attempt, launcher:
         merged = json.loads(Path(settings).read_text(encoding="utf-8"))
     except FileNotFoundError:
         _end(f"{settings} must hold the settings that the run has read, and it is gone", 1)
-    bench = _bench_of_job(merged, Path(script).parents[1])
-    experiment, cell = bench.locate(record)
-    report = progress.Progress(bench, experiment.name, cell, run=_started(bench))
+    states = States(_bench_of_job(merged, Path(script).parents[1]))
+    cell = states.bench.locate(record)
+    report = progress.Progress(states, cell, run=_started(states.bench))
     report.begin()
     with _one_line():
-        report.end(run.measure_cell(bench, experiment.name, cell, attempt=attempt))
+        report.end(run.measure_cell(states, cell, attempt=attempt))
 
 
 def prepare_tokens(snakemake: Any) -> None:
     """Tokenise the text that config.yaml names, and refuse it if it is too short for the configured contexts."""
     try:
-        bench_of(snakemake).prepare_tokens()
+        inputs.prepare_tokens(bench_of(snakemake))
     except (ValueError, OSError) as error:
         _end(str(error), 1)
 
 
 def prepare_shards(snakemake: Any) -> None:
     """Write the data set that the output's folder names; where that cannot be, have its cells say why."""
-    bench = bench_of(snakemake)
     index = Path(snakemake.output[0])
     try:
-        bench.prepare_shards(index.parent.name)
+        inputs.prepare_shards(bench_of(snakemake), index.parent.name)
     except OSError as error:
         with _one_line():
             shards.refuse(index.parent, storage.told(error) or str(error))
 
 
-def tabulate(snakemake: Any) -> None:
-    """Write the tables of the experiment that the outputs' folder names."""
-    from stepbench.reporting import frames, tables
+def render(snakemake: Any) -> None:
+    """Write the tables and figures of the experiment that the rule is named after."""
+    # Late: pandas and matplotlib take a second and a half, and the Snakefile is read without them.
+    from stepbench.reporting import figures, frames, tables
 
-    bench = bench_of(snakemake)
-    folder = Path(snakemake.output[0]).parent
-    experiment = experiments.load(folder.name)
-    found = experiment.tabulate(frames.load(bench, experiment))
+    states = States(bench_of(snakemake))
+    experiment = experiments.load(snakemake.rule.removeprefix("render_"))
+    results = frames.load(states, experiment)
+    found, drawn = experiment.tabulate(results), experiment.plot(results)
+    machine = states.bench.root / "results" / states.bench.machine
     with _one_line():
-        tables.write(found, folder)
-        staleness.mark_rendered(bench, "tables", experiment.name)
-
-
-def plot(snakemake: Any) -> None:
-    """Draw the figures of the experiment that the outputs' folder names."""
-    from stepbench.reporting import figures, frames
-
-    bench = bench_of(snakemake)
-    folder = Path(snakemake.output[0]).parent
-    experiment = experiments.load(folder.name)
-    found = experiment.plot(frames.load(bench, experiment))
-    with _one_line():
-        figures.write(found, folder)
-        staleness.mark_rendered(bench, "figures", experiment.name)
+        tables.write(found, machine / "tables" / experiment.name)
+        figures.write(drawn, machine / "figures" / experiment.name)
+        staleness.mark_rendered(states.bench, experiment.name)
 
 
 def compare(snakemake: Any) -> None:
     """Write the comparison of this machine with all others that are known."""
     from stepbench.comparison import document, machines
 
-    bench = bench_of(snakemake)
-    text = document.document(machines.load(bench))
+    states = States(bench_of(snakemake))
+    text = document.document(machines.load(states))
     with _one_line():
         records.write_atomically(Path(snakemake.output[0]), text)
-        staleness.mark_rendered(bench, "comparison")
+        staleness.mark_rendered(states.bench, staleness.COMPARISON)
 
 
 def write_up(snakemake: Any) -> None:
     """Write the report, and the list of cells that have failed."""
     from stepbench.reporting import writeup
 
-    bench = bench_of(snakemake)
+    states = States(bench_of(snakemake))
+    bench = states.bench
     told = [experiments.load(name) for name in bench.names]
     with _one_line():
         writeup.write_up(
-            bench,
+            states,
             told,
             Path(snakemake.output.markdown),
             Path(snakemake.output.html),
-            _run_facts(bench),
+            _run_facts(states),
             Path(snakemake.input.comparison).read_text(encoding="utf-8"),
         )
     failures = [
-        f"{bench.path(name, cell)}: {reason}\n"
-        for name in bench.names
-        for cell in bench.grid(name)
-        if (state := bench.state(name, cell)).kind != "fresh"
+        f"{bench.path(cell)}: {reason}\n"
+        for cell in bench.cells
+        if (state := states.of(cell)).kind != "fresh"
         for reason in state.reasons or ("there is no record",)
     ]
-    if not any(map(bench.grid, bench.names)):
+    if not bench.cells:
         failures = [f"config.yaml: `experiments` must have a cell on the scale {bench.scale}, got none\n"]
     with _one_line():
         records.write_atomically(Path(snakemake.output.failures), "".join(failures))
-        staleness.mark_rendered(bench, "writeup")
+        staleness.mark_rendered(bench, staleness.WRITEUP)
 
 
-def _run_facts(bench: Bench) -> dict[str, Any] | None:
+def _run_facts(states: States) -> dict[str, Any] | None:
     """Return what the last run that measured anything cost, and keep it for the runs that only render."""
+    bench = states.bench
     kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
     started = _started(bench)
-    found = [bench.state(name, cell).record for name in bench.names for cell in bench.grid(name)]
+    found = [states.of(cell).record for cell in bench.cells]
     measured = [record for record in found if record is not None and started and record.started >= started]
     if measured and started:
         wall_s = time.time() - datetime.datetime.fromisoformat(started).timestamp()

@@ -111,10 +111,9 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
     from stepbench.experiments import experiment as experiments
     from stepbench.measure import host_load
     from stepbench.measure.measurement import PredictedOutOfMemoryError, UnsupportedError
-    from stepbench.pipeline import cells
 
-    experiment = experiments.load(order["experiment"])
-    cell = cells.parse(experiment.cell, order["cell"])
+    cell = experiments.cell_at(Path(order["path"]))
+    experiment = experiments.load(cell.experiment)
     setting = _setting(order)
     torch.set_num_threads(order["protocol"]["threads"])
     limit = resource.getrlimit(resource.RLIMIT_AS)

@@ -20,19 +20,20 @@ from typing import Any
 import yaml
 
 from stepbench.measure import environment
-from stepbench.pipeline import cells, fingerprint, records
-from stepbench.pipeline.bench import Bench
-from stepbench.process import lifeline
+from stepbench.pipeline import fingerprint, records
+from stepbench.pipeline.bench import RUN_LOCK, Bench
+from stepbench.pipeline.cells import Cell
+from stepbench.pipeline.state import States
+from stepbench.process import lifeline, lock
 from stepbench.process.attempt import Attempt
 
 
-def measure_cell(bench: Bench, name: str, cell: Any, *, attempt: Attempt | None = None) -> records.Record:
+def measure_cell(states: States, cell: Cell, *, attempt: Attempt | None = None) -> records.Record:
     """Measure a cell and write its record.
 
     Args:
-        bench: the configuration.
-        name: the experiment.
-        cell: one of its cells, in the configured grid or not.
+        states: those of the configuration.
+        cell: any cell of an experiment, in the configured grid or not.
         attempt: the process to measure in, which is ended; where None, one is started whose output goes beside the
             machine's other logs.
 
@@ -43,23 +44,24 @@ def measure_cell(bench: Bench, name: str, cell: Any, *, attempt: Attempt | None 
         ValueError: the cell names a size that config.yaml does not have.
         OSError: the record cannot be written (no space, no permission).
     """
-    attempt = attempt or Attempt(bench.root / "results" / bench.machine / "logs" / name / f"{cells.name(cell)}.log")
+    bench = states.bench
+    attempt = attempt or Attempt(bench.root / "results" / bench.machine / "logs" / cell.experiment / f"{cell.name}.log")
     try:
-        bench.forget_source()
-        before = bench.fingerprint(name, cell)
+        states.forget()
+        before = states.fingerprint(cell)
         settings_before = _on_disk(bench)
-        path = bench.root / bench.path(name, cell)
+        path = bench.root / bench.path(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         facts = environment.describe(bench.device, bench.root)
         facts["before"] = environment.state(bench.device)
-        outcome = _supervise(bench, name, cell, attempt)
+        outcome = _supervise(bench, cell, attempt)
         facts["during"] = outcome.pop("load", None)
         facts["after"] = environment.state(bench.device)
     finally:
         attempt.end()
-    bench.forget_source()
-    changes = fingerprint.difference(before, bench.fingerprint(name, cell))
+    states.forget()
+    changes = [str(each) for each in fingerprint.difference(before, states.fingerprint(cell))]
     changes += _edited(bench, settings_before)
     if changes:
         outcome = {
@@ -68,14 +70,14 @@ def measure_cell(bench: Bench, name: str, cell: Any, *, attempt: Attempt | None 
             "duration_s": outcome["duration_s"],
         }
     record = records.Record(
-        experiment=name,
-        cell=cells.as_dict(cell),
+        experiment=cell.experiment,
+        cell=cell.values,
         fingerprint=before,
         started=started,
         environment=facts,
         **{
             **outcome,
-            "protocol": {**bench.definition(name, cell), "threads": bench.threads, **outcome.get("protocol", {})},
+            "protocol": {**bench.definition(cell), "threads": bench.threads, **outcome.get("protocol", {})},
         },
     )
     try:
@@ -109,14 +111,14 @@ def _meaning(text: bytes) -> Any:
         return text
 
 
-def _supervise(bench: Bench, name: str, cell: Any, attempt: Attempt) -> dict[str, Any]:
+def _supervise(bench: Bench, cell: Cell, attempt: Attempt) -> dict[str, Any]:
     """Have the child measure and return the record's fields that tell how it went."""
     limits = bench.settings["limits"]
     start = time.monotonic()
     kills = environment.oom_kills()
     with tempfile.TemporaryDirectory(prefix="stepbench-") as folder:
         answer = Path(folder, "answer.json")
-        attempt.order({**_order(bench, name, cell, answer), "deadline": start + limits["time_s"]})
+        attempt.order({**_order(bench, cell, answer), "deadline": start + limits["time_s"]})
         end = lifeline.wait(attempt.process, deadline_s=limits["time_s"], watched=_watched(bench))
         duration_s = time.monotonic() - start
         lifeline.kill_group(attempt.process)
@@ -132,21 +134,20 @@ def _supervise(bench: Bench, name: str, cell: Any, attempt: Attempt) -> dict[str
 
 def _watched(bench: Bench) -> tuple[int, ...]:
     """Return the processes without which this measurement is not wanted any more: those up to the run's own."""
-    holder = bench.holder()
+    holder = lock.holder(bench.root / RUN_LOCK)
     return () if holder == os.getpid() else lifeline.ancestors_up_to(holder)
 
 
-def _order(bench: Bench, name: str, cell: Any, answer: Path) -> dict[str, Any]:
-    stem = bench.root / bench.path(name, cell).with_suffix("")
-    data = bench.shards(name, cell)
+def _order(bench: Bench, cell: Cell, answer: Path) -> dict[str, Any]:
+    stem = bench.root / bench.path(cell).with_suffix("")
+    data = bench.shards(cell)
     return {
-        "experiment": name,
-        "cell": cells.name(cell),
+        "path": str(bench.path(cell)),
         "answer": str(answer),
         "device": bench.device,
         "protocol": bench.protocol,
-        "definition": bench.definition(name, cell),
-        "tokens": str(bench.root / bench.token_path) if bench.reads_tokens(name) else None,
+        "definition": bench.definition(cell),
+        "tokens": str(bench.root / bench.token_path) if bench.reads_tokens(cell.experiment) else None,
         "shards": None if data is None else str(bench.root / bench.shards_dir / data.name),
         "artifacts": str(stem),
         "trust_prediction": bench.trust_prediction,

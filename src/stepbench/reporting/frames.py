@@ -12,8 +12,8 @@ import pandas as pd
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells
-from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record
+from stepbench.pipeline.state import States
 from stepbench.reporting import conditions, sense, statistics
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.network import Network
@@ -130,11 +130,11 @@ class Results:
         return [Group(dict(zip(names, each, strict=True)), tuple(rows), self.peaks) for each, rows in found.items()]
 
 
-def load(bench: Bench, experiment: Any) -> Results:
+def load(states: States, experiment: Any) -> Results:
     """Return the results of an experiment on this machine, and of those that it also reads."""
-    peaks = Peaks.of(bench)
-    others = {name: _load(bench, experiments.load(name), peaks, {}) for name in experiment.reads}
-    return _load(bench, experiment, peaks, others)
+    peaks = Peaks.of(states)
+    others = {name: _load(states, experiments.load(name), peaks, {}) for name in experiment.reads}
+    return _load(states, experiment, peaks, others)
 
 
 def processes(records: Iterable[Record], key: str) -> list[list[float]]:
@@ -169,15 +169,16 @@ def why(row: Mapping[str, Any]) -> Sequence[str]:
     return (record.reason,) if record is not None and record.reason else ()
 
 
-def _load(bench: Bench, experiment: Any, peaks: Peaks, others: Mapping[str, Results]) -> Results:
+def _load(states: States, experiment: Any, peaks: Peaks, others: Mapping[str, Results]) -> Results:
     axes = tuple(axis.name for axis in cells.axes(experiment.cell))
     rows = []
+    bench = states.bench
     for cell in bench.grid(experiment.name):
-        state = bench.state(experiment.name, cell)
+        state = states.of(cell)
         rows.append(
             {
-                **cells.as_dict(cell),
-                "path": str(bench.path(experiment.name, cell)),
+                **cell.values,
+                "path": str(bench.path(cell)),
                 "state": state.kind,
                 "reasons": state.reasons,
                 "status": state.record.status if state.record else None,

@@ -12,8 +12,8 @@ from importlib import resources
 from typing import Any
 
 from stepbench.measure import environment
-from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record
+from stepbench.pipeline.state import States
 from stepbench.reporting import statistics
 
 EXPERIMENT = "ceilings"
@@ -77,10 +77,11 @@ class Peaks:
     vendor_source: str | None = None
 
     @classmethod
-    def of(cls, bench: Bench) -> Peaks:
+    def of(cls, states: States) -> Peaks:
         """Return the peaks of the bench's machine, from records that are fresh and good."""
-        states = (bench.state(EXPERIMENT, cell) for cell in bench.grid(EXPERIMENT))
-        found = rates([state.record for state in states if state.kind == "fresh" and state.record and state.record.ok])
+        bench = states.bench
+        looked = [states.of(cell) for cell in bench.grid(EXPERIMENT)]
+        found = rates([state.record for state in looked if state.kind == "fresh" and state.record and state.record.ok])
         device_name = environment.device_name(bench.device)
         vendor = vendor_figures(device_name) or {}
         # An impossible rate is shown and marked in its own table, and nothing is held against it.

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from stepbench.experiments.experiment import Experiment
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record, write_atomically
+from stepbench.pipeline.state import States
 from stepbench.reporting import figures, findings, frames, markup, page, protocol, tables, units
 from stepbench.reporting.frames import Results
 
@@ -39,7 +40,7 @@ _FACTS = {
 
 
 def write_up(
-    bench: Bench,
+    states: States,
     experiments: Sequence[Experiment],
     out_md: Path,
     out_html: Path,
@@ -49,7 +50,7 @@ def write_up(
     """Write the report about this machine.
 
     Args:
-        bench: the configuration; its schema's folder holds report/templates and report/captions.
+        states: those of the configuration; its schema's folder holds report/templates and report/captions.
         experiments: what to tell about, in this order.
         out_md: where the Markdown goes; links in it are relative to its folder.
         out_html: where the page goes, which needs no other file.
@@ -60,7 +61,8 @@ def write_up(
         FileNotFoundError: a table or a figure has not been written, or a figure has no caption.
         jinja2.UndefinedError: a template asks for what there is not.
     """
-    results = {experiment.name: frames.load(bench, experiment) for experiment in experiments}
+    bench = states.bench
+    results = {experiment.name: frames.load(states, experiment) for experiment in experiments}
     folder = bench.schema.parent / "report"
     environment = _environment(folder / "templates")
     context = _context(bench, experiments, results, run_facts)

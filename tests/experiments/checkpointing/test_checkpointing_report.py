@@ -8,6 +8,7 @@ from tests.reporting import synthetic, synthetic_inside
 
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.checkpointing import groupings
+from stepbench.pipeline.state import States
 from stepbench.reporting import frames, tables
 from stepbench.reporting.frames import Results
 
@@ -21,7 +22,7 @@ EXPERIMENT = experiments.load("checkpointing")
 def results(root: Path, grid: list[dict[str, Any]] = GRID, **more: Any) -> Results:
     bench = synthetic.bench(root, checkpointing=grid)
     synthetic_inside.fill(bench, "checkpointing", **more)
-    return frames.load(bench, EXPERIMENT)
+    return frames.load(States(bench), EXPERIMENT)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_two_models_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
-    empty = frames.load(synthetic.bench(tmp_path, checkpointing=GRID), EXPERIMENT)
+    empty = frames.load(States(synthetic.bench(tmp_path), checkpointing=GRID), EXPERIMENT)
     assert EXPERIMENT.find(empty) == []
     assert all(str(figure.get_label()).startswith("No ") for figure in EXPERIMENT.plot(empty).values())
     assert [bool(table.rows) for table in EXPERIMENT.tabulate(empty)] == [True, False]
@@ -104,5 +105,5 @@ def test_a_grouping_that_cannot_be_is_told(tmp_path: Path) -> None:
     bench = synthetic.bench(tmp_path, checkpointing=[{"size": ["nano"], "context": [64], "nested": [2]}])
     (cell,) = bench.grid("checkpointing")
     synthetic.write(bench, "checkpointing", cell, status="unsupported", reason="nested groups need groups to be in")
-    table = EXPERIMENT.tabulate(frames.load(bench, EXPERIMENT))[0]
+    table = EXPERIMENT.tabulate(frames.load(States(bench), EXPERIMENT))[0]
     assert "unsupported: nested groups need groups to be in" in tables.markdown(table)

@@ -9,6 +9,7 @@ from tests.reporting import synthetic, synthetic_on_ranks
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.encoder_decoder import tables as epoch_tables
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 from stepbench.reporting import frames, tables
 from stepbench.reporting.frames import Results
 
@@ -17,7 +18,7 @@ GRID = [EPOCH | {"data": ["memory", "disk"], "ranks": [1, 2]}]
 
 
 def results(bench: Bench) -> Results:
-    return frames.load(bench, experiments.load("encoder_decoder"))
+    return frames.load(States(bench), experiments.load("encoder_decoder"))
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_promise_08_an_epoch_faster_than_the_peak_is_marked(tmp_path: Path, shar
     synthetic.fill(bench, "ceilings")
     synthetic_on_ranks.fill(bench, "encoder_decoder", spread=0.001)
     (cell,) = bench.grid("encoder_decoder")
-    record = bench.state("encoder_decoder", cell).record
+    record = States(bench).of(cell).record
     assert record
     peak = results(bench).peaks.flops_per_s("fp32")
     assert peak

@@ -11,6 +11,7 @@ from stepbench.experiments.memory import figures as memory_figures
 from stepbench.experiments.memory import shapes
 from stepbench.experiments.memory import tables as memory_tables
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 from stepbench.reporting import figures, frames, tables, units
 from stepbench.reporting.frames import Results
 
@@ -26,7 +27,7 @@ def results(root: Path, grid: list[dict[str, Any]] = GRID, fill: bool = True) ->
     bench = synthetic.bench(root, memory=grid)
     if fill:
         synthetic_inside.fill(bench, "memory")
-    return frames.load(bench, EXPERIMENT)
+    return frames.load(States(bench), EXPERIMENT)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_the_devices_own_peak_is_what_counts_where_there_is_one(tmp_path: Path) 
     fields = synthetic_inside.memory(bench, cell, None, 0.0)  # type: ignore[arg-type]
     fields["scalars"] |= {"allocator_forward_peak_bytes": 5, "allocator_backward_peak_bytes": 9}
     synthetic.write(bench, "memory", cell, **fields)
-    (row,) = memory_tables.peaks(frames.load(bench, EXPERIMENT)).rows
+    (row,) = memory_tables.peaks(frames.load(States(bench), EXPERIMENT)).rows
     assert row["measured_bytes"] == 9
 
 
@@ -75,7 +76,7 @@ def test_a_cell_that_was_not_started_says_so(tmp_path: Path) -> None:
     synthetic.write(bench, "memory", predicted, **synthetic_inside.memory(bench, predicted, None, 0.0))  # type: ignore[arg-type]
     reason = "predicted: the step needs 90.0 GiB, and the device has 80.0 GiB"
     synthetic.write(bench, "memory", measured, status="oom", reason=reason)
-    table = memory_tables.peaks(frames.load(bench, EXPERIMENT))
+    table = memory_tables.peaks(frames.load(States(bench), EXPERIMENT))
     assert (table.rows[0]["status"], table.rows[0]["reason"]) == ("predicted ok, measured oom", f"measured: {reason}")
     assert "predicted ok, measured oom: measured: predicted: the step needs 90.0 GiB" in tables.markdown(table)
 
@@ -159,6 +160,6 @@ def test_an_axis_of_memory_can_be_read_however_little_it_spans(low: float, high:
 
 def test_a_grid_without_cells_has_empty_tables(tmp_path: Path) -> None:
     bench: Bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0]}])
-    found = frames.load(bench, EXPERIMENT)
+    found = frames.load(States(bench), EXPERIMENT)
     for table in EXPERIMENT.tabulate(found):
         assert table.empty in tables.markdown(table)

@@ -8,6 +8,7 @@ from tests.reporting import synthetic, synthetic_inside
 
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.profile import operators
+from stepbench.pipeline.state import States
 from stepbench.reporting import frames, tables
 from stepbench.reporting.frames import Results
 
@@ -23,7 +24,7 @@ def results(root: Path, change: Any = None, grid: list[dict[str, Any]] = GRID) -
             fields = synthetic_inside.profile(bench, cell, _rng(), 0.0)
             change(fields)
             synthetic.write(bench, "profile", cell, **fields)
-    return frames.load(bench, EXPERIMENT)
+    return frames.load(States(bench), EXPERIMENT)
 
 
 def _rng() -> Any:
@@ -166,7 +167,7 @@ def test_figures_show_every_phase(full: Results) -> None:
 
 
 def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
-    empty = frames.load(synthetic.bench(tmp_path, profile=GRID), EXPERIMENT)
+    empty = frames.load(States(synthetic.bench(tmp_path), profile=GRID), EXPERIMENT)
     assert EXPERIMENT.find(empty) == []
     assert all(str(figure.get_label()).startswith("No ") for figure in EXPERIMENT.plot(empty).values())
     assert {row["status"] for row in EXPERIMENT.tabulate(empty)[0].rows} == {"not measured"}

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stepbench.kernels.names import Name
+from stepbench.pipeline import cells
 
 TITLE = "Attention"
 QUESTION = "What does one attention operator cost, in each implementation there is?"
 SETTINGS = ("protocol",)
-READS = ()
+READS = ("ceilings",)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """One operator on random inputs of one shape."""
 
     implementation: Name

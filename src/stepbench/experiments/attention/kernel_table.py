@@ -11,16 +11,14 @@ from stepbench.reporting import units
 from stepbench.reporting.findings import listing
 from stepbench.reporting.tables import Column, Row, Table, frame, value
 
-# The figures lie beside this module. It is named, and not imported: what is rendered from them is rendered anew when
-# they change, and no table needs Triton.
-BESIDE = "stepbench.kernels.triton.tiles:KERNELS"
-FIGURES, TILES = "figures.json", "tiles.json"
+# Named by their paths in the package: what is rendered from them is rendered anew when they change.
+FIGURES, TILES = "kernels/triton/figures.json", "kernels/triton/tiles.json"
 SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128)}
 
 
 def read(file: str = FIGURES) -> dict[str, Any]:
     """Return a data file: the figures of every shipped variant (`rows`), or the tile shapes by architecture."""
-    folder = importlib.resources.files("stepbench").joinpath(*BESIDE.partition(":")[0].split(".")[1:-1])
+    folder = importlib.resources.files("stepbench")
     found: dict[str, Any] = json.loads(folder.joinpath(file).read_text(encoding="utf-8"))
     return found
 

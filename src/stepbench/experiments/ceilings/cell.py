@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.pipeline import cells
+
 TITLE = "The machine's ceilings"
 QUESTION = "How fast can this machine be at all?"
 SETTINGS = ("protocol",)
@@ -12,7 +14,7 @@ READS = ()
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A square matrix product, or a copy from device memory to device memory, over a few sizes."""
 
     operation: Literal["matmul", "copy"]

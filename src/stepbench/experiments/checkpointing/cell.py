@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.pipeline import cells
+
 TITLE = "Checkpointing"
 QUESTION = "What does computing activations again buy, and what does it cost?"
 SETTINGS = ("protocol", "vocabulary")
-READS = ()
+READS = ("ceilings",)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A training step whose blocks are checkpointed in groups; `nested` is the size of the groups inside a group."""
 
     size: str

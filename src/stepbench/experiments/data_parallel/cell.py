@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.pipeline import cells
+
 TITLE = "Data parallelism"
 QUESTION = "How much communication hides behind the backward pass?"
 SETTINGS = ("protocol", "vocabulary")
-READS = ("collectives", "optimizer_sharding", "fsdp")
+READS = (
+    "collectives",
+    "optimizer_sharding",
+    "fsdp",
+    "ceilings",
+)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A training step on several ranks with a batch each; `bucket_mib` none is 25 where there are buckets."""
 
     size: str

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stepbench.kernels.names import Name
+from stepbench.pipeline import cells
 
 TITLE = "Whole epochs of an encoder-decoder"
 QUESTION = "How fast does a training epoch run, with its data?"
 SETTINGS = ("protocol",)
-READS = ()
+READS = ("ceilings",)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """Epochs over synthetic pairs of `context` tokens a side; `batch` is one rank's, `steps` none is the whole data."""
 
     preset: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stepbench.kernels.names import Name
+from stepbench.pipeline import cells
 
 TITLE = "End to end"
 QUESTION = "What do forward pass, backward pass and optimizer cost, end to end?"
@@ -14,7 +15,7 @@ READS = ("ceilings",)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A decoder of one size, trained or run in one way."""
 
     size: str

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.pipeline import cells
+
 TITLE = "Fully sharded data parallelism"
 QUESTION = "What does sharding everything save and cost?"
 SETTINGS = ("protocol", "vocabulary")
-READS = ("optimizer_sharding",)
+READS = (
+    "optimizer_sharding",
+    "ceilings",
+)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A training step on several ranks that share parameters, gradients and state, asked for its bytes alone, or run.
 
     `prefetch` is how many units ahead ours gathers; none is its default, and what the others have.

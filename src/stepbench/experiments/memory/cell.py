@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.pipeline import cells
+
 TITLE = "Memory"
 QUESTION = "Where does memory go, and would it fit?"
 SETTINGS = ("vocabulary",)
-READS = ()
+READS = ("ceilings",)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A decoder's step, asked for its bytes on fake tensors (`predicted`) or watched while it runs (`measured`)."""
 
     source: Literal["predicted", "measured"]

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.pipeline import cells
+
 TITLE = "Numerics"
 QUESTION = "What does low precision do to sums and to dtypes?"
 SETTINGS = ("protocol",)
-READS = ()
+READS = ("ceilings",)
 
 # The sum: so many terms of this size.
 TERM, TERMS = 0.01, 1000
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A sum of a thousand terms, or the dtypes that autocast chooses."""
 
     case: Literal["accumulation", "autocast_fp16", "autocast_bf16"]

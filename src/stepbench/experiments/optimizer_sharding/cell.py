@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.pipeline import cells
+
 TITLE = "Optimizer sharding"
 QUESTION = "What does sharding the optimizer's state save and cost?"
 SETTINGS = ("protocol", "vocabulary")
-READS = ()
+READS = ("ceilings",)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A training step on several ranks whose optimizer's state is divided, asked for its bytes alone, or run."""
 
     source: Literal["predicted", "measured"]

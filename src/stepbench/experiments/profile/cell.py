@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.pipeline import cells
+
 TITLE = "Profile"
 QUESTION = "Which operators and kernels take the time?"
 SETTINGS = ("protocol", "vocabulary")
-READS = ()
+READS = ("ceilings",)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A decoder's step under torch's profiler, and under nsys where there is one."""
 
     size: str

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepbench.pipeline import cells
+
 TITLE = "Warm-up"
 QUESTION = "How many steps until the numbers settle?"
 SETTINGS = ("protocol", "vocabulary", "data")
-READS = ()
+READS = ("ceilings",)
 
 # Of every step that is timed here.
 CONTEXT = 128
@@ -15,7 +17,7 @@ BATCH = 4
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell):
     """A training step after so many steps of warm-up, in a process of its own."""
 
     size: str

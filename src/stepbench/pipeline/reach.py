@@ -1,0 +1,190 @@
+"""Which modules of stepbench reach a number, and a hash of each.
+
+From the modules where a measurement begins (an experiment's `measure`, and those that the cell's own values name) this
+follows plain imports, wherever in a file they stand. What is hashed is the syntax tree without docstrings and without
+the types of arguments: neither a comment nor a file's time counts. A data file counts for the module whose text names
+it.
+
+Not followed, and not part of the answer:
+
+- the pipeline, which decides what is measured and changes no number;
+- registries of names (`names.py`): a cell depends on the modules that it names, and not on those that others name;
+- imports under `TYPE_CHECKING`, which are never executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+
+from stepbench.pipeline.fingerprint import digest, keep
+
+PACKAGE = "stepbench"
+ROOT = Path(__file__).parents[1]
+NOT_FOLLOWED = (f"{PACKAGE}.pipeline",)
+REGISTRY = "names"
+# What is kept of a text holds for the reader that found it, and for the Python that parsed it.
+_READER = (platform.python_version(), Path(__file__).read_text(encoding="utf-8"))
+
+
+def source(*modules: str, memo: Path | None = None) -> dict[str, str]:
+    """Return a hash for these modules and for every stepbench module that they reach by imports.
+
+    Args:
+        *modules: dotted names, such as `stepbench.experiments.warmup.measure`.
+        memo: a folder that keeps what was found in a file's text, for other processes; parsing the whole package takes
+            two seconds.
+
+    Returns:
+        Dotted module name -> 16 hexadecimal digits; likewise for the data files (.json) that these modules name.
+
+    Raises:
+        ModuleNotFoundError: there is no such module in the package.
+    """
+    files, data = _files()
+    hashes: dict[str, str] = {}
+    waiting = {part for module in modules for part in _with_packages(module)}
+    while waiting:
+        name = waiting.pop()
+        if name in hashes or not _followed(name):
+            continue
+        if name not in files:
+            raise ModuleNotFoundError(f"no module {name}: it has no file in {ROOT}")
+        found = _read(files[name].read_text(encoding="utf-8"), memo)
+        hashes[name] = found.digest
+        waiting |= found.modules(files)
+        for text in found.strings:
+            beside = (files[name].parent / text).relative_to(ROOT).as_posix()
+            for file in {text, beside} & data.keys():
+                hashes[f"{PACKAGE}/{file}"] = digest(data[file].read_bytes())
+    return dict(sorted(hashes.items()))
+
+
+def _followed(name: str) -> bool:
+    within = any(name == each or name.startswith(f"{each}.") for each in NOT_FOLLOWED)
+    return not within and name.rpartition(".")[2] != REGISTRY
+
+
+def _with_packages(name: str) -> list[str]:
+    """Return a module with the packages that hold it, whose `__init__` Python executes before it."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _files() -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return each module's file by its dotted name, and the data files (.json) by their paths in the package.
+
+    One walk over the package, and not a look for each name, which was most of a fingerprint's time.
+    """
+    modules: dict[str, Path] = {}
+    data: dict[str, Path] = {}
+    for top, folders, files in os.walk(ROOT, onerror=_raise, followlinks=True):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        folder = Path(top)
+        package = ".".join((PACKAGE, *folder.relative_to(ROOT).parts))
+        for name in files:
+            if name == "__init__.py":
+                modules[package] = folder / name
+            elif name.endswith(".py"):
+                modules.setdefault(f"{package}.{name.removesuffix('.py')}", folder / name)
+            elif name.endswith(".json"):
+                data[(folder / name).relative_to(ROOT).as_posix()] = folder / name
+    return modules, data
+
+
+def _raise(error: OSError) -> None:
+    """Have a folder that cannot be listed not pass for an empty one."""
+    raise error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What a file's text says.
+
+    Attributes:
+        digest: its hash.
+        imported: the stepbench modules that it imports.
+        perhaps: names that it imports from these, which may be modules too.
+        strings: its string constants that may be a data file's name.
+    """
+
+    digest: str
+    imported: frozenset[str]
+    perhaps: frozenset[str]
+    strings: frozenset[str]
+
+    def modules(self, there: Container[str]) -> set[str]:
+        """Return the imported modules, of `perhaps` those that are `there`, and the packages that hold them."""
+        names = (*self.imported, *(name for name in self.perhaps if name in there))
+        return {part for name in names for part in _with_packages(name)}
+
+
+# Keyed by the text itself: an edit may keep the file's time and size.
+_known: dict[str, _Found] = {}
+
+
+def _read(text: str, memo: Path | None) -> _Found:
+    if text not in _known:
+        _known[text] = _remembered(text, memo)
+    return _known[text]
+
+
+def _remembered(text: str, memo: Path | None) -> _Found:
+    kept = None if memo is None else memo / f"{digest(repr((_READER, text)))}.json"
+    if kept is not None and kept.exists():
+        values: Mapping[str, list[str]] = json.loads(kept.read_text(encoding="utf-8"))
+        return _Found(str(values["digest"]), *(frozenset(values[key]) for key in ("imported", "perhaps", "strings")))
+    tree = ast.parse(text)
+    found = _Found(_digest(tree), *_named(tree))
+    if kept is not None:
+        fields = {key: sorted(getattr(found, key)) for key in ("imported", "perhaps", "strings")}
+        keep(kept, json.dumps({"digest": found.digest, **fields}))
+    return found
+
+
+def _named(tree: ast.Module) -> Iterable[frozenset[str]]:
+    """Return the stepbench modules that a file imports, the names that may be of others, and its short strings."""
+    imported: set[str] = set()
+    perhaps: set[str] = set()
+    strings: set[str] = set()
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            waiting.extend(node.orelse)
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names if _ours(alias.name))
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module and _ours(node.module):
+            imported.add(node.module)
+            perhaps.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".json"):
+            strings.add(node.value)
+    return frozenset(imported), frozenset(perhaps), frozenset(strings)
+
+
+def _ours(name: str) -> bool:
+    return name == PACKAGE or name.startswith(f"{PACKAGE}.")
+
+
+def _digest(tree: ast.Module) -> str:
+    """Return a hash of a file's syntax tree, from which docstrings and types of arguments are taken."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
+            node.body = node.body[1:] or ([] if isinstance(node, ast.Module) else [ast.Pass()])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return digest("\n".join(ast.dump(statement) for statement in tree.body))
+
+
+def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    first = node.body[0] if node.body else None
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)

@@ -1,0 +1,113 @@
+"""The state of each cell's record: fresh, stale, missing or failed, and why."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from stepbench.experiments import experiment as experiments
+from stepbench.measure import environment, software
+from stepbench.measure.measurement import PREDICTED
+from stepbench.pipeline import fingerprint, reach, records
+from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.cells import Cell
+from stepbench.pipeline.fingerprint import Difference
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a cell's record.
+
+    Attributes:
+        kind: `fresh`, `missing`, `stale`, or `failed` (fresh, but to be tried again).
+        differences: in what a stale record's fingerprint differs from today's.
+        reason: why it is stale or failed, where that is no difference of fingerprints.
+        record: the file's content where it could be read.
+    """
+
+    kind: str
+    differences: tuple[Difference, ...] = ()
+    reason: str | None = None
+    record: records.Record | None = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is stale or failed, a sentence each."""
+        return (*map(str, self.differences), *([self.reason] if self.reason else []))
+
+
+class States:
+    """The states of a bench's cells; a record is read once for each content that its file has had."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._sources: dict[tuple[str, ...], dict[str, str]] = {}
+        self._known: dict[Cell, tuple[Any, State]] = {}
+        self._elsewhere: dict[str, Any] | None = None
+
+    def of(self, cell: Cell) -> State:
+        """Return the state of a cell's record."""
+        path = self.bench.root / self.bench.path(cell)
+        try:
+            found = os.stat(path)  # noqa: PTH116 - asked of every cell of a large grid
+        except FileNotFoundError:
+            return State("missing")
+        except OSError:
+            found = None
+        identity = found and (found.st_ino, found.st_size, found.st_mtime_ns)
+        if identity is None or (known := self._known.get(cell)) is None or known[0] != identity:
+            known = (identity, self._look(cell))
+            self._known[cell] = known
+        return known[1]
+
+    def _look(self, cell: Cell) -> State:
+        path = self.bench.root / self.bench.path(cell)
+        try:
+            record = records.read(path)
+        except FileNotFoundError:
+            return State("missing")
+        except records.RecordError as error:
+            return State("stale", reason=str(error))
+        if record.experiment != cell.experiment or record.cell != cell.values:
+            reason = f"{path}: `cell` must be the one that the path names, got {record.cell}"
+            return State("stale", reason=reason)
+        if differences := fingerprint.difference(record.fingerprint, self.fingerprint(cell)):
+            return State("stale", tuple(differences), record=record)
+        if record.status in records.RETRIED:
+            return State("failed", reason=f"{record.status}: {record.reason}", record=record)
+        predicted = record.status == "oom" and (record.reason or "").startswith(PREDICTED)
+        if predicted and not self.bench.trust_prediction:
+            reason = f"`trust_prediction` is false, and it was not started ({record.reason})"
+            return State("failed", reason=reason, record=record)
+        return State("fresh", record=record)
+
+    def fingerprint(self, cell: Cell) -> dict[str, Any]:
+        """Return the cell's fingerprint as of now; source files are read once (see `forget`)."""
+        roots = (f"{experiments.load(cell.experiment).module}.measure", *cell.named)
+        if roots not in self._sources:
+            self._sources[roots] = reach.source(*roots, memo=self.bench.memo("source"))
+        return {
+            fingerprint.SOURCE: self._sources[roots],
+            "definition": self.bench.definition(cell),
+            **self._software_and_machine(),
+        }
+
+    def forget(self) -> None:
+        """Have the next fingerprint read the source files again, and the next state the record."""
+        self._sources.clear()
+        self._known.clear()
+
+    def _software_and_machine(self) -> dict[str, Any]:
+        if self._elsewhere is None:
+            device = self.bench.device
+            self._elsewhere = {
+                "software": {**software.versions(), "driver": environment.driver()},
+                "machine": {
+                    "device": device,
+                    "device_name": environment.device_name(device),
+                    "device_count": environment.device_count(device),
+                    "threads": self.bench.threads,
+                },
+            }
+        return self._elsewhere

@@ -1,5 +1,0 @@
-"""Draw the figures of an experiment from its records."""
-
-from stepbench.pipeline import workflow
-
-workflow.plot(snakemake)

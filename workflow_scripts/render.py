@@ -1,0 +1,5 @@
+"""Make the tables and figures of an experiment from its records."""
+
+from stepbench.pipeline import workflow
+
+workflow.render(snakemake)
