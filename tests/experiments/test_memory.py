@@ -208,9 +208,7 @@ def test_a_prediction_alone_is_never_refused() -> None:
 @pytest.mark.parametrize(("trusted", "status"), [(True, "oom"), (False, "ok")])
 def test_the_record_says_oom_and_predicted(tmp_path: Path, trusted: bool, status: str) -> None:
     order = {
-        "experiment": "memory",
-        "cell": "source~measured,size~nano,context~16,batch~1,precision~fp32,parameter_dtype~fp32,passes~train_step,"
-        "optimizer~adamw_foreach",
+        "path": str(Memory("measured", "nano", 16, 1).path("here")),
         "device": "cpu",
         "protocol": {"seed": 0, "threads": 1},
         "definition": {"vocabulary": VOCABULARY, "size": SIZES["nano"]},

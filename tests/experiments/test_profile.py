@@ -13,7 +13,7 @@ from stepbench.experiments.profile.measure import measure
 from stepbench.measure import fit, nsys
 from stepbench.measure.measurement import Measurement, PredictedOutOfMemoryError, Setting
 from stepbench.models.ranged_attention import PARTS
-from stepbench.pipeline import fingerprint
+from stepbench.pipeline import reach
 from stepbench.workloads import profiled_step
 
 LAYERS = 2
@@ -120,6 +120,6 @@ def test_no_profiler_is_in_reach_of_what_is_timed(name: str) -> None:
     from stepbench.experiments import experiment as experiments
 
     experiment = experiments.load(name)
-    reached = fingerprint.source(experiment.module, ("measure", experiment.cell.__name__))
+    reached = reach.source(f"{experiment.module}.measure")
     inside = ("measure.profiler", "measure.nsys", "measure.allocator_memory", "models.ranged_attention")
     assert not [module for module in reached if module.endswith(inside)]

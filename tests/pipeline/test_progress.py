@@ -71,7 +71,7 @@ def test_a_run_looks_at_all_records_once(
     told = Progress(States(bench), first, run="today")
     told.begin()
     told.end(record(bench, first, duration_s=30.0))
-    monkeypatch.setattr(Bench, "state", None)
+    monkeypatch.setattr(States, "of", None)
     Progress(States(bench), second, run="today").begin()
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("[2/5] measuring warmup size~nano,warmup~1,replicate~0 (3 left, about 60 s")

@@ -77,7 +77,7 @@ def test_a_marker_never_says_what_it_said_before(bench: Bench) -> None:
 def test_a_record_from_the_future_gets_a_marker_of_today_that_is_newer(bench: Bench) -> None:
     write(bench)
     os.utime(bench.root / PATH, (4e9, 4e9))
-    staleness.needs(States(other(bench), vocabulary=400), "warmup")(WILDCARDS)
+    staleness.needs(States(other(bench, vocabulary=400)), "warmup")(WILDCARDS)
     assert (bench.root / PATH).stat().st_mtime < (bench.root / MARKER).stat().st_mtime <= time.time()
 
 
@@ -85,7 +85,7 @@ def test_each_marker_has_a_folder_of_its_own(bench: Bench) -> None:
     """Snakemake lists a folder once, and takes what appears in it later for missing."""
     for warmup in (0, 1):
         write(bench, Warmup("nano", warmup))
-    needs = staleness.needs(States(other(bench), vocabulary=400), "warmup")
+    needs = staleness.needs(States(other(bench, vocabulary=400)), "warmup")
     markers = [Path(needs({**WILDCARDS, "warmup": str(warmup)})[0]) for warmup in (0, 1)]
     assert markers[0].parent != markers[1].parent
 
@@ -105,7 +105,7 @@ def test_earlier_replicates_have_the_higher_priority() -> None:
 
 # -- what is rendered --------------------------------------------------------------------------------------------------
 
-KINDS = [("tables", "warmup"), ("figures", "warmup"), ("writeup", None)]
+RENDERED = ["warmup", "comparison", "writeup"]
 
 
 def have_records(bench: Bench) -> list[Path]:
@@ -117,45 +117,49 @@ def have_records(bench: Bench) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize(("kind", "name"), KINDS)
-def test_what_is_rendered_by_todays_code_and_grid_needs_nothing(bench: Bench, kind: str, name: str | None) -> None:
-    needs = staleness.rendered(States(bench), kind, name)
+@pytest.mark.parametrize("name", RENDERED)
+def test_what_is_rendered_by_todays_code_and_grid_needs_nothing(bench: Bench, name: str) -> None:
+    needs = staleness.rendered(States(bench), name)
     have_records(bench)
     (marker,) = needs(None)
     assert reasons(bench.root / marker) == ["the record has no fingerprint"]
-    staleness.mark_rendered(bench, kind, name)
+    staleness.mark_rendered(bench, name)
     assert needs(None) == []
-    assert staleness.rendered(States(other(bench), limits={"time_s": 1, "host_memory_gib": 1}), kind, name)(None) == []
+    assert staleness.rendered(States(other(bench, limits={"time_s": 1, "host_memory_gib": 1})), name)(None) == []
 
 
-@pytest.mark.parametrize(("kind", "name"), KINDS)
-def test_a_record_that_is_gone_has_it_rendered_again(bench: Bench, kind: str, name: str | None) -> None:
-    staleness.mark_rendered(bench, kind, name)
+@pytest.mark.parametrize("name", ["warmup", "writeup"])
+def test_a_record_that_is_gone_has_it_rendered_again(bench: Bench, name: str) -> None:
+    staleness.mark_rendered(bench, name)
     gone = next(path for path in have_records(bench) if "/warmup/" in str(path))
     gone.unlink()
-    (marker,) = staleness.rendered(States(bench), kind, name)(None)
+    (marker,) = staleness.rendered(States(bench), name)(None)
     assert (bench.root / marker).read_text().startswith(f"{gone.relative_to(bench.root)} is missing\n")
 
 
-@pytest.mark.parametrize(("kind", "name"), KINDS)
-def test_a_grid_that_shrinks_has_it_rendered_again(bench: Bench, kind: str, name: str | None) -> None:
-    staleness.mark_rendered(bench, kind, name)
+@pytest.mark.parametrize("name", ["warmup", "writeup"])
+def test_a_grid_that_shrinks_has_it_rendered_again(bench: Bench, name: str) -> None:
+    staleness.mark_rendered(bench, name)
     have_records(bench)
     smaller = {**SETTINGS["experiments"], "warmup": {"cpu": [{"size": ["nano"], "warmup": [0, 1]}]}}
-    (marker,) = staleness.rendered(States(other(bench), experiments=smaller), kind, name)(None)
+    (marker,) = staleness.rendered(States(other(bench, experiments=smaller)), name)(None)
     text = (bench.root / marker).read_text()
     assert "size~nano,warmup~1,replicate~1.json was True, is None" in text
     assert "replicate~0" not in text
 
 
-@pytest.mark.parametrize(("kind", "name"), KINDS)
+@pytest.mark.parametrize("name", RENDERED)
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"records": 3}'])
-def test_a_note_that_cannot_be_read_has_it_rendered_again(
-    bench: Bench, kind: str, name: str | None, content: str
-) -> None:
-    staleness.mark_rendered(bench, kind, name)
+def test_a_note_that_cannot_be_read_has_it_rendered_again(bench: Bench, name: str, content: str) -> None:
+    staleness.mark_rendered(bench, name)
     have_records(bench)
     (stamp,) = (bench.root / ".stepbench/rendered").rglob("*.json")
     assert json.loads(stamp.read_text())
     stamp.write_text(content)
-    assert len(staleness.rendered(States(bench), kind, name)(None)) == 1
+    assert len(staleness.rendered(States(bench), name)(None)) == 1
+
+
+def test_the_records_of_a_rendering_are_its_own_and_those_it_reads(bench: Bench) -> None:
+    grids = {**SETTINGS["experiments"], "ceilings": {"cpu": [{"operation": ["copy"]}]}}
+    found = staleness.records(other(bench, experiments=grids), "warmup")
+    assert [path.split("/")[2] for path in found] == ["warmup"] * 4 + ["ceilings"]

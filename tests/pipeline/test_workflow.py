@@ -127,3 +127,26 @@ def waiting_for(file: Path, parent: int) -> psutil.Process:
             if str(file) in (opened.path for opened in child.open_files()):
                 return child
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["stepbench.pipeline.workflow", "stepbench.pipeline.bench", "stepbench.process.run", "stepbench.cli.commands"],
+)
+def test_reading_the_snakefile_imports_nothing_heavy(module: str) -> None:
+    code = f"""
+import sys
+import {module}
+from pathlib import Path
+from stepbench.pipeline.bench import Bench
+from stepbench.experiments import experiment
+from stepbench.pipeline.state import States
+bench = Bench.open(Path({str(Path(__file__).parents[2])!r}))
+for name in experiment.names():
+    for cell in bench.grid(name):
+        States(bench).of(cell)
+print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "pandas", "matplotlib", "triton", "numpy", "scipy", "tokenizers", "jinja2", "snakemake"}
+    assert heavy & set(done.stdout.split()) == set()

@@ -42,8 +42,7 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
         cell = Numerics("accumulation")
         monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
         order = {
-            "experiment": "numerics",
-            "cell": "case~accumulation",
+            "path": "results/here/numerics/case~accumulation.json",
             "answer": "",
             "device": "cpu",
             "protocol": bench.protocol,
@@ -182,8 +181,7 @@ def test_an_order_is_carried_out(started: attempts.Attempt, tmp_path: Path) -> N
     answer = tmp_path / "answer.json"
     started.order(
         {
-            "experiment": "numerics",
-            "cell": "case~accumulation",
+            "path": "results/here/numerics/case~accumulation.json",
             "answer": str(answer),
             "device": "cpu",
             "protocol": {"seed": 0, "threads": 1},

@@ -6,7 +6,7 @@ import pytest
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
-from stepbench.pipeline import fingerprint
+from stepbench.pipeline import reach
 from stepbench.reporting import frames
 
 WARMUP = {"warmup": [{"size": ["nano"], "warmup": [0, 1], "replicate": [0, 1]}]}
@@ -92,7 +92,7 @@ def test_an_experiment_without_cells_has_an_empty_frame(tmp_path):
 
 
 def test_reporting_reaches_no_measuring_code():
-    reached = fingerprint.source("stepbench.reporting.writeup")
+    reached = reach.source("stepbench.reporting.writeup")
     assert not {name for name in reached if name.startswith("stepbench.kernels")}
     assert not {
         name for name in reached if name.startswith("stepbench.experiments.") and "experiment" not in name[-10:]

@@ -126,16 +126,3 @@ def test_a_failed_cell_keeps_its_row(bench):
 
 def test_a_table_of_nothing_is_a_sentence():
     assert "No steps." in tables.markdown(table([]))
-
-
-def test_warm_up_looks_at_the_sum_of_phases(tmp_path):
-    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 5]}])
-    synthetic.fill(bench)
-    found = results(bench, "warmup").groups()
-    sums = steps.phase_sums(found[0])[0]
-    record = found[0].records[0]
-    assert sums[0] == sum(record.samples[f"{phase}_s"][0] for phase in steps.PHASES)
-    shown = steps.warmup_table(found, name="w", title="T", caption="C.", empty="Nothing.")
-    assert shown.rows[0]["sum_cv_ratio"] > 0.5 > 0.05 > shown.rows[1]["sum_cv_ratio"]
-    assert "outliers" in shown.rows[0]["marks"]
-    assert "| nano | 0 |" in tables.markdown(shown)

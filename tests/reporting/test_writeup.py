@@ -31,7 +31,7 @@ def rendered(bench, run=None):
         tables.write(experiment.tabulate(found), machine / "tables" / experiment.name)
         figures.write(experiment.plot(found), machine / "figures" / experiment.name)
     targets = bench.root / "report" / "writeup.md", bench.root / "report" / "writeup.html"
-    writeup.write_up(bench, told, *targets, run)
+    writeup.write_up(States(bench), told, *targets, run)
     return tuple(target.read_text(encoding="utf-8") for target in targets)
 
 
@@ -279,7 +279,7 @@ def test_fault_23_what_others_wrote_does_nothing(tmp_path):
 def test_a_missing_number_is_an_error_and_never_an_empty_string(fine):
     bench, *_ = fine
     with pytest.raises(KeyError):
-        writeup.write_up(bench, [], bench.root / "x.md", bench.root / "x.html", {"cells": 1})
+        writeup.write_up(States(bench), [], bench.root / "x.md", bench.root / "x.html", {"cells": 1})
     environment = writeup._environment(synthetic.ROOT / "report" / "templates")
     with pytest.raises(jinja2.UndefinedError):
         environment.get_template("writeup.md.j2").render(title="t")
@@ -291,7 +291,7 @@ def test_a_missing_number_is_an_error_and_never_an_empty_string(fine):
 def test_a_missing_table_is_an_error(tmp_path):
     bench = synthetic.bench(tmp_path, warmup=SMALL_GRIDS["warmup"])
     with pytest.raises(FileNotFoundError, match=r"warmup\.md"):
-        writeup.write_up(bench, [experiments.load("warmup")], tmp_path / "a.md", tmp_path / "a.html")
+        writeup.write_up(States(bench), [experiments.load("warmup")], tmp_path / "a.md", tmp_path / "a.html")
 
 
 def test_long_tables_fold_in_the_markdown(tmp_path):
@@ -335,7 +335,7 @@ def test_the_thresholds_are_told(fine):
 def test_it_can_be_written_next_to_other_folders(fine, tmp_path):
     bench, *_ = fine
     target = bench.root / "elsewhere" / "deep" / "w.md"
-    writeup.write_up(bench, [experiments.load("warmup")], target, target.with_suffix(".html"))
+    writeup.write_up(States(bench), [experiments.load("warmup")], target, target.with_suffix(".html"))
     (first, *_) = re.findall(r"\[json\]\(([^)]+)\)", target.read_text())
     assert Path(first).parts[:3] == ("..", "..", "results")
     assert (target.parent / first).is_file()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepbench.experiments.attention import kernel_table
-from stepbench.pipeline import fingerprint
+from stepbench.pipeline import reach
 
 
 def test_it_shows_every_kernel_on_every_architecture():
@@ -18,7 +18,7 @@ def test_it_shows_every_kernel_on_every_architecture():
 
 
 def test_a_change_of_the_figures_is_a_change_of_what_is_rendered():
-    source = fingerprint.source("stepbench.experiments.attention.tables")
+    source = reach.source("stepbench.experiments.attention.tables")
     assert any(name.endswith("figures.json") for name in source), sorted(source)
 
 

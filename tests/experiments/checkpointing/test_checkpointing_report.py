@@ -95,7 +95,7 @@ def test_two_models_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
-    empty = frames.load(States(synthetic.bench(tmp_path), checkpointing=GRID), EXPERIMENT)
+    empty = frames.load(States(synthetic.bench(tmp_path, checkpointing=GRID)), EXPERIMENT)
     assert EXPERIMENT.find(empty) == []
     assert all(str(figure.get_label()).startswith("No ") for figure in EXPERIMENT.plot(empty).values())
     assert [bool(table.rows) for table in EXPERIMENT.tabulate(empty)] == [True, False]

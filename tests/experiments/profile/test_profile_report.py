@@ -167,7 +167,7 @@ def test_figures_show_every_phase(full: Results) -> None:
 
 
 def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
-    empty = frames.load(States(synthetic.bench(tmp_path), profile=GRID), EXPERIMENT)
+    empty = frames.load(States(synthetic.bench(tmp_path, profile=GRID)), EXPERIMENT)
     assert EXPERIMENT.find(empty) == []
     assert all(str(figure.get_label()).startswith("No ") for figure in EXPERIMENT.plot(empty).values())
     assert {row["status"] for row in EXPERIMENT.tabulate(empty)[0].rows} == {"not measured"}

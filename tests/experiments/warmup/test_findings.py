@@ -6,6 +6,8 @@ from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
 from stepbench.experiments.warmup import findings
+from stepbench.experiments.warmup import tables as warmup_tables
+from stepbench.reporting import steps, tables
 
 
 def warmup(tmp_path, first):
@@ -35,3 +37,17 @@ def test_one_count_alone_says_nothing(tmp_path):
     bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0]}])
     synthetic.fill(bench)
     assert findings.find(results(bench, "warmup")) == []
+
+
+def test_warm_up_looks_at_the_sum_of_phases(tmp_path):
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 5]}])
+    synthetic.fill(bench)
+    whole = results(bench, "warmup")
+    found = whole.groups()
+    sums = steps.phase_sums(found[0])[0]
+    record = found[0].records[0]
+    assert sums[0] == sum(record.samples[f"{phase}_s"][0] for phase in steps.PHASES)
+    shown = warmup_tables.warmup(whole)
+    assert shown.rows[0]["sum_cv_ratio"] > 0.5 > 0.05 > shown.rows[1]["sum_cv_ratio"]
+    assert "outliers" in shown.rows[0]["marks"]
+    assert "| nano | 0 |" in tables.markdown(shown)

@@ -1,0 +1,3 @@
+from tests.reporting.conftest import empty, full
+
+__all__ = ["empty", "full"]

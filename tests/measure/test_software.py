@@ -1,0 +1,19 @@
+"""Versions, without importing what they are the versions of."""
+
+import importlib.metadata
+import platform
+
+import torch
+
+from stepbench.measure import software
+
+
+def test_versions_are_told_without_importing_what_they_are_of() -> None:
+    found = software.versions()
+    assert found["torch"] == torch.__version__
+    assert found["cuda"] == torch.version.cuda
+    assert found["python"] == ".".join(platform.python_version_tuple()[:2])
+    try:
+        assert found["triton"] == importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        assert found["triton"] is None
