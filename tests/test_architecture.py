@@ -16,42 +16,46 @@ SOURCE = ROOT / "src" / "stepbench"
 FILES = sorted(SOURCE.rglob("*.py"))
 RULES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 
-STANDARD_LIBRARY_ONLY = ("cells", "grids", "records", "fingerprint", "lifeline", "lock")
-# What Snakemake's process imports when it reads the Snakefile; third parties that it may use are light.
-PARSED = (
-    *STANDARD_LIBRARY_ONLY,
-    "config",
-    "bench",
-    "staleness",
-    "progress",
-    "planning",
-    "workflow",
-    "run",
-    "attempt",
-    "__main__",
+# What needs the standard library and each other alone.
+STANDARD_LIBRARY_ONLY = (
+    "pipeline.cells",
+    "pipeline.grids",
+    "pipeline.records",
+    "pipeline.fingerprint",
+    "pipeline.reach",
+    "process.lifeline",
+    "process.lock",
+    "process.storage",
+    "kernels.names",
+    "experiments.experiment",
 )
+# What Snakemake's process imports when it reads the Snakefile; third parties that it may use are light.
+PARSED = ("pipeline.workflow", "pipeline.staleness", "process.attempt", "cli.commands")
 LIGHT = {"jsonschema", "yaml", "psutil", "pynvml", "rich"}
 
-# Which parts of the package a part may import; `top` is what lies beside the packages.
+MEASURED = {"kernels", "models", "data", "measure", "parallel"}
+# Which packages a package may import.
 MAY_IMPORT = {
     "kernels": {"kernels"},
-    "parallel": {"parallel", "lifeline", "records"},
     "models": {"models"},
-    "data": {"data", "lifeline"},  # whose workers end with their parent
-    "measure": {"measure", "fingerprint"},
-    "experiments": {"experiments", "measure", "models", "kernels", "parallel", "data", "reporting", "cells"},
-    "reporting": {
-        "reporting",
-        "experiments",
-        "bench",
-        "planning",
-        "cells",
-        "records",
-        "config",
-        "fingerprint",
-        "measure",
-    },
+    "data": {"data", "process"},  # whose workers end with their parent
+    "measure": {"measure"},
+    "parallel": {"parallel", "process"},
+    "workloads": {"workloads", *MEASURED},
+    "reporting": {"reporting", "pipeline", "measure"},
+    "comparison": {"comparison", "reporting", "pipeline", "experiments"},
+    "pipeline": {"pipeline", "process", "experiments", "data", "measure", "models", "reporting", "comparison"},
+    "process": {"process", "pipeline", "experiments", "measure"},
+    "cli": {"cli", "pipeline", "process", "experiments", "comparison", "reporting", "kernels", "measure"},
 }
+# Which modules of other packages a part of an experiment may import, beside those of its own folder.
+CELL = {"kernels.names", "parallel.names", "pipeline.cells"}
+MEASURES = {"workloads", *MEASURED}
+TELLS = {"reporting", "measure.memory_timeline", "measure.allocator_memory"}  # of the last two the names of categories
+PARTS = ("cell", "measure", "tables", "figures", "findings")
+# Files that are over 300 lines today. The list may only get shorter.
+LONG: dict[str, int] = {}
+LONGEST_LINES = 300
 
 
 class Import:
@@ -63,10 +67,22 @@ class Import:
         self.top = name.partition(".")[0]
 
     @property
+    def module(self) -> str | None:
+        """The dotted name of the stepbench module that is imported, without the package's; None for other packages."""
+        if self.top != "stepbench":
+            return None
+        words = self.name.split(".")[1:]
+        return next((found for end in range(len(words), 0, -1) if (found := ".".join(words[:end])) in MODULES), None)
+
+    @property
     def part(self) -> str | None:
-        """What of stepbench is imported: a package or a module beside the packages."""
-        words = self.name.split(".")
-        return words[1] if words[0] == "stepbench" and len(words) > 1 else None
+        """The package of stepbench that is imported."""
+        return None if self.module is None else self.module.partition(".")[0]
+
+    @property
+    def importer(self) -> str:
+        """The dotted name of the module that imports, without the package's."""
+        return name_of(self.file)
 
 
 def imports(file: Path) -> Iterator[Import]:
@@ -90,10 +106,18 @@ def imports(file: Path) -> Iterator[Import]:
     yield from walk(ast.parse(file.read_text(encoding="utf-8")), late=False, typing=False)
 
 
-def part_of(file: Path) -> str:
+def name_of(file: Path) -> str:
     words = file.relative_to(SOURCE).with_suffix("").parts
-    return words[0]
+    return ".".join(words[:-1] if words[-1] == "__init__" else words)
 
+
+def part_of(file: Path) -> str:
+    return name_of(file).partition(".")[0]
+
+
+MODULES = {name_of(file): file for file in FILES}
+# Names of experiments that are words of the field as well: an axis, a category, a quantity.
+ORDINARY_WORDS = {"attention", "memory", "profile", "warmup", "fsdp", "checkpointing"}
 
 ALL = [each for file in FILES for each in imports(file)]
 
@@ -108,71 +132,106 @@ def test_no_import_is_relative() -> None:
 
 
 def test_the_spine_needs_the_standard_library_and_itself_alone() -> None:
+    found = [each for each in ALL if each.importer in STANDARD_LIBRARY_ONLY]
+    assert {each.importer for each in found} == set(STANDARD_LIBRARY_ONLY)
     allowed = sys.stdlib_module_names | {"stepbench"}
-    wrong = [e.place for e in ALL if part_of(e.file) in STANDARD_LIBRARY_ONLY and e.top not in allowed]
-    wrong += [
-        e.place
-        for e in ALL
-        if part_of(e.file) in STANDARD_LIBRARY_ONLY and e.part not in (None, *STANDARD_LIBRARY_ONLY)
-    ]
-    assert wrong == []
+    assert [e.place for e in found if e.top not in allowed] == []
+    assert [e.place for e in found if e.module and e.module not in STANDARD_LIBRARY_ONLY] == []
 
 
 def test_what_reads_the_snakefile_imports_nothing_heavy() -> None:
     allowed = sys.stdlib_module_names | {"stepbench"} | LIGHT
     files = _imported_when_parsing()
     early = [each for each in ALL if each.file in files and not each.late and not each.typing]
-    assert [e.place for e in early if e.top not in allowed or e.part == "reporting"] == []
+    assert [e.place for e in early if e.top not in allowed or e.part in ("reporting", "comparison")] == []
 
 
 def _imported_when_parsing() -> set[Path]:
     """Return the files that reading the Snakefile imports, following imports that stand outside of functions."""
     found: set[Path] = set()
-    waiting = [SOURCE / f"{name}.py" for name in PARSED] + sorted((SOURCE / "experiments").glob("[a-z]*.py"))
+    waiting = [MODULES[name] for name in PARSED] + sorted((SOURCE / "experiments").glob("*/cell.py"))
     while waiting:
         file = waiting.pop()
-        if file in found or not file.exists():
-            continue
-        found.add(file)
-        for each in imports(file):
-            if not each.late and not each.typing and each.top == "stepbench":
-                words = each.name.split(".")[1:]
-                waiting += [SOURCE.joinpath(*words[:end]).with_suffix(".py") for end in range(1, len(words) + 1)]
+        if file not in found:
+            found.add(file)
+            now = [e.module for e in imports(file) if not e.late and not e.typing and e.module]
+            names = {".".join(name.split(".")[:end]) for name in now for end in range(1, len(name.split(".")) + 1)}
+            waiting += [MODULES[name] for name in names]
     return found
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)
 def test_imports_between_packages_point_one_way(part: str) -> None:
-    wrong = [
-        e.place
-        for e in ALL
-        if part_of(e.file) == part and not e.typing and e.part is not None and e.part not in MAY_IMPORT[part]
-    ]
+    """Imports for types count: a reader follows them as well."""
+    wrong = [e.place for e in ALL if part_of(e.file) == part and e.part not in (None, *MAY_IMPORT[part])]
     assert wrong == []
 
 
 def test_every_package_is_looked_at() -> None:
-    assert {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()} == set(MAY_IMPORT)
+    packages = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+    assert packages == {*MAY_IMPORT, "experiments"}
 
 
-def test_experiments_import_what_is_heavy_inside_functions() -> None:
-    allowed = sys.stdlib_module_names | {"stepbench"}
-    early = [e for e in ALL if part_of(e.file) == "experiments" and not e.late and not e.typing]
-    assert [e.place for e in early if e.top not in allowed] == []
-    light = ("stepbench.experiments", "stepbench.measure.measurement", "stepbench.kernels.names")
-    assert [e.place for e in early if e.top == "stepbench" and not e.name.startswith(light)] == []
+def test_no_import_closes_a_circle() -> None:
+    """Neither late nor type-only imports do."""
+    graph = {name: {e.module for e in imports(file) if e.module != name} for name, file in MODULES.items()}
+    known: dict[str, int] = {}  # 1: being followed, 2: followed to its ends
+    path: list[str] = []
+
+    def follow(name: str) -> list[str]:
+        known[name] = 1
+        path.append(name)
+        for other in sorted(found for found in graph[name] if found):
+            if known.get(other) == 1:
+                return [*path[path.index(other) :], other]
+            if other not in known and (circle := follow(other)):
+                return circle
+        path.pop()
+        known[name] = 2
+        return []
+
+    assert next((circle for name in graph if name not in known and (circle := follow(name))), []) == []
 
 
-def test_experiments_do_not_know_each_other() -> None:
-    shared = ("stepbench.experiments.experiment", "stepbench.experiments._")
-    wrong = [
-        e.place
-        for e in ALL
-        if part_of(e.file) in ("experiments", "reporting")
-        and e.name.startswith("stepbench.experiments.")
-        and not e.name.startswith(shared)
+@pytest.mark.parametrize("name", experiments.names())
+def test_an_experiment_is_a_folder_of_parts_that_know_what_they_need(name: str) -> None:
+    folder = SOURCE / "experiments" / name
+    assert {f"{part}.py" for part in PARTS} <= {path.name for path in folder.iterdir()}
+    own = f"experiments.{name}."
+    for each in (e for e in ALL if e.file.parent == folder and e.module and not e.module.startswith(own)):
+        part = each.file.stem
+        allowed = CELL if part == "cell" else TELLS if part in ("tables", "figures", "findings") else MEASURES | TELLS
+        assert each.module in allowed or each.part in allowed, each.place
+    torch_free = [
+        e for e in ALL if e.file.parent == folder and e.file.stem in ("cell", "tables", "figures", "findings")
     ]
-    assert wrong == []
+    assert [e.place for e in torch_free if e.top in ("torch", "triton")] == []
+
+
+def test_a_cell_is_read_without_third_parties() -> None:
+    cells_ = [e for e in ALL if e.file.stem == "cell" and part_of(e.file) == "experiments"]
+    assert [e.place for e in cells_ if e.top not in sys.stdlib_module_names | {"stepbench"}] == []
+
+
+def test_no_experiment_is_named_in_reporting() -> None:
+    names = set(experiments.names())
+    files = [file for file in FILES if part_of(file) == "reporting"]
+    assert [str(file) for file in files if file.stem in names] == []
+    strings = [
+        f"{file.relative_to(ROOT)}:{node.lineno} {node.value}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names - ORDINARY_WORDS
+    ]
+    assert strings == []
+
+
+def test_no_file_is_longer_than_it_was() -> None:
+    """300 lines are enough for one idea."""
+    lengths = {str(file.relative_to(SOURCE)): len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}
+    over = {name: length for name, length in lengths.items() if length > LONG.get(name, LONGEST_LINES)}
+    assert over == {}
+    assert {name for name in LONG if lengths.get(name, 0) <= LONGEST_LINES} == set(), "take these off the list"
 
 
 def test_reporting_never_imports_torch() -> None:
@@ -192,7 +251,13 @@ def test_what_is_imported_by_name_is_in_a_registry_that_the_fingerprint_reads() 
         if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node).endswith(("import_module", "__import__"))
     }
     # The last one imports again, in a rank's process, the module of a function that its caller has imported.
-    assert users <= {"experiments/experiment.py", "kernels/api.py", "parallel/rank.py"}
+    assert users <= {
+        "experiments/experiment.py",
+        "kernels/api.py",
+        "parallel/__init__.py",
+        "parallel/strategies.py",
+        "parallel/rank.py",
+    }
 
 
 @pytest.mark.parametrize("folder", ["src", "tests", "workflow_scripts", "rules"])
@@ -232,7 +297,7 @@ def test_an_experiments_rules_write_its_axes_out(name: str) -> None:
     pattern = cells.pattern(experiments.load(name).cell)
     assert f'"<results>/{name}/{pattern}.json"' in text
     assert f'"<results>/logs/{name}/{pattern}.log"' in text
-    for rule in (f"measure_{name}", f"tabulate_{name}", f"plot_{name}", name):
+    for rule in (f"measure_{name}", f"render_{name}", name):
         assert f"\nrule {rule}:\n" in f"\n{text}"
     assert f'include: "rules/{name}.smk"' in (ROOT / "Snakefile").read_text(encoding="utf-8")
 

@@ -282,7 +282,7 @@ def test_data_that_cannot_be_read_is_one_sentence_before_any_measurement(
         assert (fresh.root / source).read_text() == content
 
 
-def test_an_experiment_is_one_module_one_rules_file_an_include_a_caption_and_its_grid(fresh: Copy) -> None:
+def test_an_experiment_is_one_folder_one_rules_file_an_include_a_caption_and_its_grid(fresh: Copy) -> None:
     """What `Copy.add_experiment` has touched is all that the toys need, next to what the repository holds."""
     repository = Path(__file__).parents[2]
     theirs = {
@@ -300,8 +300,11 @@ def test_an_experiment_is_one_module_one_rules_file_an_include_a_caption_and_its
         "rules/plain.smk",
         "report/captions/toy.rst",
         "report/captions/plain.rst",
-        "src/stepbench/experiments/toy.py",
-        "src/stepbench/experiments/plain.py",
+        *(
+            f"src/stepbench/experiments/{name}/{part}.py"
+            for name in ("toy", "plain")
+            for part in ("__init__", "cell", "measure", "tables", "figures", "findings")
+        ),
         "src/stepbench/models/toy_kernel.py",
     }
     added = set((fresh.root / "Snakefile").read_text().splitlines()) - set(

@@ -22,11 +22,10 @@ SLEEPING = """    if behaviour in ("steady", "again", "slowed"):
 """
 MEASURE_ALL = """
 from pathlib import Path
-from stepbench import run
+from stepbench.process import run
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
 bench = Bench.open(Path.cwd())
-bench.hold()
 for cell in bench.grid("toy"):
     print(cell.behaviour, cell.replicate, run.measure_cell(States(bench), cell).status)
 """

@@ -108,11 +108,13 @@ def test_words_are_rendered_again_and_nothing_is_measured(measured: Copy) -> Non
     assert "There are 2 toys." in writeup.read_text()
     measured.edit(KERNEL, '"""What a toy does."""', '"""What a toy does, told at length."""')
     measured.edit(KERNEL, '    """Behave."""\n', "    # Behave.\n")
-    measured.edit("src/stepbench/experiments/toy.py", "cell: Toy, setting: Setting) -> Measurement", "cell, setting)")
-    measured.edit("src/stepbench/experiments/toy.py", "Nothing is held constant.", "All is held constant.")
-    measured.edit("src/stepbench/experiments/toy.py", "There are {len", "All in all there are {len")
+    measured.edit(
+        "src/stepbench/experiments/toy/measure.py", "cell: Cell, setting: Setting) -> Measurement", "cell, setting)"
+    )
+    measured.edit("src/stepbench/experiments/toy/tables.py", "Nothing is held constant.", "All is held constant.")
+    measured.edit("src/stepbench/experiments/toy/findings.py", "There are {len", "All in all there are {len")
     measured.edit("src/stepbench/reporting/tables.py", "RECORDS =", "LAYOUT = 2\nRECORDS =")
-    measured.edit("workflow_scripts/tabulate.py", '"""\n', '"""\n# Glue.\n')
+    measured.edit("workflow_scripts/render.py", '"""\n', '"""\n# Glue.\n')
     (measured.root / "report/captions/toy.rst").write_text("toy\n    Another caption.\n")
     (measured.root / "README.md").write_text("Another README.\n")
     template = measured.root / "report/templates/writeup.md.j2"
