@@ -1,39 +1,46 @@
-# Each target sets up .venv by itself. PYTHON chooses the interpreter (3.11 or 3.12), pip's own settings the index.
+# Each target sets up .venv by itself. PYTHON chooses the interpreter (3.11 to 3.14), TORCH one of constraints/torch-*.txt,
+# pip's own settings the index. CPU_INDEX is asked for torch first where there is no NVIDIA GPU; empty, it is not.
 PYTHON ?= python3
+TORCH ?= 2.13
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
 BIN := .venv/bin
-INPUTS := pyproject.toml constraints.txt
+PINS := constraints/packages.txt constraints/torch-$(TORCH).txt
+PIP := $(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(PINS))
+REPORT := .venv/.report-$(TORCH)
+TEST := .venv/.test-$(TORCH)
 
 .PHONY: report test test-slow test-ranks lint check mutate same gpu-check clean
 
-report: .venv/.report
+report: $(REPORT)
 	$(BIN)/snakemake --cores 1 report/writeup.md all
 
 test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What takes longest, and would make everybody wait.
-test-slow: .venv/.test
+test-slow: $(TEST)
 	$(BIN)/python -m pytest -n 2 --dist load -m slow
 
 # Alone on the machine: these hold fourteen ranks at once to a deadline, or a run to three seconds.
-test-ranks: .venv/.test
+test-ranks: $(TEST)
 	$(BIN)/python -m pytest -m ranks
 
 check: lint
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/workflow/test_lint.py
 
-lint: .venv/.test
+lint: $(TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
 # Takes out one safeguard at a time, in a copy, and fails unless a test turns red each time.
-mutate: .venv/.test
+mutate: $(TEST)
 	$(BIN)/python tests/mutate.py
 
 # The same cells twice, each in five processes, in turn; fails if a difference is found. Alone on the machine.
-same: .venv/.report
+same: $(REPORT)
 	$(BIN)/snakemake --cores 1 --configfile tests/same_against_same.yaml -- end_to_end
 	$(BIN)/python tests/same_against_same.py
 
@@ -44,12 +51,17 @@ gpu-check:
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .snakemake .stepbench
 
-.venv/.report: $(INPUTS)
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "make: PYTHON must be 3.11 or 3.12, got " + sys.version.split()[0])'
+$(REPORT): pyproject.toml $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { echo "make: needed is Python 3.11 to 3.14, and \
+	$(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo not there): install one (apt install python3-venv; brew install python; uv python install) and say make $(MAKECMDGOALS) PYTHON=its-path" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@rm -f .venv/.report-* .venv/.test-*
+	@if test "$$(uname -s)" = Linux && test -n "$(CPU_INDEX)" && ! command -v nvidia-smi >/dev/null && ! test -e /dev/nvidiactl; then \
+		echo "make: no NVIDIA GPU, so torch's CPU build is asked for at $(CPU_INDEX)"; \
+		$(PIP) --no-deps --retries 1 --index-url $(CPU_INDEX) torch || echo "make: it is not to be had; pip's own index is asked, which may bring several GB of CUDA"; fi
+	$(PIP) --editable .
 	touch $@
 
-.venv/.test: .venv/.report
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(TEST): $(REPORT)
+	$(PIP) --editable '.[dev]'
 	touch $@

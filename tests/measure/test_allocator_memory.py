@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tests.measure import watched
 
+from stepbench import versions
 from stepbench.measure import allocator_memory, predicted_memory
 
 
@@ -68,24 +68,13 @@ def test_a_device_that_reports_nothing_is_refused() -> None:
         allocator_memory.watch(watched.SmallStep, device="mps")
 
 
-def test_cudas_snapshot_is_written_for_the_second_step_and_its_history_ends(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    calls: list[Any] = []
-    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", lambda **kw: calls.append(kw))
-    monkeypatch.setattr(torch.cuda.memory, "_dump_snapshot", lambda path: calls.append(path))
-    with allocator_memory._snapshot(tmp_path / "x.snapshot.pickle"):
-        calls.append("step")
-    assert calls == [
-        {"max_entries": allocator_memory.SNAPSHOT_EVENTS},
-        "step",
-        str(tmp_path / "x.snapshot.pickle"),
-        {"enabled": None},
-    ]
-    calls.clear()
-    with pytest.raises(MemoryError), allocator_memory._snapshot(tmp_path / "y"):
-        raise MemoryError
-    assert calls[-1] == {"enabled": None}
+def test_a_cpu_keeps_no_history_whatever_was_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(path: Path, *, events: int) -> None:
+        raise AssertionError(f"{path}, {events}")
+
+    monkeypatch.setattr(versions, "allocation_history", refuse)
+    assert allocator_memory.watch(watched.SmallStep, device="cpu", snapshot=tmp_path / "x").allocator_peak_bytes == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_in_the_package_unpickles() -> None:

@@ -104,7 +104,7 @@ def start(copy: Copy, door: str, behaviour: str) -> int:
     """Start a run by one of the doors, wait until its cell has begun, and return that cell's process."""
     if door == "make":
         (copy.root / "Makefile").write_text((REPOSITORY / "Makefile").read_text())
-        words = ("--old-file", ".venv/.report", f"BIN={Path(sys.executable).parent}", "report")
+        words = ("--old-file", ".venv/.report", "REPORT=.venv/.report", f"BIN={Path(sys.executable).parent}", "report")
         copy.start(*words, program="make")
     elif door == "snakemake":
         copy.start("-m", "snakemake", "--cores", "1", *copy.states())

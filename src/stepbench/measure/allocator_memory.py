@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from stepbench import versions
 from stepbench.measure import memory
 from stepbench.measure.memory_timeline import Change, Claim, Span, Timeline, WatchedStep, build
 
@@ -63,7 +64,10 @@ def watch(make: Callable[[], WatchedStep], *, device: str, snapshot: Path | None
             for work in step.phases.values():
                 work()
         owned.append((PRIMING, _addresses(step.owned())))
-        with _snapshot(snapshot if device == "cuda" else None):
+        history = (
+            versions.allocation_history(snapshot, events=SNAPSHOT_EVENTS) if snapshot and device == "cuda" else None
+        )
+        with history or contextlib.nullcontext():
             for name, work in step.phases.items():
                 memory.reset_peak(device)
                 with _marked(name, device):
@@ -122,17 +126,3 @@ def _addresses(owned: Mapping[str, Iterable[Tensor]]) -> dict[str, list[int]]:
     return {
         category: [tensor.untyped_storage().data_ptr() for tensor in tensors] for category, tensors in owned.items()
     }
-
-
-@contextlib.contextmanager
-def _snapshot(path: Path | None) -> Iterator[None]:
-    """Have CUDA's allocator keep its history meanwhile, and write it to `path`."""
-    if path is None:
-        yield
-        return
-    torch.cuda.memory._record_memory_history(max_entries=SNAPSHOT_EVENTS)
-    try:
-        yield
-        torch.cuda.memory._dump_snapshot(str(path))
-    finally:
-        torch.cuda.memory._record_memory_history(enabled=None)

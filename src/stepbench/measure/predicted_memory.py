@@ -23,10 +23,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepbench.measure.memory_timeline import Change, Claim, Span, Timeline, WatchedStep, build
+from stepbench.versions import FakeTensor, FakeTensorMode, TorchDispatchMode
 
 _DEVICE = torch.ops.prim.device.default
 CUDA_BLOCK_BYTES = 512  # what the caching allocator rounds up to

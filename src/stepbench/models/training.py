@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stepbench import versions
 from stepbench.models.decoder import next_token_loss
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def precision_reason(precision: str, device: str) -> str | None:
 
 def set_precision(precision: str) -> None:
     """Have float32 matrix products computed in float32, or in TF32 for `tf32`; the whole process is affected."""
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    versions.set_float32_products(tf32=precision == "tf32")
 
 
 class TrainingStep:

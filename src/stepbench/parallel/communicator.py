@@ -9,17 +9,13 @@ took 133 ms, one broadcast per rank 40 ms. Adding up here also fixes the order o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from stepbench import versions
 from stepbench.parallel.traffic import OpenTransfer, Traffic
-
-# torch 2.13 renamed them and warns at each call by the old name; 2.11 does not know the new one.
-_all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter: Callable[..., Any] = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 class Pending:
@@ -97,7 +93,7 @@ class Communicator:
         transfer = self.traffic.start("all_gather", full.nbytes)
         slices = full.view(self.size, -1)
         if full.is_cuda:
-            works = [_all_gather(full, slices[self.rank], group=self.group, async_op=True)]
+            works = [versions.all_gather(full, slices[self.rank], group=self.group, async_op=True)]
         else:
             works = [
                 dist.broadcast(each, group=self.group, group_src=root, async_op=True)
@@ -114,7 +110,7 @@ class Communicator:
         """
         transfer = self.traffic.start("reduce_scatter", full.nbytes)
         if full.is_cuda:
-            return self._pending(transfer, [_reduce_scatter(shard, full, group=self.group, async_op=True)])
+            return self._pending(transfer, [versions.reduce_scatter(shard, full, group=self.group, async_op=True)])
         received = torch.empty_like(full)
         work = dist.all_to_all_single(received, full, group=self.group, async_op=True)
 

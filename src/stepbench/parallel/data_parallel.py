@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Parameter
 
 from stepbench.parallel.communicator import Communicator
 from stepbench.parallel.synchronization import Synchronizes
 from stepbench.parallel.traffic import Traffic
+from stepbench.versions import FakeTensor
 
 
 class DataParallel(Synchronizes, nn.Module):

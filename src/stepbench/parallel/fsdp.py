@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.utils._pytree import tree_map
 
+from stepbench import versions
 from stepbench.parallel.bucket import Bucket
 from stepbench.parallel.communicator import Communicator
 from stepbench.parallel.data_parallel import device_of, refuse_unfrozen, start_equal
@@ -32,6 +32,7 @@ from stepbench.parallel.unit import Unit
 from stepbench.parallel.unit_plan import PlannedUnit, plan
 from stepbench.parallel.visit_order import VisitOrder
 from stepbench.parallel.weight_use import WeightUse
+from stepbench.versions import tree_map
 
 
 class FSDP(Synchronizes, nn.Module):
@@ -215,4 +216,4 @@ class FSDP(Synchronizes, nn.Module):
 
 
 def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
+    return versions.in_backward()

@@ -225,7 +225,9 @@ def _torch_fsdp2(
 
     device = device_of(module)
     start_equal(module, Communicator(device, group))
-    mesh = DeviceMesh.from_group(group or dist.distributed_c10d._get_default_group(), device.type)
+    ranks = group or dist.group.WORLD
+    assert ranks is not None  # noqa: S101 - torch.distributed has been started
+    mesh = DeviceMesh.from_group(ranks, device.type)
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype)
     # The same blocks that ours takes as units; torch's makes one more unit of all that is left.
     for block in (each for each in dict.fromkeys(blocks(module).values()) if any(True for _ in each.parameters())):

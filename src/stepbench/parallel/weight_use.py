@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from stepbench import versions
 from stepbench.parallel.unit import Unit
 
 Gather = Callable[[Unit], Tensor]
@@ -90,7 +91,7 @@ class WeightUse:
             self._gather(unit)
             piece = unit.pieces[index]
             if piece.requires_grad and torch.is_grad_enabled():
-                unit.expect(index, recomputing=torch._C._current_graph_task_id() != -1)
+                unit.expect(index, recomputing=versions.in_backward())
             module.__dict__[attribute] = _WholeWeight.apply(piece, unit, index, self._collect)
         if self._weights:
             hooks = self._hooks()
@@ -105,7 +106,7 @@ class WeightUse:
 
     def _hooks(self) -> saved_tensors_hooks:
         """Return hooks that keep notes of weights, and give everything else to the hooks that were there before."""
-        outside = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        outside = versions.outer_saved_tensor_hooks()
         units = {unit for _, unit, _ in self._weights}
 
         def pack(tensor: Tensor) -> Any:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn, optim
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from stepbench import versions
 from stepbench.data import tokens
 from stepbench.measure import predicted_memory
 from stepbench.measure.measurement import Setting
@@ -177,16 +177,9 @@ def predict(setting: Setting, what: What) -> Timeline | None:
     """
     if what.strategy not in PREDICTABLE:
         return None
-    alone = not distributed.is_initialized()
-    if alone:
-        distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=what.ranks)
-    try:
-        pretended = None if alone else distributed.new_group(backend="fake")
+    with versions.pretended_ranks(what.ranks) as pretended:
         tokens = decoder_step.random_batches(setting.definition["vocabulary"], what.step)
         return predicted_memory.predict(lambda: ReplicaStep(setting, what, tokens, steps=2, group=pretended))
-    finally:
-        if alone:
-            distributed.destroy_process_group()
 
 
 def prove(setting: Setting, what: What) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stepbench import versions
 from stepbench.experiments.attention.cell import Cell
 from stepbench.kernels.api import UnsupportedAttention, attention, unsupported_reason
 from stepbench.measure import clock, memory, timing
@@ -65,6 +66,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
             "clock": "CUDA events" if setting.device == "cuda" else clock.for_device(setting.device).name,
             "l2_flush_bytes": L2_FLUSH_BYTES if setting.device == "cuda" else None,
             "effective_threads": torch.get_num_threads(),
+            "fp_fusion": versions.FP_FUSION if cell.implementation.startswith("triton") else None,
         },
     )
 

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stepbench.experiments.checkpointing.cell import Cell
 from stepbench.measure import clock, saved_tensors, training_step
@@ -15,6 +14,7 @@ from stepbench.measure.memory_timeline import Timeline
 from stepbench.models.checkpointing import theoretical_best
 from stepbench.models.layers import rotary_angles
 from stepbench.models.training import AUTOCAST
+from stepbench.versions import FakeTensorMode
 from stepbench.workloads import decoder_step, watched_step
 from stepbench.workloads.decoder_step import Shape
 

@@ -9,11 +9,11 @@ This file imports none of them, so that asking whether Triton can run needs no T
 """
 
 import importlib.util
-import os
 
 import torch
 from torch import Tensor
 
+from stepbench import versions
 from stepbench.kernels.contract import UP_TO_SINGLE, Answer, Case, Implementation, needs_cuda, wrong_dtype
 from stepbench.kernels.triton.tiles import MAX_FUSED_HEAD_DIM
 
@@ -24,7 +24,7 @@ def unsupported(case: Case) -> str | None:
         return "triton needs the triton package, got none"
     if reason := needs_cuda("triton", case):
         return reason
-    if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+    if versions.triton_interprets():
         return "triton needs compiled kernels, got TRITON_INTERPRET in the environment"
     if (capability := torch.cuda.get_device_capability(case.device)) < (8, 0):
         return f"triton needs compute capability 8.0 or newer, got {capability[0]}.{capability[1]}"

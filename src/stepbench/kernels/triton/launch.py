@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
-from triton.tools.tensor_descriptor import TensorDescriptor
 
+from stepbench import versions
 from stepbench.kernels.triton import backward as backward_16
 from stepbench.kernels.triton import forward as forward_16
 from stepbench.kernels.triton import single
@@ -19,6 +19,7 @@ from stepbench.kernels.triton.tiles import CHUNK, Plan, Tile, slice_of, split_he
 LOG2_E = 1 / math.log(2)
 PADDING = 128  # the statistics are padded to a multiple of this, so that no kernel needs a mask to read them
 DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+TENSOR_DESCRIPTOR = versions.tensor_descriptor_type()
 INTERPRETED_CACHE_BYTES = 1 << 16  # so small that tests see more than one section
 
 
@@ -152,6 +153,7 @@ def row_statistics(
     backward_16.row_statistics[(padded_len // rows * n.batch * n.heads,)](
         o, do, lse, dlse if dlse is None else dlse.contiguous(), lse_2, delta, _strides(o), _strides(do),
         n.heads, n.q_len, padded_len, HEAD_DIM=n.head_dim, MAIN=main, TAIL=tail, B_R=rows, UPCAST=is_interpreted(),
+        **versions.LAUNCH_OPTIONS,
     )  # fmt: skip
     return lse_2, delta
 
@@ -255,10 +257,10 @@ def _sources(descriptors: bool, *operands: tuple[Tensor, int]) -> list[Any]:
     return sources
 
 
-def _descriptor(x: Tensor, rows: int, width: int) -> TensorDescriptor:
+def _descriptor(x: Tensor, rows: int, width: int) -> Any:
     step = 16 // x.element_size()  # stands in for the stride of a dim of one, which can be anything
     strides = [stride if size > 1 else step for stride, size in zip(x.stride()[:-1], x.shape[:-1], strict=True)]
-    return TensorDescriptor(x, list(x.shape), [*strides, 1], [1, 1, rows, width])
+    return TENSOR_DESCRIPTOR(x, list(x.shape), [*strides, 1], [1, 1, rows, width])
 
 
 def _options(q: Tensor, tile: Tile, descriptors: bool) -> dict[str, Any]:
@@ -267,7 +269,7 @@ def _options(q: Tensor, tile: Tile, descriptors: bool) -> dict[str, Any]:
     return {
         "HEAD_DIM": q.shape[-1], "MAIN": main, "TAIL": tail, "B_R": tile.rows, "B_C": tile.columns,
         "DESCRIPTORS": descriptors, "DTYPE": DTYPES[q.dtype], "UPCAST": is_interpreted(),
-        "num_warps": tile.warps, "num_stages": tile.stages,
+        "num_warps": tile.warps, "num_stages": tile.stages, **versions.LAUNCH_OPTIONS,
     }  # fmt: skip
 
 
@@ -282,9 +284,9 @@ def _single_numbers(n: Sizes) -> tuple[int, int, int]:
 
 def _single_options(n: Sizes, tile: Tile) -> dict[str, Any]:
     """Return the compile-time arguments of the kernels for float32; plain TF32 is taken where the user allowed it."""
-    tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    tf32 = versions.float32_products_are_tf32()
     return {
         "B_R": tile.rows, "B_C": tile.columns, "CHUNK": CHUNK, "WIDTH": slice_of(n.head_dim),
         "PRECISION": "tf32" if tf32 else "tf32x3",
-        "num_warps": tile.warps, "num_stages": tile.stages,
+        "num_warps": tile.warps, "num_stages": tile.stages, **versions.LAUNCH_OPTIONS,
     }  # fmt: skip

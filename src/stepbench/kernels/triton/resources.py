@@ -35,6 +35,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from stepbench import versions
 from stepbench.kernels.triton import backward, forward, primitives, single
 from stepbench.kernels.triton.launch import is_interpreted
 from stepbench.kernels.triton.tiles import CHUNK, KERNELS, Tile, read_table, slice_of, split_head_dim, statistics_rows
@@ -207,9 +208,9 @@ def compile_figures(
     compiled = triton.compile(
         kernel_source(kernel, head_dim, dtype, tile, descriptors=descriptors),
         target=GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32),
-        options={"num_warps": tile.warps, "num_stages": tile.stages},
+        options={"num_warps": tile.warps, "num_stages": tile.stages, **versions.LAUNCH_OPTIONS},
     )
-    columns = getattr(compiled.metadata, "tmem_size", None) or 0
+    columns = versions.tensor_memory_columns(compiled)
     if columns > TENSOR_MEMORY_COLUMNS:
         raise RuntimeError(
             f"{kernel} at head dim {head_dim}, {tile} must fit {TENSOR_MEMORY_COLUMNS} columns of tensor memory, "

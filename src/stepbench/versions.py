@@ -1,0 +1,132 @@
+"""What differs between the versions of torch and Triton that are supported, or is private to them, in one place.
+
+Written for torch 2.11 to 2.15 and Triton 3.6 to 3.9, with Triton 3.10's change of a default met in advance. A test
+refuses private names of torch and questions about a version anywhere else. Triton is imported late: macOS has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+__all__ = [
+    "FP_FUSION",
+    "LAUNCH_OPTIONS",
+    "FakeTensor",
+    "FakeTensorMode",
+    "TorchDispatchMode",
+    "all_gather",
+    "allocation_history",
+    "float32_products_are_tf32",
+    "in_backward",
+    "outer_saved_tensor_hooks",
+    "pretended_ranks",
+    "reduce_scatter",
+    "set_float32_products",
+    "tensor_descriptor_type",
+    "tensor_memory_columns",
+    "tree_map",
+    "triton_interprets",
+]
+
+# A multiplication and an addition in one instruction, with one rounding. Triton 3.10 stops doing so unless asked, and
+# 3.9 warns of it; to be asked each time makes the kernels compute the same in every version.
+FP_FUSION = True
+LAUNCH_OPTIONS = {"enable_fp_fusion": FP_FUSION}
+
+
+# -- torch -------------------------------------------------------------------------------------------------------------
+
+# torch 2.13 renamed them and warns at each call by the old name; 2.11 does not know the new one.
+all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter: Callable[..., Any] = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+@contextlib.contextmanager
+def pretended_ranks(count: int) -> Iterator[dist.ProcessGroup | None]:
+    """Yield a process group of ranks that are not there: nothing that is sent arrives anywhere.
+
+    Args:
+        count: of the ranks, of which this process is the first, where torch.distributed has not been started; the
+            default group, `None`, pretends then. Where it has, a new group of all its ranks does.
+    """
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # late: it brings torch.testing, and the backend
+
+    if dist.is_initialized():
+        yield dist.new_group(backend="fake")
+        return
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=count)
+    try:
+        yield None
+    finally:
+        dist.destroy_process_group()
+
+
+def set_float32_products(*, tf32: bool) -> None:
+    """Have float32 matrix products computed in TF32 or in float32; the whole process is affected.
+
+    torch has a newer switch for each backend. Mixing the two is an error, and `torch.compile` reads this one.
+    """
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+
+def float32_products_are_tf32() -> bool:
+    """Tell whether CUDA's float32 matrix products may be computed in TF32, by whichever switch it was allowed."""
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
+@contextlib.contextmanager
+def allocation_history(path: Path, *, events: int) -> Iterator[None]:
+    """Have CUDA's caching allocator keep its history meanwhile, and write it to `path` unless something is raised.
+
+    Args:
+        path: of the snapshot, a pickle for torch's viewer.
+        events: how many the allocator keeps at most.
+    """
+    torch.cuda.memory._record_memory_history(max_entries=events)
+    try:
+        yield
+        torch.cuda.memory._dump_snapshot(str(path))
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)
+
+
+def in_backward() -> bool:
+    """Tell whether this thread runs inside a backward pass, as what is computed again there does."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def outer_saved_tensor_hooks() -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
+    """Return pack and unpack of the innermost `saved_tensors_hooks` that holds here; None outside of all."""
+    hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks
+
+
+# -- Triton ------------------------------------------------------------------------------------------------------------
+
+
+def triton_interprets() -> bool:
+    """Tell whether kernels that are decorated from now on are interpreted, by TRITON_INTERPRET in the environment."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+def tensor_descriptor_type() -> type[Any]:
+    """Return the class of tensor descriptors that are made on the host: tensor, shape, strides, shape of a block."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor
+
+
+def tensor_memory_columns(compiled: Any) -> int:
+    """Return the columns of tensor memory that a compiled kernel allocates; 0 before sm_100, which has none."""
+    return getattr(compiled.metadata, "tmem_size", None) or 0
