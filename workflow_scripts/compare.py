@@ -1,5 +1,5 @@
 """Hold this machine against all others that are known."""
 
-from stepbench.pipeline import workflow
+from stepbench.pipeline import jobs
 
-workflow.compare(snakemake)
+jobs.compare(snakemake)

@@ -9,6 +9,6 @@ from stepbench.process.attempt import Attempt
 launcher = os.getppid()
 attempt = Attempt(Path(sys.argv[3]))  # before the rest: it imports torch while this process imports that
 
-from stepbench.pipeline import workflow  # noqa: E402
+from stepbench.pipeline import jobs  # noqa: E402
 
-workflow.measure(__file__, *sys.argv[1:3], attempt, launcher)
+jobs.measure(__file__, *sys.argv[1:3], attempt, launcher)

@@ -1,5 +1,5 @@
 """Write the data set that a cell reads from disk."""
 
-from stepbench.pipeline import workflow
+from stepbench.pipeline import jobs
 
-workflow.prepare_shards(snakemake)
+jobs.prepare_shards(snakemake)

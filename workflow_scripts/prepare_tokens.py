@@ -1,5 +1,5 @@
 """Tokenise the text that the models read."""
 
-from stepbench.pipeline import workflow
+from stepbench.pipeline import jobs
 
-workflow.prepare_tokens(snakemake)
+jobs.prepare_tokens(snakemake)

@@ -1,5 +1,5 @@
 """Make the tables and figures of an experiment from its records."""
 
-from stepbench.pipeline import workflow
+from stepbench.pipeline import jobs
 
-workflow.render(snakemake)
+jobs.render(snakemake)

@@ -1,5 +1,5 @@
 """Write the report from records, tables and figures."""
 
-from stepbench.pipeline import workflow
+from stepbench.pipeline import jobs
 
-workflow.write_up(snakemake)
+jobs.write_up(snakemake)

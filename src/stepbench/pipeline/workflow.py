@@ -6,10 +6,8 @@ import contextlib
 import datetime
 import gc
 import json
-import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,12 +16,10 @@ import psutil
 
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, fingerprint, inputs, progress, records, staleness
+from stepbench.pipeline import cells, fingerprint, inputs, records, staleness
 from stepbench.pipeline.bench import RUN_LOCK, STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA, ConfigError
-from stepbench.pipeline.state import States
-from stepbench.process import interruption, lifeline, lock, run, storage
-from stepbench.process.attempt import Attempt
+from stepbench.process import interruption, lock, storage
 from stepbench.process.lock import BusyError
 
 RUN_NOTE = "run.json"
@@ -49,7 +45,7 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
         bench.check_targets(sys.argv[1:])
         inputs.check_exist(bench)
     except ConfigError as error:
-        _end(str(error), USAGE_EXIT_CODE)
+        end(str(error), USAGE_EXIT_CODE)
     return bench
 
 
@@ -84,7 +80,7 @@ def measuring_command(workflow: Any, bench: Bench) -> str:
     text = json.dumps(bench.settings)
     settings = Path(STATE_FOLDER, "settings", f"{fingerprint.digest(text)}.json")
     if not (bench.root / settings).exists():
-        with _one_line():
+        with one_line():
             records.write_atomically(bench.root / settings, text)
     script = Path(workflow.basedir, "workflow_scripts", "measure.py")
     return shlex.join(["exec", sys.executable, str(script), str(settings)])
@@ -126,10 +122,10 @@ def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Cal
                 triggers = {trigger.name.lower() for trigger in workflow.rerun_triggers}
                 if "mtime" not in triggers:
                     sentence = "`--rerun-triggers` must have mtime among them where something is stale, got "
-                    _end(sentence + ", ".join(sorted(triggers)), USAGE_EXIT_CODE)
+                    end(sentence + ", ".join(sorted(triggers)), USAGE_EXIT_CODE)
                 if workflow.touch:
                     sentence = "`--touch` must not be given where something is stale, for nothing would be made again"
-                    _end(sentence, USAGE_EXIT_CODE)
+                    end(sentence, USAGE_EXIT_CODE)
             return found
 
         return checked
@@ -146,148 +142,9 @@ def start_run(bench: Bench, workflow: Any) -> None:
         lock.hold(bench.root / RUN_LOCK, "this folder")
         inputs.check(bench)
     except (BusyError, ConfigError, storage.StorageError) as error:
-        _end(str(error), 1)
-    with _one_line():
+        end(str(error), 1)
+    with one_line():
         records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
-
-
-def bench_of(snakemake: Any) -> Bench:
-    """Return the bench of a rule's script."""
-    return _bench_of_job(snakemake.config, Path(snakemake.scriptdir).parent)
-
-
-def _bench_of_job(settings: dict[str, Any], home: Path) -> Bench:
-    interruption.leave_on_signals()
-    gc.disable()  # a job's process is over in seconds, and what it imports stays: a fifth of its time
-    return Bench(settings, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"], checked=True)
-
-
-def measure(script: str, settings: str, record: str, attempt: Attempt, launcher: int) -> None:
-    """Measure a cell in a process that is started already.
-
-    Args:
-        script: the path of the script that calls this.
-        settings: the file that holds the merged configuration.
-        record: the path of the cell's record.
-        attempt: the process.
-        launcher: this process' parent before it waited for the host's devices.
-    """
-    if os.getppid() != launcher:  # the run ended meanwhile
-        sys.exit(lifeline.ORPHANED_EXIT_CODE)
-    try:
-        merged = json.loads(Path(settings).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        _end(f"{settings} must hold the settings that the run has read, and it is gone", 1)
-    states = States(_bench_of_job(merged, Path(script).parents[1]))
-    cell = states.bench.locate(record)
-    report = progress.Progress(states, cell, run=_started(states.bench))
-    report.begin()
-    with _one_line():
-        report.end(run.measure_cell(states, cell, attempt=attempt))
-
-
-def prepare_tokens(snakemake: Any) -> None:
-    """Tokenise the text that config.yaml names, and refuse it if it is too short for the configured contexts."""
-    try:
-        inputs.prepare_tokens(bench_of(snakemake))
-    except (ValueError, OSError) as error:
-        _end(str(error), 1)
-
-
-def prepare_shards(snakemake: Any) -> None:
-    """Write the data set that the output's folder names; where that cannot be, have its cells say why."""
-    index = Path(snakemake.output[0])
-    try:
-        inputs.prepare_shards(bench_of(snakemake), index.parent.name)
-    except OSError as error:
-        with _one_line():
-            shards.refuse(index.parent, storage.told(error) or str(error))
-
-
-def render(snakemake: Any) -> None:
-    """Write the tables and figures of the experiment that the rule is named after."""
-    # Late: pandas and matplotlib take a second and a half, and the Snakefile is read without them.
-    from stepbench.reporting import figures, frames, tables
-
-    states = States(bench_of(snakemake))
-    experiment = experiments.load(snakemake.rule.removeprefix("render_"))
-    results = frames.load(states, experiment)
-    found, drawn = experiment.tabulate(results), experiment.plot(results)
-    machine = states.bench.root / "results" / states.bench.machine
-    with _one_line():
-        tables.write(found, machine / "tables" / experiment.name)
-        figures.write(drawn, machine / "figures" / experiment.name)
-        staleness.mark_rendered(states.bench, experiment.name)
-
-
-def compare(snakemake: Any) -> None:
-    """Write the comparison of this machine with all others that are known."""
-    from stepbench.comparison import document, machines
-
-    states = States(bench_of(snakemake))
-    text = document.document(machines.load(states))
-    with _one_line():
-        records.write_atomically(Path(snakemake.output[0]), text)
-        staleness.mark_rendered(states.bench, staleness.COMPARISON)
-
-
-def write_up(snakemake: Any) -> None:
-    """Write the report, and the list of cells that have failed."""
-    from stepbench.reporting import writeup
-
-    states = States(bench_of(snakemake))
-    bench = states.bench
-    told = [experiments.load(name) for name in bench.names]
-    with _one_line():
-        writeup.write_up(
-            states,
-            told,
-            Path(snakemake.output.markdown),
-            Path(snakemake.output.html),
-            _run_facts(states),
-            Path(snakemake.input.comparison).read_text(encoding="utf-8"),
-        )
-    failures = [
-        f"{bench.path(cell)}: {reason}\n"
-        for cell in bench.cells
-        if (state := states.of(cell)).kind != "fresh"
-        for reason in state.reasons or ("there is no record",)
-    ]
-    if not bench.cells:
-        failures = [f"config.yaml: `experiments` must have a cell on the scale {bench.scale}, got none\n"]
-    with _one_line():
-        records.write_atomically(Path(snakemake.output.failures), "".join(failures))
-        staleness.mark_rendered(bench, staleness.WRITEUP)
-
-
-def _run_facts(states: States) -> dict[str, Any] | None:
-    """Return what the last run that measured anything cost, and keep it for the runs that only render."""
-    bench = states.bench
-    kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
-    started = _started(bench)
-    found = [states.of(cell).record for cell in bench.cells]
-    measured = [record for record in found if record is not None and started and record.started >= started]
-    if measured and started:
-        wall_s = time.time() - datetime.datetime.fromisoformat(started).timestamp()
-        inside_s = sum(record.duration_s for record in measured)
-        facts = {
-            "started": started,
-            "cells": len(measured),
-            "wall_s": wall_s,
-            "inside_s": inside_s,
-            "overhead_per_cell_s": (wall_s - inside_s) / len(measured),
-        }
-        records.write_atomically(kept, json.dumps(facts))
-        return facts
-    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
-
-
-def _started(bench: Bench) -> str | None:
-    """Return when this run began."""
-    try:
-        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
-    except FileNotFoundError:
-        return None
 
 
 def _process_start() -> str:
@@ -296,17 +153,18 @@ def _process_start() -> str:
 
 
 @contextlib.contextmanager
-def _one_line() -> Iterator[None]:
+def one_line() -> Iterator[None]:
     """End with one line where the disk refuses what is written inside."""
     try:
         yield
     except OSError as error:
         if (sentence := storage.told(error)) is None:
             raise
-        _end(sentence, 1)
+        end(sentence, 1)
 
 
-def _end(message: str, code: int) -> NoReturn:
+def end(message: str, code: int) -> NoReturn:
+    """Say why, a line for each sentence, and leave."""
     for line in message.splitlines():
         print(f"stepbench: {line}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

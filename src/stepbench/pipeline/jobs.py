@@ -1,0 +1,161 @@
+"""What the scripts of the rules run; Snakemake's objects come in, and are not imported."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from stepbench.data import shards
+from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import inputs, progress, records, staleness
+from stepbench.pipeline.bench import STATE_FOLDER, Bench
+from stepbench.pipeline.config import SCHEMA
+from stepbench.pipeline.state import States
+from stepbench.pipeline.workflow import RUN_NOTE, end, one_line
+from stepbench.process import interruption, lifeline, run, storage
+from stepbench.process.attempt import Attempt
+
+
+def bench_of(snakemake: Any) -> Bench:
+    """Return the bench of a rule's script."""
+    return _bench_of_job(snakemake.config, Path(snakemake.scriptdir).parent)
+
+
+def _bench_of_job(settings: dict[str, Any], home: Path) -> Bench:
+    interruption.leave_on_signals()
+    gc.disable()  # a job's process is over in seconds, and what it imports stays: a fifth of its time
+    return Bench(settings, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"], checked=True)
+
+
+def measure(script: str, settings: str, record: str, attempt: Attempt, launcher: int) -> None:
+    """Measure a cell in a process that is started already.
+
+    Args:
+        script: the path of the script that calls this.
+        settings: the file that holds the merged configuration.
+        record: the path of the cell's record.
+        attempt: the process.
+        launcher: this process' parent before it waited for the host's devices.
+    """
+    if os.getppid() != launcher:  # the run ended meanwhile
+        sys.exit(lifeline.ORPHANED_EXIT_CODE)
+    try:
+        merged = json.loads(Path(settings).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        end(f"{settings} must hold the settings that the run has read, and it is gone", 1)
+    states = States(_bench_of_job(merged, Path(script).parents[1]))
+    cell = states.bench.locate(record)
+    report = progress.Progress(states, cell, run=_started(states.bench))
+    report.begin()
+    with one_line():
+        report.end(run.measure_cell(states, cell, attempt=attempt))
+
+
+def prepare_tokens(snakemake: Any) -> None:
+    """Tokenise the text that config.yaml names, and refuse it if it is too short for the configured contexts."""
+    try:
+        inputs.prepare_tokens(bench_of(snakemake))
+    except (ValueError, OSError) as error:
+        end(str(error), 1)
+
+
+def prepare_shards(snakemake: Any) -> None:
+    """Write the data set that the output's folder names; where that cannot be, have its cells say why."""
+    index = Path(snakemake.output[0])
+    try:
+        inputs.prepare_shards(bench_of(snakemake), index.parent.name)
+    except OSError as error:
+        with one_line():
+            shards.refuse(index.parent, storage.told(error) or str(error))
+
+
+def render(snakemake: Any) -> None:
+    """Write the tables and figures of the experiment that the rule is named after."""
+    # Late: pandas and matplotlib take a second and a half, and the Snakefile is read without them.
+    from stepbench.reporting import figures, frames, tables
+
+    states = States(bench_of(snakemake))
+    experiment = experiments.load(snakemake.rule.removeprefix("render_"))
+    results = frames.load(states, experiment)
+    found, drawn = experiment.tabulate(results), experiment.plot(results)
+    machine = states.bench.root / "results" / states.bench.machine
+    with one_line():
+        tables.write(found, machine / "tables" / experiment.name)
+        figures.write(drawn, machine / "figures" / experiment.name)
+        staleness.mark_rendered(states.bench, experiment.name)
+
+
+def compare(snakemake: Any) -> None:
+    """Write the comparison of this machine with all others that are known."""
+    from stepbench.comparison import document, machines
+
+    states = States(bench_of(snakemake))
+    text = document.document(machines.load(states))
+    with one_line():
+        records.write_atomically(Path(snakemake.output[0]), text)
+        staleness.mark_rendered(states.bench, staleness.COMPARISON)
+
+
+def write_up(snakemake: Any) -> None:
+    """Write the report, and the list of cells that have failed."""
+    from stepbench.reporting import writeup
+
+    states = States(bench_of(snakemake))
+    bench = states.bench
+    told = [experiments.load(name) for name in bench.names]
+    with one_line():
+        writeup.write_up(
+            states,
+            told,
+            Path(snakemake.output.markdown),
+            Path(snakemake.output.html),
+            _run_facts(states),
+            Path(snakemake.input.comparison).read_text(encoding="utf-8"),
+        )
+    failures = [
+        f"{bench.path(cell)}: {reason}\n"
+        for cell in bench.cells
+        if (state := states.of(cell)).kind != "fresh"
+        for reason in state.reasons or ("there is no record",)
+    ]
+    if not bench.cells:
+        failures = [f"config.yaml: `experiments` must have a cell on the scale {bench.scale}, got none\n"]
+    with one_line():
+        records.write_atomically(Path(snakemake.output.failures), "".join(failures))
+        staleness.mark_rendered(bench, staleness.WRITEUP)
+
+
+def _run_facts(states: States) -> dict[str, Any] | None:
+    """Return what the last run that measured anything cost, and keep it for the runs that only render."""
+    bench = states.bench
+    kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
+    started = _started(bench)
+    found = [states.of(cell).record for cell in bench.cells]
+    measured = [record for record in found if record is not None and started and record.started >= started]
+    if measured and started:
+        wall_s = time.time() - datetime.datetime.fromisoformat(started).timestamp()
+        inside_s = sum(record.duration_s for record in measured)
+        facts = {
+            "started": started,
+            "cells": len(measured),
+            "wall_s": wall_s,
+            "inside_s": inside_s,
+            "overhead_per_cell_s": (wall_s - inside_s) / len(measured),
+        }
+        records.write_atomically(kept, json.dumps(facts))
+        return facts
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
+
+
+def _started(bench: Bench) -> str | None:
+    """Return when this run began."""
+    try:
+        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
+    except FileNotFoundError:
+        return None
