@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.processes import alive, gone
 
-from stepbench.data import epochs, shards
+from stepbench.data import disk_shards, epochs, shards
 from stepbench.data.epochs import Batches, Pairs, loader
 from stepbench.data.shards import ShardError, ShardSet
 
@@ -65,7 +65,7 @@ def test_a_loader_gives_the_same_from_memory_and_from_disk(
 ) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", 300_000)
     shards.write(SET, tmp_path)
-    sources = [shards.in_memory(SET), shards.on_disk(SET, shards.check(SET, tmp_path))]
+    sources = [shards.in_memory(SET), disk_shards.on_disk(SET, shards.check(SET, tmp_path))]
     rows = torch.cat([torch.from_numpy(shard.astype("int64")) for shard in sources[0]])  # type: ignore[union-attr]
     found = []
     for source in sources:
@@ -94,7 +94,7 @@ def test_a_shard_that_goes_bad_while_it_is_read_is_named_in_one_line(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     shards.write(SET, tmp_path)
-    source = shards.on_disk(SET, shards.check(SET, tmp_path))
+    source = disk_shards.on_disk(SET, shards.check(SET, tmp_path))
     damage(tmp_path / "shard_0000.bin")
     batches = Batches(SET.samples, batch=16, rank=0, ranks=1, seed=5)
     with pytest.raises(ShardError, match=r"shard_0000\.bin") as caught:
@@ -105,7 +105,7 @@ def test_a_shard_that_goes_bad_while_it_is_read_is_named_in_one_line(
 
 ORPHAN = """
 import json, sys, time
-from stepbench.data import shards
+from stepbench.data import disk_shards, shards
 from stepbench.data.epochs import Batches, Pairs, loader
 made = shards.ShardSet(megabytes=1, context=31, vocabulary=300, seed=7)
 batches = Batches(made.samples, batch=16, rank=0, ranks=1, seed=5)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepbench.data import shards
+from stepbench.data import disk_shards, shards
 from stepbench.data.shards import ShardError, ShardSet
 
 SET = ShardSet(megabytes=1, context=31, vocabulary=300, seed=7)
@@ -54,7 +54,7 @@ def test_a_shard_is_about_128_mb() -> None:
 
 def test_the_disk_holds_what_memory_holds(folder: Path) -> None:
     memory = shards.in_memory(SET)
-    disk = shards.on_disk(SET, shards.check(SET, folder))
+    disk = disk_shards.on_disk(SET, shards.check(SET, folder))
     assert [len(each) for each in memory] == [len(each) for each in disk]
     for drawn, read in zip(memory, disk, strict=True):
         assert np.array_equal(drawn, np.stack([read[row] for row in range(len(read))]))
@@ -122,7 +122,7 @@ def test_a_damaged_shard_is_named(folder: Path, damage: Callable[[Path], None]) 
 
 
 def test_a_shard_that_is_cut_while_it_is_read_is_named(folder: Path) -> None:
-    disk = shards.on_disk(SET, shards.check(SET, folder))
+    disk = disk_shards.on_disk(SET, shards.check(SET, folder))
     cut(folder)
     with pytest.raises(ShardError, match=r"shard_0001\.bin: a shard must hold sample 2000, but it ends before"):
         disk[1][2000]
@@ -219,5 +219,5 @@ def test_shards_that_were_left_half_written_are_written_again(folder: Path) -> N
 
 def test_forgetting_pages_changes_no_byte(folder: Path) -> None:
     files = shards.check(SET, folder)
-    assert shards.forget(files) == hasattr(os, "posix_fadvise")
+    assert disk_shards.forget(files) == hasattr(os, "posix_fadvise")
     assert shards.check(SET, folder) == files

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import stepbench
+from stepbench.data import corpus
 from stepbench.data import tokens as module
 from stepbench.data.tokens import batches, check_source, open_tokens, prepare, source_kind, synthetic, token_path
 
@@ -104,13 +105,13 @@ def test_the_same_text_gives_the_same_bytes_on_any_number_of_cores(tmp_path: Pat
 
 def test_the_corpus_is_the_standard_librarys_source_without_its_tests() -> None:
     library = Path(ast.__file__).parent
-    corpus = module._corpus(3_000_000)
-    assert len(corpus) == 3_000_000
-    assert corpus.startswith((library / "__future__.py").read_bytes())
-    assert Path(ast.__file__).read_bytes() in corpus
+    found = corpus.read(3_000_000)
+    assert len(found) == 3_000_000
+    assert found.startswith((library / "__future__.py").read_bytes())
+    assert Path(ast.__file__).read_bytes() in found
     # Python 3.11 keeps these tests inside the package, 3.12 in test/.
-    assert not any(path.read_bytes() in corpus for path in library.glob("ctypes/test/test_b*.py"))
-    assert corpus.decode().encode() == corpus
+    assert not any(path.read_bytes() in found for path in library.glob("ctypes/test/test_b*.py"))
+    assert found.decode().encode() == found
 
 
 def test_a_corpus_longer_than_the_standard_library_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from stepbench.data.shards import ShardError
 from stepbench.process import lifeline
 
 if TYPE_CHECKING:
-    from stepbench.data.shards import DiskShard, Samples
+    from stepbench.data.disk_shards import DiskShard
+    from stepbench.data.shards import Samples
 
 BLOCK_SAMPLES = 512
 WINDOW_BLOCKS = 64

@@ -18,11 +18,11 @@ import codecs
 import hashlib
 import os
 import re
-import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from stepbench.data import corpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +36,6 @@ Kind = Literal["corpus", "text", "npy", "synthetic"]
 SOURCES = "corpus, synthetic, a path that ends in .txt or a path that ends in .npy"
 
 BYTE_ALPHABET = 256
-# Left out of the corpus: they hold other languages, broken encodings and generated tables on purpose.
-TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 # Text is tokenised in pieces so that tokenizers has something to spread over the cores. Their length is part of the
 # result (no token crosses a seam), so it must never depend on the machine.
 PIECE_CHARACTERS = 65_536
@@ -125,7 +123,7 @@ def prepare(source: str, *, vocabulary: int, corpus_bytes: int, output: Path) ->
     if kind not in ("corpus", "text"):
         raise ValueError(f"`data.source` must be corpus or a path that ends in .txt to be tokenised, got {source!r}")
     _check_byte_alphabet(vocabulary)
-    raw = _corpus(corpus_bytes) if kind == "corpus" else _head(Path(source), corpus_bytes)
+    raw = corpus.read(corpus_bytes) if kind == "corpus" else _head(Path(source), corpus_bytes)
     text = _decode(raw, source, cut=len(raw) == corpus_bytes)
     pieces = [text[start : start + PIECE_CHARACTERS] for start in range(0, len(text), PIECE_CHARACTERS)]
     tokenizer = _train(pieces, vocabulary)
@@ -233,24 +231,6 @@ def _existing(path: Path, wanted: str) -> Path:
 def _check_byte_alphabet(vocabulary: int) -> None:
     if vocabulary < BYTE_ALPHABET:
         raise ValueError(f"`vocabulary` must be at least {BYTE_ALPHABET} for text, one entry a byte, got {vocabulary}")
-
-
-def _corpus(corpus_bytes: int) -> bytes:
-    """Return the first `corpus_bytes` of the standard library's modules, joined in the order of their paths."""
-    root = Path(sysconfig.get_path("stdlib"))
-    # The interpreter's own list of modules keeps out what a distribution, a build or pip has put beside them.
-    found = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*.py")
-        if path.relative_to(root).parts[0].removesuffix(".py") in sys.stdlib_module_names
-        and TEST_FOLDERS.isdisjoint(path.relative_to(root).parts)
-    )
-    corpus = bytearray()
-    for name in found:
-        corpus += (root / name).read_bytes()
-        if len(corpus) >= corpus_bytes:
-            return bytes(corpus[:corpus_bytes])
-    raise ValueError(f"`data.corpus_bytes` must be at most {len(corpus)}, the length of {root}, got {corpus_bytes}")
 
 
 def _head(path: Path, size_bytes: int) -> bytes:

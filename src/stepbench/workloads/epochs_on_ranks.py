@@ -9,7 +9,7 @@ import torch
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 
-from stepbench.data import epochs, shards
+from stepbench.data import disk_shards, epochs, shards
 from stepbench.data.epochs import Batches
 from stepbench.kernels.api import bind
 from stepbench.measure import clock, device_load, memory
@@ -136,7 +136,7 @@ class _Data:
         preset, self._seed = setting.definition["preset"], setting.protocol["seed"]
         self._set = shards.ShardSet(what["megabytes"], what["context"], preset["vocabulary"], self._seed)
         self._files = shards.files(self._set, Path(str(setting.shards))) if what["data"] == "disk" else []
-        source = shards.on_disk(self._set, self._files) if self._files else shards.in_memory(self._set)
+        source = disk_shards.on_disk(self._set, self._files) if self._files else shards.in_memory(self._set)
         self._pairs = epochs.Pairs(source, context=what["context"])
         self._what, self._device = what, setting.device
 
@@ -151,7 +151,7 @@ class _Data:
 
     def forget(self) -> None:
         """Have the next epoch read the disk, if there is one."""
-        shards.forget(self._files)
+        disk_shards.forget(self._files)
 
     def rate(self, timer: Clock) -> float | None:
         """Return how many bytes of samples per second the loader gives this rank when nobody trains."""
