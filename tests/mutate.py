@@ -64,7 +64,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the atomic rename (the file is copied into place)",
-        "src/stepbench/pipeline/records.py",
+        "src/stepbench/process/storage.py",
         "        os.replace(temporary, path)",
         "        __import__('shutil').copyfile(temporary, path); os.unlink(temporary)",
         ("tests/pipeline/test_records.py",),

@@ -23,8 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from stepbench.pipeline import records
-from stepbench.process import lifeline
+from stepbench.process import lifeline, storage
 
 STACK_SIGNAL = signal.SIGUSR1
 # Python's 700 would have it search in most steps.
@@ -66,12 +65,12 @@ def main(job_file: str) -> None:
             "traceback": traceback.format_exc(),
             "time_s": time.time(),
         }
-        records.write_atomically(outcome_path(folder, rank), json.dumps(outcome))
+        storage.write_atomically(outcome_path(folder, rank), json.dumps(outcome))
         # Leaving by the normal way would tear down a process group whose peers may wait, and that can hang.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
-    records.write_atomically(outcome_path(folder, rank), text)
+    storage.write_atomically(outcome_path(folder, rank), text)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(

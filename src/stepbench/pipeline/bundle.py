@@ -15,6 +15,7 @@ from typing import Any
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, planning, records
 from stepbench.pipeline.bench import Bench
+from stepbench.process import storage
 
 VERSION = 1
 # Five thousand cells with details unpack to a tenth of this. Python's objects take some twenty times the text at worst.
@@ -113,7 +114,7 @@ def merge(bench: Bench, file: Path, *, replace: bool = False) -> Merged:
     conflicts = tuple(path for path in found if existing[path] is not None and path not in same)
     written = tuple(path for path in found if path not in same and (replace or path not in conflicts))
     for path in written:
-        records.write_atomically(bench.root / path, json.dumps(found[path], indent=1, allow_nan=False) + "\n")
+        storage.write_atomically(bench.root / path, json.dumps(found[path], indent=1, allow_nan=False) + "\n")
     return Merged(machine, written, same, conflicts)
 
 

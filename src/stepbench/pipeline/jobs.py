@@ -13,7 +13,7 @@ from typing import Any
 
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import inputs, progress, records, staleness
+from stepbench.pipeline import inputs, progress, staleness
 from stepbench.pipeline.bench import STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA
 from stepbench.pipeline.state import States
@@ -98,7 +98,7 @@ def compare(snakemake: Any) -> None:
     states = States(bench_of(snakemake))
     text = document.document(machines.load(states))
     with one_line():
-        records.write_atomically(Path(snakemake.output[0]), text)
+        storage.write_atomically(Path(snakemake.output[0]), text)
         staleness.mark_rendered(states.bench, staleness.COMPARISON)
 
 
@@ -127,7 +127,7 @@ def write_up(snakemake: Any) -> None:
     if not bench.cells:
         failures = [f"config.yaml: `experiments` must have a cell on the scale {bench.scale}, got none\n"]
     with one_line():
-        records.write_atomically(Path(snakemake.output.failures), "".join(failures))
+        storage.write_atomically(Path(snakemake.output.failures), "".join(failures))
         staleness.mark_rendered(bench, staleness.WRITEUP)
 
 
@@ -148,7 +148,7 @@ def _run_facts(states: States) -> dict[str, Any] | None:
             "inside_s": inside_s,
             "overhead_per_cell_s": (wall_s - inside_s) / len(measured),
         }
-        records.write_atomically(kept, json.dumps(facts))
+        storage.write_atomically(kept, json.dumps(facts))
         return facts
     return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
 

@@ -11,6 +11,7 @@ from stepbench.pipeline import planning, records
 from stepbench.pipeline.bench import STATE_FOLDER
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
+from stepbench.process import storage
 
 # What was looked up when the run's first cell began: with thousands of cells it takes seconds, which no later one pays.
 NOTE = Path(STATE_FOLDER, "progress.json")
@@ -46,7 +47,7 @@ class Progress:
         outcome = f"{record.duration_s:.1f} s" if record.ok else f"{record.status}: {record.reason}"
         _say(f"        measured {self._cell.experiment} {self._cell.name}: {outcome}")
         self._note["durations_s"].setdefault(planning.kind_of(self._cell), []).append(record.duration_s)
-        records.write_atomically(self._states.bench.root / NOTE, json.dumps(self._note))
+        storage.write_atomically(self._states.bench.root / NOTE, json.dumps(self._note))
 
     def _known(self) -> dict[str, Any] | None:
         try:

@@ -6,17 +6,16 @@ at all. Reading is strict, because a table made of a record that was cut, edited
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from stepbench.process import storage
 
 # 1: first version.
 VERSION = 1
@@ -84,7 +83,7 @@ def write(path: Path, record: Record) -> None:
         content["checksum"] = checksum(content)
     except (ValueError, TypeError) as error:
         raise RecordError(f"{path}: a record must hold what JSON can, got {_one_line(error)}") from None
-    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    storage.write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> Record:
@@ -147,39 +146,6 @@ def checksum(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a record's content, whatever the order of its keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file by way of a temporary one beside it, fsync and rename.
-
-    Raises:
-        OSError: the file system refuses; it names `path`.
-    """
-    try:
-        _write_atomically(path, content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, path)  # noqa: PTH105 (the atomic rename is the point)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)  # noqa: PTH108
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {

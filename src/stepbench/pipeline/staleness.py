@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, fingerprint, inputs, planning, reach
 from stepbench.pipeline.bench import STATE_FOLDER, Bench
-from stepbench.pipeline.records import write_atomically
 from stepbench.pipeline.state import States
+from stepbench.process.storage import write_atomically
 
 InputFunction = Callable[[Any], list[str]]
 Answer = TypeVar("Answer")

@@ -16,7 +16,7 @@ import psutil
 
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, fingerprint, inputs, records, staleness
+from stepbench.pipeline import cells, fingerprint, inputs, staleness
 from stepbench.pipeline.bench import RUN_LOCK, STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA, ConfigError
 from stepbench.process import interruption, lock, storage
@@ -81,7 +81,7 @@ def measuring_command(workflow: Any, bench: Bench) -> str:
     settings = Path(STATE_FOLDER, "settings", f"{fingerprint.digest(text)}.json")
     if not (bench.root / settings).exists():
         with one_line():
-            records.write_atomically(bench.root / settings, text)
+            storage.write_atomically(bench.root / settings, text)
     script = Path(workflow.basedir, "workflow_scripts", "measure.py")
     return shlex.join(["exec", sys.executable, str(script), str(settings)])
 
@@ -144,7 +144,7 @@ def start_run(bench: Bench, workflow: Any) -> None:
     except (BusyError, ConfigError, storage.StorageError) as error:
         end(str(error), 1)
     with one_line():
-        records.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
+        storage.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
 
 
 def _process_start() -> str:

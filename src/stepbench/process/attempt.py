@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stepbench.process import lifeline, lock
+from stepbench.process import lifeline, lock, storage
 
 if TYPE_CHECKING:
     from stepbench.measure.measurement import Setting
@@ -94,10 +94,9 @@ def main(parent: int) -> NoReturn:
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     if text := sys.stdin.read():
         order = json.loads(text)
-        from stepbench.pipeline import records
 
         outcome = attempt(order)
-        records.write_atomically(Path(order["answer"]), json.dumps(outcome))
+        storage.write_atomically(Path(order["answer"]), json.dumps(outcome))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # the kernel frees a model in no time; Python's way through all of torch's modules takes up to a second

@@ -25,7 +25,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
-from stepbench.pipeline.records import write_atomically
+from stepbench.process.storage import write_atomically
 from stepbench.reporting import units
 from stepbench.reporting.frames import Group
 from stepbench.reporting.statistics import Summary, Verdict

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from stepbench.pipeline.records import write_atomically
+from stepbench.process.storage import write_atomically
 from stepbench.reporting import marks as marks_module
 from stepbench.reporting import markup, units
 from stepbench.reporting.frames import Group

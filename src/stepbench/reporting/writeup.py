@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from stepbench.experiments.experiment import Experiment
 from stepbench.pipeline.bench import Bench
-from stepbench.pipeline.records import Record, write_atomically
+from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
+from stepbench.process.storage import write_atomically
 from stepbench.reporting import figures, findings, frames, markup, page, protocol, tables, units
 from stepbench.reporting.frames import Results
 
