@@ -85,7 +85,7 @@ def test_a_step_is_timed_by_phases_and_whole(passes: Any, phases: list[str]) -> 
     assert found.protocol["effective_threads"] == torch.get_num_threads()
 
 
-def test_promise_15_the_same_cell_and_seed_give_the_same_losses_to_the_bit() -> None:
+def test_the_same_cell_and_seed_give_the_same_losses_to_the_bit() -> None:
     one, other = (end_to_end.measure(STEP, SETTING).samples["loss_nats"] for _ in range(2))
     assert one == other
     seeded = dataclasses.replace(SETTING, protocol={**SETTING.protocol, "seed": 1})
@@ -93,9 +93,7 @@ def test_promise_15_the_same_cell_and_seed_give_the_same_losses_to_the_bit() -> 
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_promise_07_a_step_whose_attention_returns_zeros_gets_no_time(
-    monkeypatch: pytest.MonkeyPatch, precision: Any
-) -> None:
+def test_a_step_whose_attention_returns_zeros_gets_no_time(monkeypatch: pytest.MonkeyPatch, precision: Any) -> None:
     from stepbench.kernels import api
 
     real = api._implementation("tiled")
@@ -160,14 +158,14 @@ def test_a_copy_moves_each_byte_twice() -> None:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-def test_promise_07_a_product_that_returns_zeros_gets_no_time(monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+def test_a_product_that_returns_zeros_gets_no_time(monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
     monkeypatch.setattr(torch, "matmul", lambda _a, _b, out: out.zero_())
     with pytest.raises(ArithmeticError, match=r"a product of n = 16 must be within .* of float64, got"):
         ceilings.measure(Ceilings("matmul", dtype), SETTING)
 
 
 @pytest.mark.usefixtures("small")
-def test_promise_07_a_copy_that_is_none_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_is_none_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "copy_", lambda out, _source: out.zero_())
     with pytest.raises(ArithmeticError, match="a copy of 1048576 bytes must equal its source"):
         ceilings.measure(Ceilings("copy"), SETTING)
@@ -241,7 +239,7 @@ def test_an_operator_that_the_device_lacks_is_unsupported() -> None:
         attention.measure(dataclasses.replace(OPERATOR, implementation="triton"), SETTING)
 
 
-def test_fault_24_promise_07_an_operator_that_computes_something_else_gets_no_time(
+def test_an_operator_that_computes_something_else_gets_no_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from stepbench.kernels import api

@@ -286,7 +286,7 @@ def test_what_a_rank_cannot_do_is_unsupported_in_its_own_words(failures: dict[st
     assert "in fault\n" in notes(error)
 
 
-def test_fault_25_a_rank_without_memory_is_named(failures: dict[str, Exception]) -> None:
+def test_a_rank_without_memory_is_named(failures: dict[str, Exception]) -> None:
     error = failures["out of memory"]
     assert type(error) is MemoryError
     assert str(error) == "rank 1 raised OutOfMemoryError: CUDA out of memory. Tried to allocate 1024.00 GiB"
@@ -321,7 +321,7 @@ def test_a_failure_has_the_type_that_becomes_its_record(
 # -- what does not compute what it should ------------------------------------------------------------------------------
 
 
-def test_fault_24_promise_07_a_strategy_that_does_not_compute_the_step_is_not_timed() -> None:
+def test_a_strategy_that_does_not_compute_the_step_is_not_timed() -> None:
     with pytest.raises(RankError, match=r"raised ArithmeticError: after 3 steps `.*` under naive must be") as no:
         ranks.call(
             failing_on_ranks.run_without_synchronization,
@@ -363,7 +363,7 @@ OPERATIONS = ["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_fault_24_promise_07_a_collective_that_gives_something_else_is_refused(operation: str) -> None:
+def test_a_collective_that_gives_something_else_is_refused(operation: str) -> None:
     """Two ranks that began with 1 and 2; this is the second."""
     right = {
         "all_reduce": [3.0, 3.0, 3.0, 3.0],

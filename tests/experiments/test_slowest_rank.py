@@ -16,7 +16,7 @@ from stepbench.workloads import ranks
 GRID = {"operation": ["all_reduce"], "backend": ["gloo"], "ranks": [2], "payload_bytes": [4096]}
 
 
-def test_promise_13_of_two_ranks_the_one_that_sleeps_is_the_number(tmp_path: Path) -> None:
+def test_of_two_ranks_the_one_that_sleeps_is_the_number(tmp_path: Path) -> None:
     setting = dataclasses.replace(SETTING, deadline=time.monotonic() + GENEROUS_S)
     samples = ranks.by_rank(ranks.call(sleeping_on_ranks.timed, setting, ranks=2))
     bench = synthetic.bench(tmp_path, collectives=[GRID])

@@ -257,7 +257,7 @@ def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest
     assert environment.describe("cpu", tmp_path)["git_commit"] is None
 
 
-def test_promise_12_a_gpus_clocks_throttling_and_processes_are_recorded(machine: Machine) -> None:
+def test_a_gpus_clocks_throttling_and_processes_are_recorded(machine: Machine) -> None:
     machine("NVIDIA H200", "NVIDIA H200")
     reading = environment.state("cuda")
     assert reading["gpus"][1] == {
@@ -293,7 +293,7 @@ def test_a_cpus_readings_are_recorded(machine: Machine) -> None:
     json.dumps(reading, allow_nan=False)
 
 
-def test_promise_12_a_cpu_that_counts_its_throttling_is_recorded(
+def test_a_cpu_that_counts_its_throttling_is_recorded(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     machine()

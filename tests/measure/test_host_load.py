@@ -40,7 +40,7 @@ def counters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return said
 
 
-def test_promise_12_what_others_took_of_the_cores_is_recorded(counters: dict[str, Any]) -> None:
+def test_what_others_took_of_the_cores_is_recorded(counters: dict[str, Any]) -> None:
     first = host_load.read()
     counters |= {"busy": [18.0, 24.0, 199.0], "steal": [1.5, 0.0, 90.0], "own": 5.0, "children": [2.0, 10.0]}
     found = between(first, host_load.read())
@@ -51,7 +51,7 @@ def test_promise_12_what_others_took_of_the_cores_is_recorded(counters: dict[str
     assert found == {"cores": 2, "own_cpu_s": 8.0, "others_cpu_s": 4.0, "stolen_cpu_s": 0.5}
 
 
-def test_promise_12_what_is_not_counted_is_null(counters: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_counted_is_null(counters: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = host_load.read()
     counters["own"] += 10.0  # and the cores are said to have done nothing, as in some sandboxes
     assert between(first, host_load.read()) is None

@@ -63,12 +63,12 @@ def without_synchronization(which: int) -> Callable[..., list[float]]:
     return module.time_whole
 
 
-def test_promise_02_the_work_and_nothing_else_is_counted() -> None:
+def test_the_work_and_nothing_else_is_counted() -> None:
     check_that_the_work_and_nothing_else_is_counted(timing.time_whole)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["before the start", "before the stop"])
-def test_promise_02_each_synchronization_is_needed(which: int) -> None:
+def test_each_synchronization_is_needed(which: int) -> None:
     with pytest.raises(AssertionError):
         check_that_the_work_and_nothing_else_is_counted(without_synchronization(which))
 
@@ -131,7 +131,7 @@ class CoarseClock(AsynchronousDevice):
         return self.work_s // self.tick_s * self.tick_s
 
 
-def test_promise_05_a_short_operation_is_repeated_until_the_clock_sees_it() -> None:
+def test_a_short_operation_is_repeated_until_the_clock_sees_it() -> None:
     """A microsecond of work under a clock that ticks once in a microsecond."""
     clock = CoarseClock(tick_s=1e-6)
     loops = timing.loops_for(lambda: clock.run(1e-6), clock=clock, min_region_s=1e-4)
@@ -145,13 +145,13 @@ def test_an_operation_that_is_long_enough_is_not_repeated() -> None:
     assert timing.loops_for(lambda: clock.run(1e-3), clock=clock) == 1
 
 
-def test_promise_05_an_operation_that_the_clock_does_not_see_is_refused() -> None:
+def test_an_operation_that_the_clock_does_not_see_is_refused() -> None:
     clock = CoarseClock(tick_s=1.0)
     with pytest.raises(RuntimeError, match=r"the timed work must take measurable time, but 1048576 calls took under"):
         timing.loops_for(lambda: None, clock=clock, min_region_s=1e-4)
 
 
-def test_promise_05_a_clock_that_stands_still_or_runs_backwards_is_refused() -> None:
+def test_a_clock_that_stands_still_or_runs_backwards_is_refused() -> None:
     with pytest.raises(RuntimeError, match="must take measurable time"):
         timing.loops_for(lambda: None, clock=FakeClock(itertools.repeat(5.0)), min_region_s=1e-4)
     with pytest.raises(RuntimeError, match="must take measurable time"):

@@ -16,9 +16,7 @@ def scripted(names: tuple[str, ...]) -> tuple[FakeClock, dict[str, Callable[[], 
 
 
 @given(st.integers(0, 5), st.integers(1, 5))
-def test_promise_01_warm_up_is_outside_and_exactly_so_many_steps_are_counted(
-    warmup_steps: int, measured_steps: int
-) -> None:
+def test_warm_up_is_outside_and_exactly_so_many_steps_are_counted(warmup_steps: int, measured_steps: int) -> None:
     clock, phases = scripted(("forward", "backward", "optimizer"))
     samples = training_step.measure(phases, clock=clock, warmup_steps=warmup_steps, measured_steps=measured_steps)
     assert {name: len(values) for name, values in samples.items()} == {
@@ -34,7 +32,7 @@ def test_promise_01_warm_up_is_outside_and_exactly_so_many_steps_are_counted(
     assert ran == ["forward", "backward", "optimizer"] * (warmup_steps + 2 * measured_steps)
 
 
-def test_promise_01_warm_up_comes_first_then_phases_then_whole_steps() -> None:
+def test_warm_up_comes_first_then_phases_then_whole_steps() -> None:
     """Each kind of step lasts its own number of ticks, so that a sample tells which step it came from."""
     durations = iter([100, 100, 200, 200, 1, 2, 1, 2, 30, 30])
     ticks = itertools.accumulate(itertools.chain.from_iterable((0, duration) for duration in durations))

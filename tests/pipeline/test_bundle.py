@@ -150,7 +150,7 @@ def in_record(**fields: Any) -> Callable[[dict[str, Any]], object]:
         (lambda content: content["records"].update({NAME: [1, 2]}), "a record must be a JSON object, got list"),
     ],
 )
-def test_fault_23_what_cannot_be_believed_changes_nothing(
+def test_what_cannot_be_believed_changes_nothing(
     packed: Path, elsewhere: Bench, change: Callable[[dict[str, Any]], object], told: str
 ) -> None:
     with pytest.raises(bundle.BundleError) as refusal:
@@ -203,7 +203,7 @@ class Malicious:
         "a pickle",
     ],
 )
-def test_fault_23_a_file_that_is_no_bundle_is_refused(
+def test_a_file_that_is_no_bundle_is_refused(
     tmp_path: Path, elsewhere: Bench, data: bytes, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -215,7 +215,7 @@ def test_fault_23_a_file_that_is_no_bundle_is_refused(
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_fault_23_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
+def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
     packed: Path, elsewhere: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle, "MAX_BYTES", 1000)
@@ -229,7 +229,7 @@ def test_fault_23_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
 
 
 @pytest.mark.parametrize("filler", [b" ", b"[", b"[],"], ids=["blanks", "deep", "wide"])
-def test_fault_23_time_and_memory_are_bounded(tmp_path: Path, filler: bytes) -> None:
+def test_time_and_memory_are_bounded(tmp_path: Path, filler: bytes) -> None:
     """A bundle that unpacks to twice what any may, in a process that has a GiB to do it with."""
     bomb = tmp_path / "bench_x.json.gz"
     with gzip.open(bomb, "wb", compresslevel=1) as stream:
@@ -249,7 +249,7 @@ def test_fault_23_time_and_memory_are_bounded(tmp_path: Path, filler: bytes) -> 
     )
 
 
-def test_fault_23_a_folder_that_leads_elsewhere_is_not_written_to(bench: Bench, packed: Path, elsewhere: Bench) -> None:
+def test_a_folder_that_leads_elsewhere_is_not_written_to(bench: Bench, packed: Path, elsewhere: Bench) -> None:
     outside = elsewhere.root.parent / "outside"
     outside.mkdir()
     (elsewhere.root / "results").mkdir(parents=True)

@@ -280,7 +280,7 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_fault_21_a_mistake_is_one_line_with_its_place(file: Path, name: str) -> None:
+def test_a_mistake_is_one_line_with_its_place(file: Path, name: str) -> None:
     old, new, sentence, above = (*MISTAKES[name], 0)[:4]
     assert TEXT.count(old) == 1
     text = TEXT.replace(old, new)
@@ -308,7 +308,7 @@ def test_a_missing_key_is_named(file: Path, key: str) -> None:
         ({"width": 3}, "`sizes.nano` must hold only the fields d_model, d_ff, layers, heads, got 'width'"),
     ],
 )
-def test_fault_21_a_size_that_cannot_be_built_is_named(file: Path, size: dict[str, Any], message: str) -> None:
+def test_a_size_that_cannot_be_built_is_named(file: Path, size: dict[str, Any], message: str) -> None:
     content = yaml.safe_load(TEXT)
     content["sizes"]["nano"].update(size)
     assert [line.partition(": ")[2] for line in mistakes(file, yaml.safe_dump(content))] == [message]
@@ -318,14 +318,14 @@ def test_fault_21_a_size_that_cannot_be_built_is_named(file: Path, size: dict[st
     "name",
     ["x; touch PWNED", "$(touch PWNED)", "../..", "a\nb", "nano\n", "{machine}", "x" * 300, "\u202eonan", 7, None],
 )
-def test_fault_22_a_size_must_have_a_name_that_can_stand_in_a_path(file: Path, name: Any) -> None:
+def test_a_size_must_have_a_name_that_can_stand_in_a_path(file: Path, name: Any) -> None:
     content = yaml.safe_load(TEXT)
     content["sizes"][name] = content["sizes"]["nano"]
     (message,) = mistakes(file, yaml.safe_dump(content))
     assert "must be a name of at most 40 letters, digits, '.', '_' and '-', got " in message
 
 
-def test_fault_21_all_mistakes_are_told_at_once_with_their_places(file: Path) -> None:
+def test_all_mistakes_are_told_at_once_with_their_places(file: Path) -> None:
     text = TEXT
     for name in ("octal", "no", "zero", "unknown key", "zero steps", "threads"):
         text = text.replace(*MISTAKES[name][:2])
@@ -335,7 +335,7 @@ def test_fault_21_all_mistakes_are_told_at_once_with_their_places(file: Path) ->
     assert [line.partition(": ")[0] for line in found] == [str(line_of(text, part)) for part in parts]
 
 
-def test_fault_21_mistakes_that_the_schema_cannot_see_are_told_at_once(file: Path) -> None:
+def test_mistakes_that_the_schema_cannot_see_are_told_at_once(file: Path) -> None:
     text = TEXT
     names = ("heads that do not divide", "a size that is not there", "empty list", "a value that is none")
     for old, new, *_ in (MISTAKES[name] for name in names):
@@ -352,7 +352,7 @@ def test_fault_21_mistakes_that_the_schema_cannot_see_are_told_at_once(file: Pat
     assert all(line.partition(": ")[0].isdigit() for line in found), found
 
 
-def test_fault_21_what_the_schema_sees_and_what_it_cannot_are_told_at_once(file: Path) -> None:
+def test_what_the_schema_sees_and_what_it_cannot_are_told_at_once(file: Path) -> None:
     """Every kind of mistake in one file; each is told with its line, and none hides another."""
     text = TEXT
     names = (
@@ -400,7 +400,7 @@ def test_fault_21_what_the_schema_sees_and_what_it_cannot_are_told_at_once(file:
         ("auto", "[0, 2]", "from 1, got 0"),
     ],
 )
-def test_fault_21_more_ranks_than_threads_are_named(file: Path, threads: str, ranks: str, valid: str) -> None:
+def test_more_ranks_than_threads_are_named(file: Path, threads: str, ranks: str, valid: str) -> None:
     text = TEXT.replace("threads: auto", f"threads: {threads}")
     text += f"  data_parallel:\n    cpu:\n      - {{size: [nano], strategy: [naive], context: [16], ranks: {ranks}}}\n"
     (found,) = mistakes(file, text)

@@ -136,7 +136,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 @given(st.lists(st.builds(Cell, st.sampled_from("abc"), st.just("flat"), replicate=st.integers(0, 4)), unique=True))
-def test_promise_11_rounds_keep_the_order_inside_a_replicate(grid: list[Cell]) -> None:
+def test_rounds_keep_the_order_inside_a_replicate(grid: list[Cell]) -> None:
     found = grids.in_rounds(grid)
     assert sorted(found, key=repr) == sorted(grid, key=repr)
     for replicate in range(5):

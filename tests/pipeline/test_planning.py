@@ -73,7 +73,7 @@ def test_why_refuses_what_is_no_cell(bench: Bench, capsys: pytest.CaptureFixture
     assert "a cell must name the axes size, warmup, replicate in this order" in capsys.readouterr().err
 
 
-def test_fault_19_what_no_grid_asks_for_is_listed_and_only_then_removed(
+def test_what_no_grid_asks_for_is_listed_and_only_then_removed(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept, gone = Warmup("nano", 1), Warmup("nano", 7)

@@ -91,7 +91,7 @@ def test_a_record_leaves_no_other_file(written: Path) -> None:
 
 @pytest.mark.parametrize("call", ["fsync", "fchmod", "replace"])
 @pytest.mark.parametrize("there_before", [True, False])
-def test_fault_11_a_write_that_fails_leaves_the_old_file_and_no_other(
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     path: Path, monkeypatch: pytest.MonkeyPatch, call: str, there_before: bool
 ) -> None:
     if there_before:
@@ -109,7 +109,7 @@ def test_fault_11_a_write_that_fails_leaves_the_old_file_and_no_other(
         assert records.read(path) == RECORD
 
 
-def test_fault_03_a_write_that_is_interrupted_leaves_the_old_file_and_no_other(
+def test_a_write_that_is_interrupted_leaves_the_old_file_and_no_other(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_: int) -> None:
@@ -122,7 +122,7 @@ def test_fault_03_a_write_that_is_interrupted_leaves_the_old_file_and_no_other(
     assert records.read(written) == RECORD
 
 
-def test_fault_11_a_file_system_that_takes_half_a_file_keeps_the_old_one(written: Path) -> None:
+def test_a_file_system_that_takes_half_a_file_keeps_the_old_one(written: Path) -> None:
     """The kernel itself refuses the rest here (RLIMIT_FSIZE), as a full disk does."""
     code = """
 import resource, signal, sys
@@ -176,7 +176,7 @@ def test_a_missing_record_is_not_a_bad_one(path: Path) -> None:
         records.read(path)
 
 
-def test_fault_15_the_order_of_keys_and_the_layout_mean_nothing(written: Path) -> None:
+def test_the_order_of_keys_and_the_layout_mean_nothing(written: Path) -> None:
     content = json.loads(written.read_text())
     written.write_text(json.dumps(dict(reversed(content.items())), indent=4))
     assert records.read(written) == RECORD
@@ -203,13 +203,13 @@ def test_fault_15_the_order_of_keys_and_the_layout_mean_nothing(written: Path) -
         (b'{"a":' * 1_000_000, "must be a whole JSON document"),
     ],
 )
-def test_fault_13_a_file_that_is_no_record_is_named(path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_record_is_named(path: Path, content: bytes, message: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     assert message in refusal(path)
 
 
-def test_fault_13_a_truncated_record_is_refused_wherever_it_was_cut(written: Path) -> None:
+def test_a_truncated_record_is_refused_wherever_it_was_cut(written: Path) -> None:
     content = written.read_bytes().rstrip()
     for end in range(0, len(content), 7):
         written.write_bytes(content[:end])
@@ -256,12 +256,12 @@ def test_fault_13_a_truncated_record_is_refused_wherever_it_was_cut(written: Pat
         ("extra", 1, "`extra` is not a key of a record; the keys are experiment, cell, "),
     ],
 )
-def test_fault_13_a_field_that_cannot_be_is_named(written: Path, key: str, value: Any, message: str) -> None:
+def test_a_field_that_cannot_be_is_named(written: Path, key: str, value: Any, message: str) -> None:
     assert refusal(edited(written, lambda content: content.update({key: value}))).startswith(message)
 
 
 @pytest.mark.parametrize("where", ["details", "environment", "protocol", "fingerprint", "cell", "scalars", "samples"])
-def test_fault_13_a_number_beyond_all_numbers_is_refused_everywhere(written: Path, where: str) -> None:
+def test_a_number_beyond_all_numbers_is_refused_everywhere(written: Path, where: str) -> None:
     """`1e999` is valid JSON, and Python reads it as infinity."""
     edited(written, lambda content: content[where].update({"key": "HERE"}))
     text = written.read_text().replace('"HERE"', "[1e999]" if where == "samples" else "1e999")
@@ -278,7 +278,7 @@ def test_every_key_must_be_there(written: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Record) if field.name != "version"])
-def test_fault_14_a_record_that_was_edited_by_hand_is_refused(written: Path, key: str) -> None:
+def test_a_record_that_was_edited_by_hand_is_refused(written: Path, key: str) -> None:
     other = {"samples": {"step_s": [0.2, 0.5]}, "status": "oom", "reason": "why", "traceback": "line"}
     values: dict[str, Any] = {"duration_s": 1.4, "experiment": "warmup", "started": "2026-01-02T03:04:05.679+00:00"}
 

@@ -104,7 +104,7 @@ def test_what_measure_returns_is_the_outcome(attempt: Callable[..., dict[str, An
         (ZeroDivisionError(), "error", "ZeroDivisionError: no message"),
     ],
 )
-def test_fault_25_what_measure_raises_is_the_reason(
+def test_what_measure_raises_is_the_reason(
     attempt: Callable[..., dict[str, Any]], error: Exception, status: str, reason: str
 ) -> None:
     outcome = attempt(raising(error))
@@ -117,9 +117,7 @@ def test_fault_25_what_measure_raises_is_the_reason(
 @pytest.mark.parametrize(
     "samples", [{"step_s": [0.0, 0.0]}, {"forward_s": [[0.0], [0]], "loss_nats": [9.0], "x_s": []}]
 )
-def test_fault_24_a_clock_that_stands_still_is_an_error(
-    attempt: Callable[..., dict[str, Any]], samples: dict[str, Any]
-) -> None:
+def test_a_clock_that_stands_still_is_an_error(attempt: Callable[..., dict[str, Any]], samples: dict[str, Any]) -> None:
     outcome = attempt(lambda *_: Measurement(samples=samples))
     assert outcome["status"] == "error"
     assert (
@@ -228,7 +226,7 @@ def test_an_order_to_a_dead_process_is_no_error_here(started: attempts.Attempt) 
     assert lifeline.wait(started.process, deadline_s=10, watched=()) == "ended"
 
 
-def test_fault_20_whoever_starts_it_has_no_say_in_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_starts_it_has_no_say_in_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("STEPBENCH_KEPT", "1")
     found = attempts._environment()

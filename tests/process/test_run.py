@@ -79,7 +79,7 @@ def test_a_failure_becomes_a_record_too(bench: Bench, monkeypatch: pytest.Monkey
     ],
     ids=["a value", "half written", "a comment", "the order of keys"],
 )
-def test_fault_17_settings_that_are_edited_meanwhile_cost_the_result(
+def test_settings_that_are_edited_meanwhile_cost_the_result(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], str], reason: str | None
 ) -> None:
     (file,) = bench.files
@@ -92,7 +92,7 @@ def test_fault_17_settings_that_are_edited_meanwhile_cost_the_result(
         assert (found.status, found.samples, found.duration_s) == ("error", {}, 0.5)
 
 
-def test_fault_17_data_that_is_replaced_meanwhile_costs_the_result(
+def test_data_that_is_replaced_meanwhile_costs_the_result(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "words.txt"

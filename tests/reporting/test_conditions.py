@@ -35,7 +35,7 @@ def told(load: Any = None, *, before: Any = None, after: Any = None, device: str
     return [str(mark) for mark in conditions.find([Record("x", {}, "ok", {}, "", 10.0, environment=found)])]
 
 
-def test_promise_12_an_ordinary_idle_machine_gives_no_mark() -> None:
+def test_an_ordinary_idle_machine_gives_no_mark() -> None:
     assert told(LOAD) == []
     assert told(None) == []
     assert told(LOAD, device="cuda") == []
@@ -43,18 +43,18 @@ def test_promise_12_an_ordinary_idle_machine_gives_no_mark() -> None:
     assert told({"wall_s": 0.05, "cores": 2, "own_cpu_s": 0.08, "others_cpu_s": 0.03, "stolen_cpu_s": 0.0}) == []
 
 
-def test_promise_12_other_load_is_marked() -> None:
+def test_other_load_is_marked() -> None:
     assert told({**LOAD, "others_cpu_s": 8.0}) == ["disturbed (others used 40 % of the cores)"]
     stolen = "disturbed (the hypervisor gave 15 % of the cores to other guests)"
     assert told({**LOAD, "stolen_cpu_s": 3.0}) == [stolen]
 
 
-def test_promise_12_a_gpus_host_may_do_other_things_as_long_as_it_can_launch() -> None:
+def test_a_gpus_host_may_do_other_things_as_long_as_it_can_launch() -> None:
     assert told({**LOAD, "others_cpu_s": 8.0}, device="cuda") == []
     assert told({**LOAD, "others_cpu_s": 11.0}, device="cuda") == ["disturbed (others used 55 % of the cores)"]
 
 
-def test_promise_12_another_process_on_the_device_is_marked() -> None:
+def test_another_process_on_the_device_is_marked() -> None:
     assert told(before={"processes": [41]}, device="cuda") == ["disturbed (1 other process on the device)"]
     both = told(before={"processes": [41]}, after={"processes": [41, 42]}, device="cuda")
     assert both == ["disturbed (2 other processes on the device)"]
@@ -70,7 +70,7 @@ def test_promise_12_another_process_on_the_device_is_marked() -> None:
         ({"sm_clock_hz": 1.5e9}, "from 1900 to 1500 MHz"),
     ],
 )
-def test_promise_12_a_throttled_gpu_is_marked(after: dict[str, Any], detail: str) -> None:
+def test_a_throttled_gpu_is_marked(after: dict[str, Any], detail: str) -> None:
     assert told(after=after, device="cuda") == [f"throttled ({detail})"]
 
 
@@ -84,11 +84,11 @@ def test_promise_12_a_throttled_gpu_is_marked(after: dict[str, Any], detail: str
     ],
     ids=["idle", "a person's setting", "unknown", "next to nothing"],
 )
-def test_promise_12_an_idle_gpu_is_not_throttled(after: dict[str, Any]) -> None:
+def test_an_idle_gpu_is_not_throttled(after: dict[str, Any]) -> None:
     assert told(after=after, device="cuda") == []
 
 
-def test_promise_12_a_cpu_that_counts_its_throttling_is_marked() -> None:
+def test_a_cpu_that_counts_its_throttling_is_marked() -> None:
     assert told(before={"cpu_throttle_count": 7}, after={"cpu_throttle_count": 9}) == ["throttled (the CPU by heat)"]
     assert told(before={"cpu_throttle_count": 7}, after={"cpu_throttle_count": 7}) == []
     assert told(before={"cpu_throttle_count": None}, after={"cpu_throttle_count": 9}) == []
@@ -102,7 +102,7 @@ def test_a_reading_that_is_none_is_unknown_and_no_accident() -> None:
     assert conditions.find([record]) == ()
 
 
-def test_promise_12_fake_readings_become_marks_in_table_and_text(tmp_path, monkeypatch) -> None:
+def test_fake_readings_become_marks_in_table_and_text(tmp_path, monkeypatch) -> None:
     """From the machine's own voices through the record to what is read."""
     bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 1]}])
     monkeypatch.setattr(run, "Attempt", Unstarted)

@@ -81,7 +81,7 @@ def test_the_description_is_kept_in_the_file(full, tmp_path):
     assert figures.description("<svg/>") == ""
 
 
-def test_fault_03_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     """Ctrl-C in the moment in which the last of its files is about to be there."""
     figures.write({"x": figures.nothing("First.")}, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -128,7 +128,7 @@ def test_a_cell_without_numbers_is_a_cross_over_the_context(empty):
     assert "no numbers" in texts(drawn(empty, "end_to_end")["context"])
 
 
-def test_promise_06_what_is_noisy_is_hollow_and_the_legend_says_so(full, empty):
+def test_what_is_noisy_is_hollow_and_the_legend_says_so(full, empty):
     assert not any(text.startswith("hollow") for text in texts(drawn_once(full, "end_to_end")["phases"]))
     for cell in empty.grid("end_to_end"):
         fields = synthetic.decoder_step(empty, cell, synthetic.np.random.default_rng(0), 0.3)

@@ -64,7 +64,7 @@ def test_failures_that_will_be_tried_again_keep_their_status(bench):
     assert (row["state"], frames.label(row), frames.why(row)) == ("failed", "error", ("ValueError: no",))
 
 
-def test_promise_13_the_slowest_rank_is_the_number():
+def test_the_slowest_rank_is_the_number():
     record = dataclasses.replace(
         synthetic.records.Record("x", {}, "ok", {}, "", 0.0), samples={"step_s": [[1.0, 5.0], [2.0, 3.0]], "none_s": []}
     )

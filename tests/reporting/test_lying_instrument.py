@@ -55,20 +55,20 @@ def told(bench, change):
     ],
     ids=["under the physical floor", "drift", "spread", "outliers"],
 )
-def test_fault_24_a_number_that_cannot_be_trusted_is_marked(bench, change, mark, sentence):
+def test_a_number_that_cannot_be_trusted_is_marked(bench, change, mark, sentence):
     table, sentences = told(bench, change)
     assert mark in table
     assert sentence in sentences
 
 
-def test_fault_24_a_number_that_can_be_trusted_is_not_marked(bench):
+def test_a_number_that_can_be_trusted_is_not_marked(bench):
     table, sentences = told(bench, lambda times: times)
     for mark in ("impossible", "drifting", "noisy", "outliers"):
         assert mark not in table
     assert "None of the 1 point measured carries a mark." in sentences
 
 
-def test_fault_24_times_of_a_clock_that_runs_backwards_are_no_record(bench):
+def test_times_of_a_clock_that_runs_backwards_are_no_record(bench):
     clock = FakeClock(-tick / 100 for tick in range(100))
     samples = training_step.measure({"forward": list}, clock=clock, warmup_steps=0, measured_steps=STEPS)
     (cell,) = bench.grid("end_to_end")

@@ -18,7 +18,7 @@ def kinds(samples):
     return [mark.kind for mark in marks.find([np.array(samples, dtype=float)])]
 
 
-def test_promise_04_one_of_thirty_times_five_is_marked_and_kept():
+def test_one_of_thirty_times_five_is_marked_and_kept():
     samples = np.random.default_rng(0).normal(1.0, 0.005, 30).tolist()
     samples[17] *= 5
     summary = summarize([samples])
@@ -43,14 +43,14 @@ def timed(durations):
     return timing.time_whole(lambda: None, clock=FakeClock(ticks), repeats=len(durations))
 
 
-def test_promise_03_an_operation_that_has_not_settled_is_marked():
+def test_an_operation_that_has_not_settled_is_marked():
     steps = np.arange(10)
     assert "drifting" in kinds(timed(1.0 + 0.8 * np.exp(-steps)))
     assert "drifting" in kinds(timed(1.0 + 0.02 * steps))
     assert kinds(timed(1.0 + 0.004 * np.sin(7 * steps))) == []
 
 
-def test_promise_03_a_drift_is_told_with_its_size_and_direction():
+def test_a_drift_is_told_with_its_size_and_direction():
     steps = np.arange(10)
     up = marks.find([1.0 + 0.02 * steps])
     assert [str(mark) for mark in up] == ["drifting (+17 %)"]
@@ -66,7 +66,7 @@ def test_drift_is_told_by_process():
     assert "in 1 of 2 processes" in str(marks.find([drifting, steady])[0])
 
 
-def test_promise_06_noise_is_marked_with_its_size():
+def test_noise_is_marked_with_its_size():
     assert str(marks.find([np.array([1.0, 1.5] * 6)])[-1]) == "noisy (CV 21 %)"
 
 

@@ -1,4 +1,4 @@
-"""Text of others does nothing in Markdown or HTML: fault 23, and the last row of the house's promises on escaping."""
+"""Text of others does nothing in Markdown or HTML, whoever wrote it."""
 
 from __future__ import annotations
 

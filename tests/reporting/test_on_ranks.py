@@ -110,7 +110,7 @@ def test_bus_bandwidth_is_that_of_nccl_tests(operation: str, factor: float) -> N
     assert message_fits.bus_factor(operation, 8) == factor
 
 
-def test_promise_13_the_slowest_rank_decides_and_the_skew_is_told(bench: Bench) -> None:
+def test_the_slowest_rank_decides_and_the_skew_is_told(bench: Bench) -> None:
     group = results(bench, "collectives").groups()[0]
     record = group.records[0]
     slowest = by_rank.slowest(record, "call_s")

@@ -81,7 +81,7 @@ DEFECTS = {
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_fault_13_a_defective_record_is_named_and_the_others_are_rendered(bench, defect):
+def test_a_defective_record_is_named_and_the_others_are_rendered(bench, defect):
     change, reason = DEFECTS[defect]
     path = bad(bench)
     change(path)
@@ -93,7 +93,7 @@ def test_fault_13_a_defective_record_is_named_and_the_others_are_rendered(bench,
     assert "1 of 2 cells gave numbers." in everything
 
 
-def test_fault_14_a_record_that_was_edited_by_hand_is_refused_and_named(bench):
+def test_a_record_that_was_edited_by_hand_is_refused_and_named(bench):
     path = bad(bench)
     with_text(str(BAD_S), "7.7123")(path)
     row, everything, line = told(bench)
@@ -106,7 +106,7 @@ def test_fault_14_a_record_that_was_edited_by_hand_is_refused_and_named(bench):
     assert "`checksum` must fit the content" in line
 
 
-def test_fault_14_a_record_from_another_machines_folder_is_refused_and_named(bench, monkeypatch):
+def test_a_record_from_another_machines_folder_is_refused_and_named(bench, monkeypatch):
     """Named like this machine's own cell, whole, and measured elsewhere."""
     here = bad(bench)
     there = synthetic.bench(bench.root / "elsewhere", **GRID)
@@ -119,7 +119,7 @@ def test_fault_14_a_record_from_another_machines_folder_is_refused_and_named(ben
     assert "machine: device_name was 'Another CPU', is " in line
 
 
-def test_fault_19_a_cell_that_left_the_grid_is_in_no_table_figure_or_sentence(bench):
+def test_a_cell_that_left_the_grid_is_in_no_table_figure_or_sentence(bench):
     path = bad(bench)
     smaller = synthetic.bench(bench.root, end_to_end=[GRID["end_to_end"][0] | {"context": [128]}])
     text, page = rendered(smaller)

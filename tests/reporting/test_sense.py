@@ -39,7 +39,7 @@ def found(group, peaks=None):
 # -- peaks -------------------------------------------------------------------------------------------------------------
 
 
-def test_promise_08_a_product_in_a_nanosecond_is_impossible_and_no_peak(tmp_path) -> None:
+def test_a_product_in_a_nanosecond_is_impossible_and_no_peak(tmp_path) -> None:
     bench = synthetic.bench(tmp_path, **SMALL_GRIDS)
     synthetic.fill(bench)
     honest = results(bench, "ceilings").peaks.flops_per_s("fp32")
@@ -57,7 +57,7 @@ def test_promise_08_a_product_in_a_nanosecond_is_impossible_and_no_peak(tmp_path
     assert lied.peaks.measured["fp32"].extent == 1024
 
 
-def test_promise_08_a_product_above_the_vendors_figure_is_impossible(tmp_path) -> None:
+def test_a_product_above_the_vendors_figure_is_impossible(tmp_path) -> None:
     grid = {"ceilings": [{"operation": ["matmul"], "dtype": ["bf16"]}]}
     facts = {**synthetic.FACTS, "device": "cuda", "device_name": "NVIDIA H200"}
     samples, scalars = {"matmul_8192_s": [1e-3] * 7}, {"matmul_8192_flops": 2 * 8192**3}
@@ -67,7 +67,7 @@ def test_promise_08_a_product_above_the_vendors_figure_is_impossible(tmp_path) -
     assert found(group_of(tmp_path, grid, "ceilings", samples=slower, scalars=scalars, environment=facts)) == []
 
 
-def test_promise_08_an_operator_above_every_measured_peak_is_impossible(tmp_path) -> None:
+def test_an_operator_above_every_measured_peak_is_impossible(tmp_path) -> None:
     grid = {"attention": [{"implementation": ["naive"], "seq": [128], "head_dim": [64]}]}
     samples, scalars = {"forward_s": [0.01] * 7, "backward_s": [0.02] * 7}, {"forward_flops": 10**9}
     group = group_of(tmp_path, grid, "attention", samples=samples, scalars=scalars)
@@ -80,7 +80,7 @@ PEAKS = {"fp32": 4e10, "bf16": 8e10}
 
 
 @pytest.mark.parametrize(("seconds", "marked"), [(0.001, True), (0.1, False)])
-def test_promise_08_an_optimizer_faster_than_memory_is_impossible(tmp_path, seconds: float, marked: bool) -> None:
+def test_an_optimizer_faster_than_memory_is_impossible(tmp_path, seconds: float, marked: bool) -> None:
     samples = {"forward_s": [0.1] * 7, "optimizer_s": [seconds] * 7, "step_s": [0.1 + seconds] * 7}
     protocol = {"optimizer": "AdamW, torch's default implementation"}
     fields = {"samples": samples, "scalars": {"parameters": 10**8}, "protocol": protocol}
@@ -99,13 +99,13 @@ def ranks(tmp_path, **samples):
     return group_of(tmp_path, RANKS, "data_parallel", samples={**PLAUSIBLE, **samples})
 
 
-def test_promise_08_parts_on_ranks_add_up_to_the_slowest_ranks_step(tmp_path) -> None:
+def test_parts_on_ranks_add_up_to_the_slowest_ranks_step(tmp_path) -> None:
     assert found(ranks(tmp_path)) == []
     (mark,) = sense.find(ranks(tmp_path, backward_s=[[0.09] * 3, [0.02] * 3]), Peaks())
     assert mark == Mark("parts and whole differ", "the phases' sum is 2.79× the step")
 
 
-def test_promise_08_a_step_cannot_be_shorter_than_its_computation_or_its_waiting(tmp_path) -> None:
+def test_a_step_cannot_be_shorter_than_its_computation_or_its_waiting(tmp_path) -> None:
     shorter = found(ranks(tmp_path, without_communication_s=[[0.06] * 3, [0.05] * 3]))
     assert shorter == ["parts and whole differ (the step is 0.650× the step without communication)"]
     assert found(ranks(tmp_path, comm_wait_s=[[0.01] * 3, [0.05] * 3])) == [
@@ -117,14 +117,14 @@ def test_promise_08_a_step_cannot_be_shorter_than_its_computation_or_its_waiting
 
 
 @pytest.mark.parametrize("key", ["peak_memory_bytes", "peak_host_bytes"])
-def test_promise_08_more_memory_than_there_is_is_impossible(tmp_path, key: str) -> None:
+def test_more_memory_than_there_is_is_impossible(tmp_path, key: str) -> None:
     samples = {"step_s": [0.1] * 7}
     (mark,) = found(group_of(tmp_path, STEP, "end_to_end", samples=samples, scalars={key: 2**35}))
     assert mark == "impossible (32.0 GiB of memory where there are 16.0 GiB)"
     assert found(group_of(tmp_path, STEP, "end_to_end", samples=samples, scalars={key: 2**33})) == []
 
 
-def test_promise_08_the_table_of_memory_marks_what_no_device_has(tmp_path) -> None:
+def test_the_table_of_memory_marks_what_no_device_has(tmp_path) -> None:
     grid = {"memory": [{"source": ["measured"], "size": ["nano"], "context": [128]}]}
     bench = synthetic.bench(tmp_path, **grid)
     synthetic_inside.fill(bench, "memory")
@@ -144,7 +144,7 @@ def test_what_is_predicted_may_be_more_than_there_is(tmp_path) -> None:
 # -- regions and results -----------------------------------------------------------------------------------------------
 
 
-def test_promise_05_a_region_that_is_short_for_its_clock_is_marked(tmp_path) -> None:
+def test_a_region_that_is_short_for_its_clock_is_marked(tmp_path) -> None:
     short = {"step_s": [2e-5] * 7}
     assert found(group_of(tmp_path, STEP, "end_to_end", samples=short)) == ["short (step 20.0 µs)"]
     events = {"clock": "CUDA events"}
@@ -155,7 +155,7 @@ def test_promise_05_a_region_that_is_short_for_its_clock_is_marked(tmp_path) -> 
     assert found(group_of(tmp_path, grid, "ceilings", protocol=repeated, **fields)) == []
 
 
-def test_promise_07_a_wrong_result_is_marked_and_has_no_time(tmp_path) -> None:
+def test_a_wrong_result_is_marked_and_has_no_time(tmp_path) -> None:
     reason = "ArithmeticError: o must be within 2 × 1e-07 of float64, got an error of 0.5"
     group = group_of(tmp_path, STEP, "end_to_end", status="error", reason=reason)
     assert found(group) == ["wrong"]
@@ -164,7 +164,7 @@ def test_promise_07_a_wrong_result_is_marked_and_has_no_time(tmp_path) -> None:
     assert found(other) == []
 
 
-def test_promise_07_a_proof_beyond_its_tolerance_is_marked(tmp_path) -> None:
+def test_a_proof_beyond_its_tolerance_is_marked(tmp_path) -> None:
     proof = {"proof_difference_ratio": 3e-3, "proof_tolerance_ratio": 1e-4}
     group = group_of(tmp_path, RANKS, "data_parallel", samples=PLAUSIBLE, scalars=proof)
     assert found(group) == ["wrong (an error of 3.00×10⁻³ where 1.00×10⁻⁴ is allowed)"]

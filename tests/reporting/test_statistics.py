@@ -32,7 +32,7 @@ def process_medians(rng, spread, processes=5, samples=10, noise=0.03):
 
 
 @pytest.mark.parametrize("spread", [0.005, 0.02])
-def test_promise_09_same_against_same_is_same_in_95_percent(spread):
+def test_same_against_same_is_same_in_95_percent(spread):
     rng = np.random.default_rng(1)
     found = shares(verdicts(process_medians(rng, spread), process_medians(rng, spread)))
     assert found[Verdict.SAME] >= 0.95
@@ -41,13 +41,13 @@ def test_promise_09_same_against_same_is_same_in_95_percent(spread):
 
 @pytest.mark.parametrize("spread", [0.005, 0.02])
 @pytest.mark.parametrize(("effect", "verdict"), [(1.1, Verdict.SLOWER), (1 / 1.1, Verdict.FASTER)])
-def test_promise_09_ten_percent_is_found_in_90_percent(spread, effect, verdict):
+def test_ten_percent_is_found_in_90_percent(spread, effect, verdict):
     rng = np.random.default_rng(2)
     found = shares(verdicts(process_medians(rng, spread), process_medians(rng, spread) + math.log(effect)))
     assert found[verdict] >= 0.90
 
 
-def test_promise_09_the_simulated_number_of_processes_is_the_configured_one():
+def test_the_simulated_number_of_processes_is_the_configured_one():
     settings = config.load(Path(__file__).parents[2] / "config.yaml")
     configured = [products for scales in settings["experiments"].values() for products in scales.values()]
     counts = {len(product["replicate"]) for products in configured for product in products if "replicate" in product}
@@ -80,7 +80,7 @@ def test_rank_tests_on_samples_would_break_the_promise():
 # -- P11 ---------------------------------------------------------------------------------------------------------------
 
 
-def test_promise_11_a_machine_that_drifts_gives_no_verdict_because_sides_are_measured_in_turn():
+def test_a_machine_that_drifts_gives_no_verdict_because_sides_are_measured_in_turn():
     """Each run on this machine takes 1 % longer than the one before; both sides are the same."""
     cells = [Warmup("nano", side, replicate) for side in (0, 1) for replicate in range(5)]
 
@@ -98,7 +98,7 @@ def test_promise_11_a_machine_that_drifts_gives_no_verdict_because_sides_are_mea
 
 @pytest.mark.parametrize("samples", [6, 7, 10, 25])
 @pytest.mark.parametrize("shape", ["lognormal", "exponential"])
-def test_promise_10_the_interval_within_a_process_covers_95_percent(samples, shape):
+def test_the_interval_within_a_process_covers_95_percent(samples, shape):
     rng = np.random.default_rng(samples)
     draw, median = {
         "lognormal": (lambda size: rng.lognormal(0, 1, size), 1.0),
@@ -118,14 +118,14 @@ def test_the_percentile_bootstrap_would_not_cover_at_seven_samples():
 
 
 @pytest.mark.parametrize("processes", [2, 3, 5, 8])
-def test_promise_10_the_interval_over_processes_covers_95_percent(processes):
+def test_the_interval_over_processes_covers_95_percent(processes):
     rng = np.random.default_rng(processes)
     medians = np.exp(process_medians(rng, 0.02, processes=processes, noise=0.01))
     found = [statistics._process_interval(row) for row in medians]
     assert 0.94 <= np.mean([low <= 1.0 <= high for _, low, high in found]) <= 0.96
 
 
-def test_promise_10_the_interval_of_a_ratio_covers_99_percent():
+def test_the_interval_of_a_ratio_covers_99_percent():
     rng = np.random.default_rng(7)
     baseline, other = process_medians(rng, 0.02) + math.log(1.3), process_medians(rng, 0.01)
     half, _ = statistics._welch(baseline, other)

@@ -77,7 +77,7 @@ def test_the_formula_in_words_is_the_one_in_costs():
     assert "2·tokens·(layers·(4·d_model² + 3·d_model·d_ff) + vocabulary·d_model)" in steps.FLOP_FORMULA
 
 
-def test_fault_24_promise_08_faster_than_the_measured_peak_is_marked_impossible(bench):
+def test_faster_than_the_measured_peak_is_marked_impossible(bench):
     found = steps.marks(groups(bench)[0], peaks(5e10))
     assert [mark.kind for mark in found] == ["impossible"]
     assert "impossible (1.71× the measured peak)" in steps.row(groups(bench)[0], peaks(5e10))["marks"]
@@ -87,13 +87,13 @@ def test_fault_24_promise_08_faster_than_the_measured_peak_is_marked_impossible(
 
 
 @pytest.mark.parametrize("step_s", [0.01, 0.07])
-def test_promise_08_phases_that_do_not_add_up_to_the_step_are_marked(bench, step_s):
+def test_phases_that_do_not_add_up_to_the_step_are_marked(bench, step_s):
     train, _ = bench.grid("end_to_end")
     synthetic.write(bench, "end_to_end", train, samples=SAMPLES | {"step_s": [step_s] * 7}, scalars=SCALARS)
     assert "parts and whole differ" in [mark.kind for mark in steps.marks(groups(bench)[0], Peaks())]
 
 
-def test_promise_06_a_noisy_phase_is_marked_with_its_name(bench):
+def test_a_noisy_phase_is_marked_with_its_name(bench):
     train, _ = bench.grid("end_to_end")
     noisy = SAMPLES | {"backward_s": [0.02, 0.03, 0.02, 0.01, 0.02, 0.03, 0.01]}
     synthetic.write(bench, "end_to_end", train, samples=noisy, scalars=SCALARS)

@@ -128,7 +128,7 @@ def test_the_contents_lead_to_headings(fine):
     assert len(read.ids) == len(set(read.ids))
 
 
-def test_promise_14_each_number_of_a_table_leads_to_its_records(fine):
+def test_each_number_of_a_table_leads_to_its_records(fine):
     bench, text, page = fine
     rows = [line for line in text.splitlines() if line.startswith("| ") and "](../results/" in line]
     assert len(rows) > 30
@@ -144,7 +144,7 @@ def cells_of(line):
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
-def test_promise_14_a_number_is_what_the_raw_samples_of_its_records_say(fine):
+def test_a_number_is_what_the_raw_samples_of_its_records_say(fine):
     bench, text, _ = fine
     table = [line for line in text.partition("### Every cell")[2].partition("## ")[0].splitlines() if line[:1] == "|"]
     headings = cells_of(table[0])
@@ -161,7 +161,7 @@ def test_promise_14_a_number_is_what_the_raw_samples_of_its_records_say(fine):
 @pytest.mark.parametrize(
     "name", sorted({**synthetic.MEASURED, **synthetic_inside.MEASURED, **synthetic_on_ranks.MEASURED})
 )
-def test_promise_14_each_row_with_a_number_leads_to_records_that_can_be_believed(everything, name):
+def test_each_row_with_a_number_leads_to_records_that_can_be_believed(everything, name):
     made = experiments.load(name).tabulate(frames.load(States(everything), experiments.load(name)))
     # What kernels compile to is no measurement; the caption says where it comes from.
     for table in [table for table in made if not table.caption.startswith("Compiled without a GPU")]:
@@ -173,7 +173,7 @@ def test_promise_14_each_row_with_a_number_leads_to_records_that_can_be_believed
                 assert record.samples or record.scalars or record.reason
 
 
-def test_promise_14_sentences_lead_to_the_folders_of_their_records(fine):
+def test_sentences_lead_to_the_folders_of_their_records(fine):
     bench, text, page = fine
     section = text.partition("## End to end")[2].partition("### ")[2].partition("###")[0]
     folders = re.findall(r"\]\((\.\./results/[^)]+)\)", section.partition("![")[0])
@@ -183,7 +183,7 @@ def test_promise_14_sentences_lead_to_the_folders_of_their_records(fine):
         assert folder in Reader(page).links
 
 
-def test_promise_06_a_noisy_cell_is_marked_in_table_figure_and_text(tmp_path):
+def test_a_noisy_cell_is_marked_in_table_figure_and_text(tmp_path):
     bench = synthetic.bench(tmp_path, end_to_end=[{"size": ["nano"], "context": [64, 128]}])
     for cell, spread in zip(bench.grid("end_to_end"), (0.01, 0.4), strict=True):
         fields = synthetic.decoder_step(bench, cell, np.random.default_rng(3), spread)
@@ -254,7 +254,7 @@ def test_it_renders_from_any_state(tmp_path, state):
     assert "No run has measured anything" in text
 
 
-def test_fault_23_what_others_wrote_does_nothing(tmp_path):
+def test_what_others_wrote_does_nothing(tmp_path):
     bench = synthetic.bench(tmp_path, **FEW_GRIDS)
     facts = synthetic.FACTS | {"device_name": NASTY, "cpu": NASTY, "os": NASTY, "torch": NASTY}
     _, second, *_ = bench.grid("end_to_end")

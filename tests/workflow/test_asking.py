@@ -39,7 +39,7 @@ def test_a_single_cell_outside_of_the_grid_is_measured_by_its_path(measured: Cop
     assert "wildcards: behaviour=other, size=micro, replicate=7" in done.err
 
 
-def test_promise_11_replicates_are_measured_in_rounds(fresh: Copy) -> None:
+def test_replicates_are_measured_in_rounds(fresh: Copy) -> None:
     """However the grid lists them, replicate 0 of all cells comes before replicate 1 of any."""
     behaviours = {"behaviour": ["b", "a"], "size": ["nano"], "replicate": [2, 0, 1]}
     fresh.set("experiments", {"toy": {"cpu": [behaviours, {"behaviour": ["c"], "replicate": [0, 1]}]}})
@@ -189,7 +189,7 @@ def test_targets_that_are_no_cells_are_one_sentence_each(measured: Copy) -> None
     assert "Traceback" not in done.err
 
 
-def test_fault_22_names_are_refused_and_do_nothing(measured: Copy) -> None:
+def test_names_are_refused_and_do_nothing(measured: Copy) -> None:
     with measured.measuring():
         done = measured.snakemake(*(f"results/here/plain/label~{name}.json" for name in NAUGHTY))
     assert done.code == 2
@@ -204,7 +204,7 @@ def test_fault_22_names_are_refused_and_do_nothing(measured: Copy) -> None:
 
 
 @pytest.mark.parametrize("name", ["$(touch PWNED).txt", "a'; touch PWNED #.txt", "é 数\u202e.txt"])
-def test_fault_22_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) -> None:
+def test_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) -> None:
     (fresh.root / name).write_text("one two three " * 3000)
     fresh.set("data", {"source": name, "corpus_bytes": 20000})
     fresh.set("experiments", {"plain": {"cpu": [{"label": ["a"]}]}})
@@ -217,7 +217,7 @@ def test_fault_22_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name
 # -- configurations that cannot be -------------------------------------------------------------------------------------
 
 
-def test_fault_21_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -> None:
+def test_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -> None:
     fresh.edit("config.yaml", "vocabulary: 300", "vocabulary: 1e3\nvocabularly: 3")
     fresh.edit("config.yaml", "time_s: 120", "time_s: -1")
     expected = [
@@ -244,7 +244,7 @@ def test_fault_21_all_mistakes_of_a_configuration_are_told_before_any_work(fresh
         ("sizes", {"../../PWNED": CONFIG["sizes"]["nano"]}, "`sizes` must be a name of at most 40 letters, digits"),
     ],
 )
-def test_fault_22_settings_that_this_machine_cannot_have_are_one_sentence(
+def test_settings_that_this_machine_cannot_have_are_one_sentence(
     fresh: Copy, path: str, value: object, sentence: str
 ) -> None:
     fresh.set("experiments", {"plain": {"cpu": [{"label": ["a"]}]}})

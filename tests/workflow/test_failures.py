@@ -13,7 +13,7 @@ def grid(*behaviours: str, **more: list) -> dict:
     return {"toy": {"cpu": [{"behaviour": list(behaviours), **more}]}, "plain": {"cpu": [{"label": ["a"]}]}}
 
 
-def test_fault_25_where_every_cell_fails_each_has_a_record_and_the_report_tells_why(fresh: Copy) -> None:
+def test_where_every_cell_fails_each_has_a_record_and_the_report_tells_why(fresh: Copy) -> None:
     """Memory is asked for and refused: by the kernel on the host, and in a CUDA device's words where there is none."""
     behaviours = ("raises", "greedy", "cuda", "endless", "unsupported", "leaves")
     fresh.set("experiments", {"toy": {"cpu": [{"behaviour": list(behaviours)}]}})
@@ -64,7 +64,7 @@ def test_fault_25_where_every_cell_fails_each_has_a_record_and_the_report_tells_
         assert fresh.snakemake().code == 1
 
 
-def test_fault_25_no_cell_at_all_is_said_and_is_no_success(fresh: Copy) -> None:
+def test_no_cell_at_all_is_said_and_is_no_success(fresh: Copy) -> None:
     fresh.set("experiments", {"toy": {"gpu": [{"behaviour": ["fine"]}]}})
     assert fresh.snakemake().code == 1
     for kind in ("html", "md"):
@@ -85,7 +85,7 @@ def test_a_failure_that_goes_away_is_forgotten(fresh: Copy) -> None:
     assert set(fresh.kinds().values()) == {"fresh"}
 
 
-def test_fault_17_source_and_settings_that_change_under_a_running_cell_cost_its_result(fresh: Copy) -> None:
+def test_source_and_settings_that_change_under_a_running_cell_cost_its_result(fresh: Copy) -> None:
     """Three cells wait in turn: under one the source is edited, under the next a setting, under the last a comment."""
     fresh.set("experiments", grid("gated", size=["nano", "micro"], replicate=[0, 1]))
     del fresh.settings["experiments"]["plain"]

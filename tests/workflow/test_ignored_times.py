@@ -6,7 +6,7 @@ TABLE = "results/here/tables/toy/toy.csv"
 TOYS = ("toy/fine,nano,0", "toy/fine,micro,0")
 
 
-def test_fault_18_what_is_stale_is_made_again_or_the_run_is_refused(measured: Copy) -> None:
+def test_what_is_stale_is_made_again_or_the_run_is_refused(measured: Copy) -> None:
     """A setting changes while Snakemake's own notes are garbage. In the tests of staleness they are gone altogether."""
     with measured.measuring():
         assert measured.snakemake(TABLE).code == 0
@@ -23,7 +23,7 @@ def test_fault_18_what_is_stale_is_made_again_or_the_run_is_refused(measured: Co
         assert measured.snakemake("--rerun-triggers", "mtime", "code", "params", "input", "--", TABLE).code == 0
 
 
-def test_fault_18_where_nothing_is_stale_nothing_is_refused(measured: Copy) -> None:
+def test_where_nothing_is_stale_nothing_is_refused(measured: Copy) -> None:
     with measured.measuring():
         for words in (("--touch",), ("--rerun-triggers", "code", "--")):
             assert measured.snakemake(*words, *measured.states()).code == 0

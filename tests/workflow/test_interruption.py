@@ -35,11 +35,11 @@ def go_on(copy: Copy, kept: dict[str, tuple[int, bytes]], behaviour: str = "gate
 # -- killed ------------------------------------------------------------------------------------------------------------
 
 
-def test_fault_01_a_run_that_is_killed_leaves_nobody_and_nothing_half_done(measured: Copy) -> None:
+def test_a_run_that_is_killed_leaves_nobody_and_nothing_half_done(measured: Copy) -> None:
     kill_and_go_on(measured, "run")
 
 
-def test_fault_02_a_run_whose_whole_group_is_killed_leaves_nobody_and_nothing_half_done(measured: Copy) -> None:
+def test_a_run_whose_whole_group_is_killed_leaves_nobody_and_nothing_half_done(measured: Copy) -> None:
     """As when the power fails."""
     kill_and_go_on(measured, "group")
 
@@ -72,7 +72,7 @@ def kill_and_go_on(measured: Copy, victim: str) -> None:
     go_on(measured, kept)
 
 
-def test_fault_01_no_cell_runs_twice_at_once(measured: Copy) -> None:
+def test_no_cell_runs_twice_at_once(measured: Copy) -> None:
     """The next run begins in the moment in which the first is killed."""
     waiting(measured)
     words = ("-m", "snakemake", "--cores", "1", *measured.states())
@@ -88,7 +88,7 @@ def test_fault_01_no_cell_runs_twice_at_once(measured: Copy) -> None:
     assert measured.record("toy/gated,nano,0")["scalars"]["pid"] == second
 
 
-def test_fault_02_a_dead_runs_lock_is_no_lock(measured: Copy) -> None:
+def test_a_dead_runs_lock_is_no_lock(measured: Copy) -> None:
     lock = measured.root / ".stepbench/run.lock"
     lock.parent.mkdir(exist_ok=True)
     lock.write_text("process 1 (since 2020-01-01 00:00:00)")
@@ -114,7 +114,7 @@ def start(copy: Copy, door: str, behaviour: str) -> int:
 
 
 @pytest.mark.parametrize(("door", "code"), [("snakemake", 130), ("make", -signal.SIGINT), ("stepbench", 130)])
-def test_fault_03_ctrl_c_ends_a_run_which_says_how_to_go_on(measured: Copy, door: str, code: int) -> None:
+def test_ctrl_c_ends_a_run_which_says_how_to_go_on(measured: Copy, door: str, code: int) -> None:
     """A terminal sends it to all in the foreground; the cell is deaf to what it is told; make itself dies of it."""
     waiting(measured, "deaf")
     kept = measured.files()
@@ -144,9 +144,7 @@ def test_a_run_ends_within_three_seconds_on_an_idle_machine(measured: Copy, sign
 
 
 @pytest.mark.parametrize("door", ["snakemake", "stepbench"])
-def test_fault_04_a_run_that_is_told_to_end_stops_its_cell_and_the_next_one_repeats_only_that(
-    measured: Copy, door: str
-) -> None:
+def test_a_run_that_is_told_to_end_stops_its_cell_and_the_next_one_repeats_only_that(measured: Copy, door: str) -> None:
     """Only the run's own process is told, as by a batch system whose time is over."""
     waiting(measured)
     kept = measured.files()

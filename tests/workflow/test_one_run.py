@@ -8,7 +8,7 @@ from tests.workflow.bench_copy import Copy
 BUSY_S = 2.0  # of processor time: on an idle machine that is what a user waits
 
 
-def test_fault_10_a_second_run_ends_and_names_the_first(measured: Copy) -> None:
+def test_a_second_run_ends_and_names_the_first(measured: Copy) -> None:
     """With the same targets, with others, and through the second door."""
     measured.set("experiments.toy.cpu", [{"behaviour": ["fine", "gated"], "size": ["nano"]}])
     measured.make_gate()
@@ -35,7 +35,7 @@ def test_fault_10_a_second_run_ends_and_names_the_first(measured: Copy) -> None:
     assert set(measured.kinds().values()) == {"fresh"}
 
 
-def test_fault_10_of_twenty_at_the_same_instant_one_runs(measured: Copy) -> None:
+def test_of_twenty_at_the_same_instant_one_runs(measured: Copy) -> None:
     measured.make_gate()
     words = ("-m", "stepbench", "measure", "toy")
     for replicate in range(20):

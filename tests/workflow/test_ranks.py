@@ -94,7 +94,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     hanging.close()
 
 
-def test_fault_05_a_rank_that_is_killed_is_named_with_its_signal_and_the_run_goes_on(ended: Ended) -> None:
+def test_a_rank_that_is_killed_is_named_with_its_signal_and_the_run_goes_on(ended: Ended) -> None:
     record = ended.record("killed")
     assert (record["status"], record["reason"]) == ("error", "RankError: rank 1 was killed by SIGKILL")
     killed_at = max(at for _, at in ended.ranks["killed"])
@@ -105,7 +105,7 @@ def test_fault_05_a_rank_that_is_killed_is_named_with_its_signal_and_the_run_goe
     assert "rank 1 was killed by SIGKILL" in (ended.quick.root / "report/failures.txt").read_text()
 
 
-def test_fault_06_a_rank_that_raises_is_told_in_its_own_words(ended: Ended) -> None:
+def test_a_rank_that_raises_is_told_in_its_own_words(ended: Ended) -> None:
     record = ended.record("raises")
     assert record["status"] == "error"
     assert record["reason"] == "RankError: rank 1 raised ValueError: the second rank has had enough"
@@ -113,7 +113,7 @@ def test_fault_06_a_rank_that_raises_is_told_in_its_own_words(ended: Ended) -> N
     assert "and says so at length" in record["traceback"]
 
 
-def test_fault_07_a_rank_that_hangs_and_is_deaf_is_a_timeout_at_the_deadline(ended: Ended) -> None:
+def test_a_rank_that_hangs_and_is_deaf_is_a_timeout_at_the_deadline(ended: Ended) -> None:
     record = ended.record("deaf")
     assert record["status"] == "timeout"
     told_s, seen = re.match(
@@ -127,13 +127,13 @@ def test_fault_07_a_rank_that_hangs_and_is_deaf_is_a_timeout_at_the_deadline(end
     assert gone([process for process, _ in ended.ranks["deaf"]], within_s=0)
 
 
-def test_fault_08_a_rank_that_leaves_without_a_result_is_named(ended: Ended) -> None:
+def test_a_rank_that_leaves_without_a_result_is_named(ended: Ended) -> None:
     record = ended.record("leaves")
     assert record["status"] == "error"
     assert record["reason"] == "RankError: rank 1 left with exit status 0 and no result"
 
 
-def test_fault_09_something_foreign_on_the_usual_port_and_leftovers_of_another_job_disturb_nobody(
+def test_something_foreign_on_the_usual_port_and_leftovers_of_another_job_disturb_nobody(
     ended: Ended,
 ) -> None:
     record = ended.record("fine")
@@ -141,13 +141,13 @@ def test_fault_09_something_foreign_on_the_usual_port_and_leftovers_of_another_j
     assert record["samples"]["step_s"] == [[1.0], [1.0]]
 
 
-def test_fault_20_ranks_have_the_threads_of_the_protocol_whatever_the_user_has_set(ended: Ended) -> None:
+def test_ranks_have_the_threads_of_the_protocol_whatever_the_user_has_set(ended: Ended) -> None:
     record = ended.record("fine")
     assert record["samples"]["threads"] == [[1], [1]]
     assert record["protocol"]["threads"] == record["protocol"]["effective_threads"] == 2
 
 
-def test_fault_01_ranks_end_with_a_run_that_is_killed(ended: Ended) -> None:
+def test_ranks_end_with_a_run_that_is_killed(ended: Ended) -> None:
     copy = ended.quick
     ranked_cells.configure(copy, "waits", time_s=GENEROUS_S)
     run = copy.start("-m", "snakemake", "--cores", "1", *copy.states())

@@ -55,17 +55,17 @@ def compared(copy: Copy, behaviour: str) -> Comparison:
     return statistics.compare(*map(statistics.medians, sides))
 
 
-def test_promise_11_what_is_compared_is_measured_in_turn(measured: tuple[Copy, str]) -> None:
+def test_what_is_compared_is_measured_in_turn(measured: tuple[Copy, str]) -> None:
     behaviours = ["steady", "again", "slowed"]
     expected = [f"{each} {replicate} ok" for replicate in range(PROCESSES) for each in behaviours]
     assert measured[1].splitlines() == expected
 
 
-def test_promise_09_one_real_run_of_the_same_against_the_same_finds_no_difference(measured: tuple[Copy, str]) -> None:
+def test_one_real_run_of_the_same_against_the_same_finds_no_difference(measured: tuple[Copy, str]) -> None:
     assert compared(measured[0], "again").verdict in (Verdict.SAME, Verdict.UNCLEAR)
 
 
-def test_promise_09_one_real_run_finds_what_takes_a_fifth_longer(measured: tuple[Copy, str]) -> None:
+def test_one_real_run_finds_what_takes_a_fifth_longer(measured: tuple[Copy, str]) -> None:
     found = compared(measured[0], "slowed")
     assert found.verdict is Verdict.SLOWER
     assert found.ratio == pytest.approx(100 / 120, rel=0.05)

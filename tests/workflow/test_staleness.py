@@ -45,7 +45,7 @@ def test_a_second_run_and_a_fresh_clone_measure_nothing(measured: Copy) -> None:
 
 
 @pytest.mark.parametrize("time_of_edit", ["now", "long ago"])
-def test_fault_16_code_that_changes_has_the_cells_measured_that_reach_it(measured: Copy, time_of_edit: str) -> None:
+def test_code_that_changes_has_the_cells_measured_that_reach_it(measured: Copy, time_of_edit: str) -> None:
     path = measured.edit(KERNEL, "FACTOR = 1", "FACTOR = 2")
     if time_of_edit == "long ago":
         os.utime(path, (1e9, 1e9))
@@ -136,7 +136,7 @@ def git(root: Path, *words: str) -> None:
     subprocess.run(["git", "-C", str(root), *identity, *words], check=True, capture_output=True)
 
 
-def test_fault_16_file_times_and_lost_notes_change_nothing(measured: Copy) -> None:
+def test_file_times_and_lost_notes_change_nothing(measured: Copy) -> None:
     assert measured.measure().code == 0  # so that Snakemake has notes to lose
     root = measured.root
     git(root, "init", "-b", "main")
@@ -180,7 +180,7 @@ def swap_two_values(copy: Copy) -> None:
     ],
     ids=["two values swapped", "protocol", "data"],
 )
-def test_fault_15_a_setting_that_is_edited_has_the_cells_measured_that_use_it(
+def test_a_setting_that_is_edited_has_the_cells_measured_that_use_it(
     measured: Copy, edit: Callable[[Copy], None], expected: dict[str, str]
 ) -> None:
     edit(measured)
@@ -190,7 +190,7 @@ def test_fault_15_a_setting_that_is_edited_has_the_cells_measured_that_use_it(
     assert stale(measured) == {}
 
 
-def test_fault_15_settings_of_which_nothing_depends_and_the_order_of_keys_change_nothing(measured: Copy) -> None:
+def test_settings_of_which_nothing_depends_and_the_order_of_keys_change_nothing(measured: Copy) -> None:
     """The order of keys, the other scale's protocol, limits, a size that no cell names, machine by its own name."""
     measured.set("protocol.gpu.measured_steps", 50)
     measured.set("limits.time_s", 99)
@@ -227,7 +227,7 @@ def test_the_contents_of_a_file_of_tokens_are_data(measured: Copy) -> None:
 # -- the grid ----------------------------------------------------------------------------------------------------------
 
 
-def test_fault_19_a_grid_that_grows_has_its_new_cells_measured_and_one_that_shrinks_none(measured: Copy) -> None:
+def test_a_grid_that_grows_has_its_new_cells_measured_and_one_that_shrinks_none(measured: Copy) -> None:
     table = "results/here/tables/toy/toy.csv"
     with measured.measuring():
         assert measured.snakemake(table).code == 0
@@ -279,7 +279,7 @@ def test_another_number_of_threads_is_another_measurement(measured: Copy) -> Non
     assert stale(measured) == dict.fromkeys(EVERYTHING, "machine: threads was 1, is 2")
 
 
-def test_fault_20_cores_and_the_users_own_threads_change_nothing(measured: Copy) -> None:
+def test_cores_and_the_users_own_threads_change_nothing(measured: Copy) -> None:
     """What was measured with one core stands; one more cell is measured as the others were."""
     another = "results/here/toy/behaviour~fine,size~nano,replicate~1.json"
     with measured.measuring("toy/fine,nano,1"):
@@ -319,7 +319,7 @@ def test_a_record_that_was_copied_from_another_machine_is_measured_again(measure
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def test_fault_13_a_record_that_cannot_be_believed_is_measured_again(measured: Copy) -> None:
+def test_a_record_that_cannot_be_believed_is_measured_again(measured: Copy) -> None:
     cut, edited = measured.path("toy/fine,nano,0"), measured.path("plain/a")
     cut.write_bytes(cut.read_bytes()[:100])
     edited.write_text(edited.read_text().replace("1.0", "0.5"))
@@ -334,7 +334,7 @@ def test_fault_13_a_record_that_cannot_be_believed_is_measured_again(measured: C
     assert stale(measured) == {}
 
 
-def test_fault_14_a_record_under_another_cells_name_is_measured_again(measured: Copy) -> None:
+def test_a_record_under_another_cells_name_is_measured_again(measured: Copy) -> None:
     shutil.copy(measured.path("toy/fine,nano,0"), measured.path("toy/fine,micro,0"))
     found = stale(measured)
     assert list(found) == ["toy/fine,micro,0"]

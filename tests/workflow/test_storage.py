@@ -27,7 +27,7 @@ def assert_nothing_lost_and_go_on(copy: Copy, kept: dict[str, tuple[int, bytes]]
         assert copy.snakemake(TARGET).code == 0
 
 
-def test_fault_11_a_full_disk_costs_one_record_and_is_said(measured: Copy) -> None:
+def test_a_full_disk_costs_one_record_and_is_said(measured: Copy) -> None:
     kept = ask_for_another(measured)
     command = f"ulimit -f {LIMIT_BYTES // 1024}; exec {measured.python_path} -m stepbench measure plain label~b"
     done = measured.run("bash", "-c", command)
@@ -38,7 +38,7 @@ def test_fault_11_a_full_disk_costs_one_record_and_is_said(measured: Copy) -> No
     assert_nothing_lost_and_go_on(measured, kept)
 
 
-def test_fault_11_a_full_disk_under_snakemake(measured: Copy) -> None:
+def test_a_full_disk_under_snakemake(measured: Copy) -> None:
     """Only what the measuring rule's process writes is limited: Snakemake keeps a log of its own."""
     kept = ask_for_another(measured)
     limit = measured.stubs / "sitecustomize.py"  # Python imports it at its start
@@ -55,7 +55,7 @@ def test_fault_11_a_full_disk_under_snakemake(measured: Copy) -> None:
     assert_nothing_lost_and_go_on(measured, kept)
 
 
-def test_fault_12_a_folder_that_cannot_be_written_to_is_said_before_any_cell_starts(measured: Copy) -> None:
+def test_a_folder_that_cannot_be_written_to_is_said_before_any_cell_starts(measured: Copy) -> None:
     """Something else lies in its place, which stops a superuser, too."""
     folder = measured.root / "results/here/plain"
     shutil.rmtree(folder)
@@ -94,7 +94,7 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a mount namespace of its own")
-def test_fault_12_a_read_only_file_system_is_said_before_any_cell_starts(measured: Copy) -> None:
+def test_a_read_only_file_system_is_said_before_any_cell_starts(measured: Copy) -> None:
     kept = ask_for_another(measured)
     table = "results/here/tables/toy/toy.csv"
     read_only = in_a_read_only_folder(measured.root / "results")

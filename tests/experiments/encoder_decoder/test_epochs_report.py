@@ -92,7 +92,7 @@ def test_a_loader_that_keeps_up_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("share", "marked"), [(0.9, False), (1.2, True)])
-def test_promise_08_an_epoch_faster_than_the_peak_is_marked(tmp_path: Path, share: float, marked: bool) -> None:
+def test_an_epoch_faster_than_the_peak_is_marked(tmp_path: Path, share: float, marked: bool) -> None:
     ceilings = [{"operation": ["matmul"], "dtype": ["fp32"], "replicate": [0]}]
     bench = synthetic.bench(tmp_path, encoder_decoder=[EPOCH | {"data": ["memory"], "ranks": [1]}], ceilings=ceilings)
     synthetic.fill(bench, "ceilings")
