@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def cells() -> list[Any]:
     products = config.read(ROOT / "config.yaml")["experiments"]["attention"]["gpu"]
-    return gpu_check.in_order(grids.expand(Attention, products, where="attention.gpu"))
+    return gpu_check.in_order(grids.expand(Attention, products, where=("attention", "gpu")))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -8,6 +8,7 @@ import yaml
 
 from stepbench.pipeline import config
 from stepbench.pipeline.config import ConfigError
+from stepbench.pipeline.mistakes import KINDS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / config.SCHEMA
@@ -57,6 +58,8 @@ def mistakes(file: Path, text: str) -> list[str]:
     file.write_text(text)
     with pytest.raises(ConfigError) as raised:
         config.check(yaml.safe_load(text), schema=SCHEMA, files=[file])
+    assert {mistake.kind for mistake in raised.value.mistakes} <= KINDS.keys()
+    assert "\n".join(map(str, raised.value.mistakes)) == str(raised.value)
     return [line.removeprefix(f"{file}:") for line in str(raised.value).splitlines()]
 
 
@@ -88,32 +91,32 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
     "exponent without a point": (
         "time_s: 900",
         "time_s: 1e-3",
-        "a number with an exponent must be written like 1.0e-3, got 1e-3, a text to YAML",
+        "expected an exponent written like 1.0e-3, got `1e-3`, which YAML reads as a string",
     ),
     "no": (
         "device: cpu",
         "device: no",
-        "a truth value must be written true or false, got no (quote it if it is a text)",
+        "expected `true` or `false`, got `no` (quote it to mean the string)",
     ),
-    "octal": ("seed: 0", "seed: 010", "a whole number must be written in plain decimal digits, got 010"),
-    "hexadecimal": ("seed: 0", "seed: 0x10", "a whole number must be written in plain decimal digits, got 0x10"),
-    "underscore": ("seed: 0", "seed: 1_0", "a whole number must be written in plain decimal digits, got 1_0"),
-    "sexagesimal": ("seed: 0", "seed: 1:30", "a whole number must be written in plain decimal digits, got 1:30"),
-    "infinite": ("time_s: 900", "time_s: .inf", "a number must be written in decimal digits like 0.5, got .inf"),
+    "octal": ("seed: 0", "seed: 010", "expected a whole number in plain decimal digits, got `010`"),
+    "hexadecimal": ("seed: 0", "seed: 0x10", "expected a whole number in plain decimal digits, got `0x10`"),
+    "underscore": ("seed: 0", "seed: 1_0", "expected a whole number in plain decimal digits, got `1_0`"),
+    "sexagesimal": ("seed: 0", "seed: 1:30", "expected a whole number in plain decimal digits, got `1:30`"),
+    "infinite": ("time_s: 900", "time_s: .inf", "expected a number in decimal digits such as 0.5, got `.inf`"),
     "not a number": (
         "host_memory_gib: null",
         "host_memory_gib: .nan",
-        "a number must be written in decimal digits like 0.5, got .nan",
+        "expected a number in decimal digits such as 0.5, got `.nan`",
     ),
     "same key twice": (
         "vocabulary: 10000",
         "vocabulary: 10000\nvocabulary: 500",
-        "the key `vocabulary` must stand once, and it stands twice",
+        "duplicate key `vocabulary`",
     ),
     "same key twice, inside": (
         "layers: 4,",
         "layers: 4, layers: 4,",
-        "the key `layers` must stand once, and it stands twice",
+        "duplicate key `layers`",
     ),
     "unknown key": (
         "vocabulary: 10000",
@@ -151,7 +154,7 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
     "text for a product": (
         "      - case: [accumulation]",
         "      - accumulation",
-        "`experiments.numerics.cpu.0` must be a mapping of axes to lists of values, got 'accumulation'",
+        "`experiments.numerics.cpu[0]` must be a mapping of axes to lists of values, got 'accumulation'",
     ),
     "null for a list": (
         "case: [accumulation]",
@@ -250,7 +253,8 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
     "a size that is not there": (
         "size: [nano]",
         "size: [nanno]",
-        "`experiments.warmup.cpu` names the size 'nanno' (did you mean nano?); valid are nano, 2.7B",
+        "`experiments.warmup.cpu` names the size 'nanno', which does not exist (did you mean nano?); "
+        "valid are nano, 2.7B",
         1,
     ),
     "an experiment that is not there": (
@@ -261,8 +265,7 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
     "an axis that is not there": (
         "warmup: [0, 1]",
         "warmups: [0, 1], warmup: [0, 1]",
-        "`experiments.warmup.cpu[0].warmups` is not an axis (did you mean warmup?); "
-        "the axes are size, warmup, replicate",
+        "`experiments.warmup.cpu[0].warmups` is not an axis (did you mean warmup?); valid are size, warmup, replicate",
     ),
     "a value that is none": (
         "warmup: [5]",
@@ -377,10 +380,10 @@ def test_what_the_schema_sees_and_what_it_cannot_are_told_at_once(file: Path) ->
     found = mistakes(file, text)
     assert all(line.partition(": ")[0].isdigit() for line in found), found
     for sentence in (
-        "a whole number must be written in plain decimal digits, got 010",
-        "a truth value must be written true or false, got no",
-        "a number with an exponent must be written like 1.0e-3, got 1e-3",
-        "the key `d_model` must stand once, and it stands twice",
+        "expected a whole number in plain decimal digits, got `010`",
+        "expected `true` or `false`, got `no`",
+        "expected an exponent written like 1.0e-3, got `1e-3`",
+        "duplicate key `d_model`",
         "`protocol.cpu.warmup_stpes` is not a key of the configuration (did you mean warmup_steps?)",
         "`protocol.cpu.measured_steps` must be a whole number from 1, got 0",
         "`protocol.threads` must be auto or a whole number",
@@ -396,7 +399,7 @@ def test_what_the_schema_sees_and_what_it_cannot_are_told_at_once(file: Path) ->
 @pytest.mark.parametrize(
     ("threads", "ranks", "valid"),
     [
-        ("2", "[2, 64]", "from 1 to `protocol.threads` (2), a thread for each, got 64"),
+        ("2", "[2, 64]", "from 1 to `protocol.threads` (2), one thread for each rank, got 64"),
         ("auto", "[0, 2]", "from 1, got 0"),
     ],
 )
@@ -430,16 +433,16 @@ def test_a_setting_from_the_command_line_has_no_line(file: Path) -> None:
 def test_each_of_several_files_is_read_strictly(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("limits: {time_s: no}\n")
-    with pytest.raises(ConfigError, match=rf"^{other}:1: a truth value must be written true or false, got no"):
+    with pytest.raises(ConfigError, match=rf"^{other}:1: expected `true` or `false`, got `no`"):
         config.check(yaml.safe_load(TEXT), schema=SCHEMA, files=[file, other])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "must hold keys and values, got NoneType"),
-        (b"- 1\n", "must hold keys and values, got list"),
-        (b"text\n", "must hold keys and values, got str"),
+        (b"", "must be a mapping, got NoneType"),
+        (b"- 1\n", "must be a mapping, got list"),
+        (b"text\n", "must be a mapping, got str"),
         (b"a: [1\n", "must be YAML, got "),
         (b"a: {b: 1\nc: 2\n", "must be YAML, got "),
         (b"\tmachine: x\n", "must be YAML, got "),

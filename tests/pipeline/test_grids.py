@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepbench.pipeline import grids
+from stepbench.pipeline.mistakes import ConfigError
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Cell:
 
 
 def expand(*products: Any) -> tuple[Cell, ...]:
-    return grids.expand(Cell, list(products), where="experiments.x.cpu")
+    return grids.expand(Cell, list(products), where=("experiments", "x", "cpu"))
 
 
 def errors(*products: Any) -> list[str]:
@@ -61,7 +62,7 @@ def test_no_product_is_no_cell() -> None:
 @pytest.mark.parametrize("products", ["all", None, 3, {"size": ["xl"]}])
 def test_a_grid_is_a_list(products: Any) -> None:
     with pytest.raises(ValueError, match=r"`experiments.x.cpu` must be a list of products of axis values, got "):
-        grids.expand(Cell, products, where="experiments.x.cpu")
+        grids.expand(Cell, products, where=("experiments", "x", "cpu"))
 
 
 @pytest.mark.parametrize(
@@ -105,11 +106,11 @@ def test_a_grid_is_a_list(products: Any) -> None:
         (
             {"strategie": ["flat"]},
             "`experiments.x.cpu[0].strategie` is not an axis (did you mean strategy?); "
-            "the axes are size, strategy, bucket_mib, causal, replicate",
+            "valid are size, strategy, bucket_mib, causal, replicate",
         ),
         (
             {1: ["flat"]},
-            "`experiments.x.cpu[0].1` is not an axis; the axes are size, strategy, bucket_mib, causal, replicate",
+            "`experiments.x.cpu[0].1` is not an axis; valid are size, strategy, bucket_mib, causal, replicate",
         ),
     ],
 )
@@ -124,14 +125,15 @@ def test_an_axis_without_default_must_be_given() -> None:
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    found = errors({"size": "xl", "replikate": [0], "strategy": ["no", "flat", "nor"]}, "xl", {"size": ["ok"]})
-    assert [line.split("`")[1] for line in found] == [
-        "experiments.x.cpu[0].replikate",
-        "experiments.x.cpu[0].size",
-        "experiments.x.cpu[0].strategy",
-        "experiments.x.cpu[0].strategy",
-        "experiments.x.cpu[1]",
-        "experiments.x.cpu[2].strategy",
+    with pytest.raises(ConfigError) as raised:
+        expand({"size": "xl", "replikate": [0], "strategy": ["no", "flat", "nor"]}, "xl", {"size": ["ok"]})
+    assert [(mistake.kind, *mistake.path[3:]) for mistake in raised.value.mistakes] == [
+        ("unknown", 0, "replikate"),
+        ("value", 0, "size"),
+        ("value", 0, "strategy"),
+        ("value", 0, "strategy"),
+        ("value", 1),
+        ("missing", 2, "strategy"),
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from stepbench.models.sizes import size_problems, value_problems
+from stepbench.models.sizes import Problem, ShapeError, size_problems, value_problems
 
 MAX_VOCABULARY = 2**16
 
@@ -28,7 +28,7 @@ class Preset:
         vocabulary: Number of token ids, of the source as of the target; at most 65 536, which two bytes hold.
 
     Raises:
-        ValueError: One sentence for each field that cannot be built from, one line each.
+        ShapeError: No encoder-decoder has this shape.
     """
 
     d_model: int
@@ -39,11 +39,8 @@ class Preset:
     vocabulary: int
 
     def __post_init__(self) -> None:
-        problems = value_problems(asdict(self), prefix="")
-        if not problems and self.vocabulary > MAX_VOCABULARY:
-            problems = [f"`vocabulary` must be at most {MAX_VOCABULARY}, got {self.vocabulary}"]
-        if problems:
-            raise ValueError("\n".join(problems))
+        if problems := value_problems(asdict(self)) or _vocabulary_problems(self.vocabulary):
+            raise ShapeError(problems)
 
     @property
     def head_dim(self) -> int:
@@ -59,14 +56,19 @@ class Preset:
             section: What YAML gave for it; must be a mapping of exactly the six fields.
 
         Raises:
-            ValueError: One sentence for each problem, one line each.
+            ShapeError: No encoder-decoder has this shape.
         """
-        if problems := size_problems(name, section, cls, "presets"):
-            raise ValueError("\n".join(problems))
-        try:
-            return cls(**cast(Mapping[str, int], section))
-        except ValueError as error:
-            raise ValueError(str(error).replace("`", f"`presets.{name}.", 1)) from None
+        problems = size_problems(name, section, cls, "presets")
+        shape = cast(Mapping[str, int], section)
+        if problems := problems or _vocabulary_problems(shape["vocabulary"], at=("presets", name)):
+            raise ShapeError(problems)
+        return cls(**shape)
+
+
+def _vocabulary_problems(vocabulary: int, *, at: tuple[str, ...] = ()) -> list[Problem]:
+    if vocabulary <= MAX_VOCABULARY:
+        return []
+    return [Problem((*at, "vocabulary"), f"must be at most {MAX_VOCABULARY}, got {vocabulary}")]
 
 
 def parameters(preset: Preset) -> int:

@@ -6,9 +6,33 @@ library alone is imported here: parsing the Snakefile reads this module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import cast
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a shape.
+
+    Attributes:
+        path: The field's keys in config.yaml, or the field alone.
+        message: What must hold and what was found.
+    """
+
+    path: tuple[str, ...]
+    message: str
+
+    def __str__(self) -> str:
+        return f"`{'.'.join(self.path)}` {self.message}"
+
+
+class ShapeError(ValueError):
+    """No model has this shape; `problems` holds every reason."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 @dataclass(frozen=True)
@@ -22,7 +46,7 @@ class ModelSize:
         heads: Number of attention heads; divides `d_model` into an even `head_dim`.
 
     Raises:
-        ValueError: One sentence for each field that cannot be built from, one line each.
+        ShapeError: No decoder has this shape.
     """
 
     d_model: int
@@ -31,8 +55,8 @@ class ModelSize:
     heads: int
 
     def __post_init__(self) -> None:
-        if problems := value_problems(asdict(self), prefix=""):
-            raise ValueError("\n".join(problems))
+        if problems := value_problems(asdict(self)):
+            raise ShapeError(problems)
 
     @property
     def head_dim(self) -> int:
@@ -48,15 +72,15 @@ class ModelSize:
             section: What YAML gave for it; must be a mapping of exactly the four fields.
 
         Raises:
-            ValueError: One sentence for each problem, one line each.
+            ShapeError: No decoder has this shape.
         """
         if problems := size_problems(name, section):
-            raise ValueError("\n".join(problems))
+            raise ShapeError(problems)
         return cls(**cast(Mapping[str, int], section))
 
 
-def size_problems(name: str, section: object, cls: type = ModelSize, key: str = "sizes") -> list[str]:
-    """Return one sentence for everything that is wrong with `<key>.<name>`; an empty list means it can be built.
+def size_problems(name: str, section: object, cls: type = ModelSize, key: str = "sizes") -> list[Problem]:
+    """Return everything that is wrong with `<key>.<name>`; an empty list means it can be built.
 
     Args:
         name: The size's name, for the error's path.
@@ -65,23 +89,24 @@ def size_problems(name: str, section: object, cls: type = ModelSize, key: str = 
         key: Where in config.yaml it stands.
     """
     valid = [field.name for field in fields(cls)]
-    where = f"{key}.{name}"
+    at = (key, name)
     if not isinstance(section, Mapping):
-        return [f"`{where}` must be a mapping of {', '.join(valid)}, got {section!r}"]
+        return [Problem(at, f"must be a mapping of {', '.join(valid)}, got {section!r}")]
     problems = [
-        f"`{where}` must hold only the fields {', '.join(valid)}, got {each!r}" for each in section if each not in valid
+        Problem(at, f"must hold only the fields {', '.join(valid)}, got {each!r}")
+        for each in section
+        if each not in valid
     ]
-    problems += [f"`{where}.{each}` must be given, got no {each}" for each in valid if each not in section]
-    known = {each: section[each] for each in valid if each in section}
-    return problems + value_problems(known, prefix=f"{where}.")
+    problems += [Problem((*at, each), f"must be given, got no {each}") for each in valid if each not in section]
+    return problems + value_problems({each: section[each] for each in valid if each in section}, at=at)
 
 
-def value_problems(values: Mapping[str, object], *, prefix: str) -> list[str]:
-    """Return one sentence for each value that no model can have."""
+def value_problems(values: Mapping[str, object], *, at: tuple[str, ...] = ()) -> list[Problem]:
+    """Return what is wrong with the values of fields that stand under `at`."""
     # bool is an int in Python, and YAML reads `yes` as True: `layers: yes` must not become one layer.
     whole = {key: value for key, value in values.items() if type(value) is int and value > 0}
     problems = [
-        f"`{prefix}{key}` must be a positive integer, got {value!r}"
+        Problem((*at, key), f"must be a positive integer, got {value!r}")
         for key, value in values.items()
         if key not in whole
     ]
@@ -89,10 +114,13 @@ def value_problems(values: Mapping[str, object], *, prefix: str) -> list[str]:
         return problems
     d_model, heads = whole["d_model"], whole["heads"]
     if d_model % heads:
-        problems.append(f"`{prefix}heads` must divide d_model ({d_model}), got {heads}")
+        problems.append(Problem((*at, "heads"), f"must divide d_model ({d_model}), got {heads}"))
     elif d_model // heads % 2:
         problems.append(
-            f"`{prefix}heads` must leave an even head_dim, because rotary positions turn pairs, "
-            f"got d_model {d_model} / heads {heads} = {d_model // heads}"
+            Problem(
+                (*at, "heads"),
+                "must leave an even head_dim, because rotary positions turn pairs, "
+                f"got d_model {d_model} / heads {heads} = {d_model // heads}",
+            )
         )
     return problems

@@ -88,7 +88,7 @@ class Bench:
     def grid(self, name: str) -> tuple[Any, ...]:
         """Return the configured cells of an experiment, in the order in which they should be measured."""
         products = self.settings["experiments"].get(name, {}).get(self.scale) or []
-        where = f"experiments.{name}.{self.scale}"
+        where = ("experiments", name, self.scale)
         return grids.in_rounds(grids.expand(experiments.load(name).cell, products, where=where))
 
     def path(self, cell: Cell) -> Path:
@@ -153,7 +153,7 @@ class Bench:
                 except ValueError as error:
                     errors.append(str(error))
         if errors:
-            raise config.ConfigError("\n".join(errors))
+            raise config.ConfigError(*errors)
 
     # -- what a cell uses ----------------------------------------------------------------------------------------------
 

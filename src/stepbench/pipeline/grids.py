@@ -12,36 +12,36 @@ default may be left out.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stepbench.pipeline import cells
+from stepbench.pipeline.mistakes import ConfigError, Key, Mistake, hint
 
 
-def expand(cell_type: type, products: Any, *, where: str) -> tuple[Any, ...]:
+def expand(cell_type: type, products: Any, *, where: tuple[Key, ...]) -> tuple[Any, ...]:
     """Return the cells of a list of products, each once, in the order written (the last axis varies fastest).
 
     Args:
         cell_type: the experiment's cell.
         products: what config.yaml holds under `where`.
-        where: the key's path, for messages.
+        where: the keys that lead there.
 
     Raises:
-        ValueError: one sentence for each thing that is wrong, joined by newlines.
+        stepbench.pipeline.mistakes.ConfigError: with each mistake.
     """
     if not isinstance(products, Sequence) or isinstance(products, str):
-        raise ValueError(f"`{where}` must be a list of products of axis values, got {products!r}")
+        raise ConfigError(Mistake("value", f"must be a list of products of axis values, got {products!r}", where))
     found: dict[Any, None] = {}
-    errors: list[str] = []
+    mistakes: list[Mistake] = []
     for index, product in enumerate(products):
-        try:
-            found.update(dict.fromkeys(_expand_product(cell_type, product, f"{where}[{index}]")))
-        except ValueError as error:
-            errors.append(str(error))
-    if errors:
-        raise ValueError("\n".join(errors))
+        wrong = list(_mistakes(cell_type, product, (*where, index)))
+        mistakes += wrong
+        if not wrong:
+            found.update(dict.fromkeys(_cells(cell_type, product)))
+    if mistakes:
+        raise ConfigError(*mistakes)
     return tuple(found)
 
 
@@ -53,39 +53,42 @@ def in_rounds(grid: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(sorted(grid, key=lambda cell: getattr(cell, "replicate", 0)))
 
 
-def _expand_product(cell_type: type, product: Any, where: str) -> list[Any]:
+def _defaults(cell_type: type) -> dict[str, Any]:
+    fields = dataclasses.fields(cell_type)
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+
+
+def _cells(cell_type: type, product: Mapping[str, Any]) -> list[Any]:
+    values = {**{name: [default] for name, default in _defaults(cell_type).items()}, **product}
+    return [cell_type(*each) for each in itertools.product(*(values[axis.name] for axis in cells.axes(cell_type)))]
+
+
+def _mistakes(cell_type: type, product: Any, path: tuple[Key, ...]) -> Iterator[Mistake]:
     axes = {axis.name: axis for axis in cells.axes(cell_type)}
+    defaults = _defaults(cell_type)
     if not isinstance(product, Mapping):
-        raise ValueError(f"`{where}` must map axes to lists of values, got {product!r}")
-    defaults = {
-        field.name: field.default for field in dataclasses.fields(cell_type) if field.default is not dataclasses.MISSING
-    }
-    errors = [_unknown(key, where, axes) for key in product if key not in axes]
-    columns: list[list[Any]] = []
+        yield Mistake("value", f"must map axes to lists of values, got {product!r}", path)
+        return
+    for key in product:
+        if key not in axes:
+            yield Mistake("unknown", f"is not an axis{hint(str(key), axes)}", (*path, str(key)))
     for name, axis in axes.items():
-        values = product.get(name, [defaults[name]] if name in defaults else None)
-        if name not in product and name not in defaults:
-            errors.append(f"`{where}.{name}` must be given: a list of values, each {axis.valid}")
+        values = product.get(name)
+        if name not in product:
+            if name not in defaults:
+                told = f"must be given: a list of values, each {axis.valid}"
+                yield Mistake("missing", told, (*path, name))
         elif not isinstance(values, Sequence) or isinstance(values, str) or not values:
-            errors.append(f"`{where}.{name}` must be a list of at least one value, got {values!r}")
+            yield Mistake("value", f"must be a list of at least one value, got {values!r}", (*path, name))
         else:
-            columns.append(values)  # type: ignore[arg-type]
-            errors.extend(_check(axis, value, f"{where}.{name}") for value in values)
-    errors = [error for error in errors if error]
-    if errors:
-        raise ValueError("\n".join(errors))
-    return [cell_type(*values) for values in itertools.product(*columns)]
+            for value in values:
+                if not _allows(axis, value):
+                    yield Mistake("value", f"must hold values that are {axis.valid}, got {value!r}", (*path, name))
 
 
-def _unknown(key: Any, where: str, axes: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(str(key), axes, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"`{where}.{key}` is not an axis{hint}; the axes are {', '.join(axes)}"
-
-
-def _check(axis: cells.Axis, value: Any, where: str) -> str:
+def _allows(axis: cells.Axis, value: Any) -> bool:
     try:
         axis.check(value)
     except ValueError:
-        return f"`{where}` must hold values that are {axis.valid}, got {value!r}"
-    return ""
+        return False
+    return True
