@@ -189,7 +189,7 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_device")
 def test_what_is_predicted_not_to_fit_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator_memory, "watch", lambda *_a, **_k: pytest.fail("it was started"))
-    with pytest.raises(PredictedOutOfMemoryError, match=r"predicted: the step needs 0.1 GiB, and the device has 0.0"):
+    with pytest.raises(PredictedOutOfMemoryError, match=r"predicted to need 0.1 GiB, and the device has 0.0"):
         measure(Memory("measured", "nano", 64), setting("nano"))
 
 
@@ -223,25 +223,25 @@ def test_the_record_says_oom_and_predicted(tmp_path: Path, trusted: bool, status
     outcome = attempt.attempt(order)
     assert resource.getrlimit(resource.RLIMIT_AS) == limit
     assert outcome["status"] == status
-    assert outcome.get("reason", "predicted: ").startswith("predicted: ")
+    assert outcome.get("kind") == (None if status == "ok" else "predicted_oom")
     assert "traceback" not in outcome
 
 
 @pytest.mark.parametrize(
-    ("reason", "trusted", "kind"),
+    ("failure", "trusted", "kind"),
     [
-        ("predicted: the step needs 90.0 GiB", True, "fresh"),
-        ("predicted: the step needs 90.0 GiB", False, "failed"),
-        ("OutOfMemoryError: CUDA out of memory", False, "fresh"),
+        ("predicted_oom", True, "fresh"),
+        ("predicted_oom", False, "failed"),
+        ("oom", False, "fresh"),
     ],
 )
 def test_what_was_not_started_is_started_once_predictions_are_not_trusted(
-    tmp_path: Path, reason: str, trusted: bool, kind: str
+    tmp_path: Path, failure: str, trusted: bool, kind: str
 ) -> None:
     bench = synthetic.bench(tmp_path, memory=[{"source": ["measured"], "size": ["xl"], "context": [2048]}])
     bench.settings["trust_prediction"] = trusted  # type: ignore[index]
     (cell,) = bench.grid("memory")
-    synthetic.write(bench, "memory", cell, status="oom", reason=reason)
+    synthetic.write(bench, "memory", cell, status="oom", kind=failure, reason="90 GiB")
     state = States(bench).of(cell)
     assert state.kind == kind
     assert all("trust_prediction" in each for each in state.reasons)

@@ -146,8 +146,8 @@ REASONS = {
     "raise": "rank 1 raised ValueError: the second rank has had enough",
     "kill": "rank 1 was killed by SIGKILL",
     "segfault": "rank 1 was killed by SIGSEGV",
-    "leave": "rank 1 left with exit status 0 and no result",
-    "exit": "rank 1 left with exit status 0 and no result",
+    "leave": "rank 1 exited with status 0 and no result",
+    "exit": "rank 1 exited with status 0 and no result",
     "interrupt": "rank 1 was killed by SIGINT",
     "out of memory": "rank 1 raised OutOfMemoryError: CUDA out of memory. Tried to allocate 1024.00 GiB",
 }
@@ -225,9 +225,7 @@ def test_a_killed_rank_is_noticed_although_the_other_is_deaf(fork: bool) -> None
 def test_the_deadline_holds_for_a_rank_that_is_deaf(ended: dict[str, tuple[RankError, float]], fork: bool) -> None:
     error, took_s = ended["hang"]
     assert isinstance(error, RankTimeoutError)
-    assert str(error).startswith(
-        f"rank 1 gave no result within {HANG_DEADLINE_S[fork]:g} s, last seen in hang_for_ever"
-    )
+    assert str(error).startswith(f"rank 1 had no result within {HANG_DEADLINE_S[fork]:g} s, last seen in hang_for_ever")
     assert str(error).endswith("; still running as well: 0")
     assert HANG_DEADLINE_S[fork] <= took_s < HANG_DEADLINE_S[fork] + 2
     assert "in all_reduce" in (error.outcomes[0].traceback or "")

@@ -13,7 +13,8 @@ ELSEWHERE = 'Stack (most recent call first):\n  File "/x/train.py", line 12 in l
 
 
 def raised(rank: int, reason: str, at_s: float) -> RankOutcome:
-    return RankOutcome(rank, ERROR, reason=reason, exception="RuntimeError", ended_s=at_s)
+    exception, _, message = reason.removeprefix("raised ").partition(": ")
+    return RankOutcome(rank, ERROR, reason=reason, exception=exception, message=message, ended_s=at_s)
 
 
 def died(rank: int, at_s: float) -> RankOutcome:
@@ -79,10 +80,10 @@ def test_what_backends_say_of_a_lost_peer_is_known(text: str) -> None:
 
 
 def test_ends_are_told_in_words() -> None:
-    assert outcome.describe_exit(0) == "left with exit status 0 and no result"
+    assert outcome.describe_exit(0) == "exited with status 0 and no result"
     assert outcome.describe_exit(-11) == "was killed by SIGSEGV"
     assert outcome.describe_exit(-99) == "was killed by signal 99"
     assert (
-        outcome.describe_hang(ELSEWHERE, 2.5) == "gave no result within 2.5 s, last seen in load_batch (/x/train.py:12)"
+        outcome.describe_hang(ELSEWHERE, 2.5) == "had no result within 2.5 s, last seen in load_batch (/x/train.py:12)"
     )
-    assert outcome.describe_hang("", 2.0) == "gave no result within 2 s, last seen before its function began"
+    assert outcome.describe_hang("", 2.0) == "had no result within 2 s, last seen before its function began"

@@ -185,22 +185,22 @@ def test_the_order_of_keys_and_the_layout_mean_nothing(written: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "must be a whole JSON document"),
-        (b"{", "must be a whole JSON document"),
-        (b'{"version": 1}{', "must be a whole JSON document"),
-        (b"\x80\x04\x95", "must be a whole JSON document"),
-        (b"\x00" * 100, "must be a whole JSON document"),
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"version": 1}{', "not valid JSON"),
+        (b"\x80\x04\x95", "not valid JSON"),
+        (b"\x00" * 100, "not valid JSON"),
         (b"[]", "must be a JSON object, got list"),
         (b"null", "must be a JSON object, got NoneType"),
         (b"{}", "`version` must be 1, got None"),
-        (b'{"version": 1}', "must have the key `cell`, and it is missing"),
-        (b"NaN", "NaN, which is not a number"),
-        (b'{"a": -Infinity}', "-Infinity, which is not a number"),
-        (b'{"a": 1, "b": 2, "a": 1}', "the key `a` twice"),
-        (b'{"c": {"b": 1, "b": 2}}', "the key `b` twice"),
-        (b"9" * 5000, "must be a whole JSON document"),
-        (b"[" * 1_000_000, "must be a whole JSON document"),
-        (b'{"a":' * 1_000_000, "must be a whole JSON document"),
+        (b'{"version": 1}', "missing key `cell`"),
+        (b"NaN", "NaN is not a number that JSON allows"),
+        (b'{"a": -Infinity}', "-Infinity is not a number that JSON allows"),
+        (b'{"a": 1, "b": 2, "a": 1}', "duplicate key `a`"),
+        (b'{"c": {"b": 1, "b": 2}}', "duplicate key `b`"),
+        (b"9" * 5000, "not valid JSON"),
+        (b"[" * 1_000_000, "not valid JSON"),
+        (b'{"a":' * 1_000_000, "not valid JSON"),
     ],
 )
 def test_a_file_that_is_no_record_is_named(path: Path, content: bytes, message: str) -> None:
@@ -221,21 +221,21 @@ def test_a_truncated_record_is_refused_wherever_it_was_cut(written: Path) -> Non
     [
         ("version", 2, "`version` must be 1, got 2"),
         ("version", "1", "`version` must be 1, got '1'"),
-        ("version", True, "`version` has the wrong type, got bool"),
-        ("version", 1.0, "`version` has the wrong type, got float"),
+        ("version", True, "`version` must be a whole number, got bool"),
+        ("version", 1.0, "`version` must be a whole number, got float"),
         ("status", "good", "`status` must be one of ok, oom, timeout, unsupported, error, got 'good'"),
-        ("status", "oom", "`reason` must say why the status is oom"),
-        ("status", None, "`status` has the wrong type, got NoneType"),
-        ("cell", [], "`cell` has the wrong type, got list"),
-        ("experiment", 3, "`experiment` has the wrong type, got int"),
-        ("fingerprint", None, "`fingerprint` has the wrong type, got NoneType"),
-        ("reason", 3, "`reason` has the wrong type, got int"),
-        ("started", 3, "`started` has the wrong type, got int"),
-        ("duration_s", "1", "`duration_s` has the wrong type, got str"),
-        ("duration_s", True, "`duration_s` has the wrong type, got bool"),
+        ("status", "oom", "`reason` must not be empty where `status` is oom"),
+        ("status", None, "`status` must be a string, got NoneType"),
+        ("cell", [], "`cell` must be an object, got list"),
+        ("experiment", 3, "`experiment` must be a string, got int"),
+        ("fingerprint", None, "`fingerprint` must be an object, got NoneType"),
+        ("reason", 3, "`reason` must be a string or null, got int"),
+        ("started", 3, "`started` must be a string, got int"),
+        ("duration_s", "1", "`duration_s` must be a number, got str"),
+        ("duration_s", True, "`duration_s` must be a number, got bool"),
         ("duration_s", -0.5, "`duration_s` must be finite and not negative, got -0.5"),
         ("duration_s", 10**400, "`duration_s` must be finite"),
-        ("samples", [], "`samples` has the wrong type, got list"),
+        ("samples", [], "`samples` must be an object, got list"),
         ("samples", {"step_s": 1.0}, "`samples.step_s` must be a list of numbers, got float"),
         ("samples", {"step_s": {"a": 1}}, "`samples.step_s` must be a list of numbers, got dict"),
         ("samples", {"step_s": ["1"]}, "`samples.step_s` must hold finite numbers, got '1'"),
@@ -250,10 +250,16 @@ def test_a_truncated_record_is_refused_wherever_it_was_cut(written: Path) -> Non
         ("samples", {"step_s": [10**400]}, "`samples.step_s` must"),
         ("scalars", {"peak_memory_bytes": -1}, "`scalars.peak_memory_bytes` must be finite and not negative, got -1"),
         ("scalars", {"peak_memory_bytes": 10**400}, "`scalars.peak_memory_bytes` must be finite"),
-        ("scalars", {"parameters": []}, "`scalars.parameters` must be a number, a text or null, got list"),
-        ("environment", "here", "`environment` has the wrong type, got str"),
-        ("traceback", [], "`traceback` has the wrong type, got list"),
-        ("extra", 1, "`extra` is not a key of a record; the keys are experiment, cell, "),
+        (
+            "scalars",
+            {"parameters": []},
+            "`scalars.parameters` must be a number, a string, a truth value or null, got list",
+        ),
+        ("environment", "here", "`environment` must be an object, got str"),
+        ("traceback", [], "`traceback` must be a string or null, got list"),
+        ("kind", 3, "`kind` must be a string or null, got int"),
+        ("kind", "oom", "`kind` must be null where `status` is ok, got 'oom'"),
+        ("extra", 1, "unknown key `extra`; valid are experiment, cell, "),
     ],
 )
 def test_a_field_that_cannot_be_is_named(written: Path, key: str, value: Any, message: str) -> None:
@@ -270,24 +276,25 @@ def test_a_number_beyond_all_numbers_is_refused_everywhere(written: Path, where:
     refusal(written)
 
 
-@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Record)])
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Record) if field.name != "kind"])
 def test_every_key_must_be_there(written: Path, key: str) -> None:
     message = refusal(edited(written, lambda content: content.pop(key)))
-    missing = f"a record must have the key `{key}`, and it is missing"
+    missing = f"missing key `{key}`"
     assert message == ("`version` must be 1, got None" if key == "version" else missing)
 
 
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Record) if field.name != "version"])
 def test_a_record_that_was_edited_by_hand_is_refused(written: Path, key: str) -> None:
-    other = {"samples": {"step_s": [0.2, 0.5]}, "status": "oom", "reason": "why", "traceback": "line"}
+    other = {"samples": {"step_s": [0.2, 0.5]}, "status": "oom", "reason": "why", "traceback": "line", "kind": "oom"}
     values: dict[str, Any] = {"duration_s": 1.4, "experiment": "warmup", "started": "2026-01-02T03:04:05.679+00:00"}
 
     def edit(content: dict[str, Any]) -> None:
         content[key] = other.get(key, values.get(key, {"size": "micro"}))
+        content["status"] = "oom" if key == "kind" else content["status"]
         content["reason"] = content["reason"] or ("why" if content["status"] != "ok" else None)
 
     message = refusal(edited(written, edit, seal=False))
-    assert message == "`checksum` must fit the content, but the file was edited after it was measured"
+    assert message == "checksum mismatch: the record was modified after it was written"
 
 
 @pytest.mark.parametrize("checksum", [None, "", 3, "0" * 64])
@@ -295,7 +302,7 @@ def test_the_checksum_must_be_there_and_fit(written: Path, checksum: Any) -> Non
     content = json.loads(written.read_text())
     content["checksum"] = checksum
     written.write_text(json.dumps(content))
-    assert refusal(written).startswith("`checksum` must fit the content")
+    assert refusal(written).startswith("checksum mismatch")
 
 
 def test_a_file_too_large_is_refused_before_it_is_read(written: Path) -> None:
@@ -343,3 +350,32 @@ def test_a_refusal_can_be_written_to_any_file(written: Path) -> None:
     """A lone surrogate is valid in JSON and not in UTF-8; a newline in a key would make two lines of one reason."""
     edited(written, lambda content: content["samples"].update({"a\ud800\nb": 1}))
     assert re.fullmatch(r"`samples\.a.*b` must be a list of numbers, got int", refusal(written).encode().decode())
+
+
+# -- kinds -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_keeps_its_kind(path: Path) -> None:
+    record = dataclasses.replace(RECORD, status="oom", kind="predicted_oom", reason="90 GiB")
+    records.write(path, record)
+    assert records.read(path) == record
+
+
+def test_a_kind_that_does_not_exist_is_refused(path: Path) -> None:
+    with pytest.raises(RecordError, match=r"`kind` must be one of wrong_result, predicted_oom, .*, got 'bad luck'"):
+        records.write(path, dataclasses.replace(RECORD, status="oom", kind="bad luck", reason="why"))
+
+
+def test_a_record_from_before_there_were_kinds_is_read_with_its_checksum(written: Path) -> None:
+    edited(written, lambda content: content.pop("kind"))
+    assert '"kind"' not in written.read_text()
+    assert records.read(written) == RECORD
+    edited(written, lambda content: content.update(status="error", reason="why"))
+    assert (records.read(written).status, records.read(written).kind) == ("error", None)
+
+
+def test_a_refusal_holds_file_and_problem_apart(written: Path) -> None:
+    written.write_bytes(b"[]")
+    with pytest.raises(RecordError) as raised:
+        records.read(written)
+    assert (raised.value.path, raised.value.problem) == (written, "a record must be a JSON object, got list")

@@ -84,7 +84,7 @@ def test_settings_that_cannot_be_written_end_the_run_in_one_line(
     with pytest.raises(SystemExit) as ended:
         command_for(tmp_path, {})
     assert ended.value.code == 1
-    assert re.fullmatch(r"stepbench: .*\.json: must be writable, got .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"stepbench: .*\.json: .*; it cannot be written\n", capsys.readouterr().err)
 
 
 def test_a_measuring_command_whose_settings_are_gone_ends_in_one_line(tmp_path: Path) -> None:

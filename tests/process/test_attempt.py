@@ -17,11 +17,18 @@ from tests.pipeline.test_bench import ROOT, SETTINGS
 
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.numerics.cell import Cell as Numerics
-from stepbench.measure.measurement import Measurement, PredictedOutOfMemoryError, Setting, UnsupportedError
+from stepbench.measure.measurement import (
+    Measurement,
+    PredictedOutOfMemoryError,
+    Setting,
+    UnsupportedError,
+    WrongResultError,
+)
+from stepbench.parallel.outcome import ERROR, RankError, RankOutcome, RankTimeoutError
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
 from stepbench.process import attempt as attempts
-from stepbench.process import lifeline
+from stepbench.process import failures, lifeline
 
 
 @pytest.fixture
@@ -80,11 +87,11 @@ def test_what_measure_returns_is_the_outcome(attempt: Callable[..., dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "reason"),
+    ("error", "kind", "reason"),
     [
         (UnsupportedError("no bf16 here"), "unsupported", "no bf16 here"),
-        (PredictedOutOfMemoryError("90 GiB"), "oom", "predicted: 90 GiB"),
-        (MemoryError(), "oom", "MemoryError: no message"),
+        (PredictedOutOfMemoryError("90 GiB"), "predicted_oom", "90 GiB"),
+        (MemoryError(), "oom", "MemoryError"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"),
             "oom",
@@ -98,20 +105,43 @@ def test_what_measure_returns_is_the_outcome(attempt: Callable[..., dict[str, An
             "RuntimeError: [enforce fail at alloc_cpu.cpp:124]",
         ),
         (OSError(12, "Cannot allocate memory"), "oom", "OSError: [Errno 12] Cannot allocate memory"),
-        (TimeoutError("rank 1 did not answer within 5 s"), "timeout", "rank 1 did not answer within 5 s"),
-        (RuntimeError("\n\n  shapes do not fit\nat all"), "error", "RuntimeError: shapes do not fit"),
-        (ArithmeticError("the loss is not finite"), "error", "ArithmeticError: the loss is not finite"),
-        (ZeroDivisionError(), "error", "ZeroDivisionError: no message"),
+        (TimeoutError("rank 1 did not answer within 5 s"), "deadline", "rank 1 did not answer within 5 s"),
+        (RuntimeError("\n\n  shapes do not fit\nat all"), "exception", "RuntimeError: shapes do not fit"),
+        (ArithmeticError("the loss is not finite"), "wrong_result", "ArithmeticError: the loss is not finite"),
+        (WrongResultError("the loss is not finite"), "wrong_result", "the loss is not finite"),
+        (ZeroDivisionError(), "exception", "ZeroDivisionError"),
+        (OverflowError("math range error"), "exception", "OverflowError: math range error"),
+        (RankError("rank 1 was killed by SIGKILL"), "rank_failed", "rank 1 was killed by SIGKILL"),
+        (RankTimeoutError("rank 1 had no result"), "rank_deadline", "rank 1 had no result"),
     ],
 )
 def test_what_measure_raises_is_the_reason(
-    attempt: Callable[..., dict[str, Any]], error: Exception, status: str, reason: str
+    attempt: Callable[..., dict[str, Any]], error: Exception, kind: str, reason: str
 ) -> None:
     outcome = attempt(raising(error))
-    assert outcome["status"] == status
+    assert outcome["kind"] == kind
+    assert outcome["status"] == failures.STATUSES.get(kind, "error")
     assert outcome["reason"].startswith(reason)
     assert "\n" not in outcome["reason"]
     assert ("traceback" in outcome) == (not isinstance(error, UnsupportedError | PredictedOutOfMemoryError))
+
+
+def test_a_rank_that_failed_is_named_by_its_number(attempt: Callable[..., dict[str, Any]]) -> None:
+    blamed = RankOutcome(3, ERROR, reason="raised MemoryError", exception="MemoryError", kind="oom")
+    outcome = attempt(raising(RankError("rank 3 raised MemoryError", blamed=blamed)))
+    assert (outcome["status"], outcome["kind"], outcome["details"]) == ("oom", "oom", {"rank": 3})
+
+
+def test_an_experiment_that_cannot_be_imported_says_so(
+    attempt: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_name: str) -> None:
+        raise ImportError("no such thing")
+
+    order = {"experiment": "x", "cell": "", "host_memory_gib": None}
+    monkeypatch.setattr(experiments, "load", load)
+    outcome = attempts.attempt(order)
+    assert (outcome["kind"], outcome["reason"]) == ("exception", "ImportError: no such thing")
 
 
 @pytest.mark.parametrize(
@@ -120,10 +150,8 @@ def test_what_measure_raises_is_the_reason(
 def test_a_clock_that_stands_still_is_an_error(attempt: Callable[..., dict[str, Any]], samples: dict[str, Any]) -> None:
     outcome = attempt(lambda *_: Measurement(samples=samples))
     assert outcome["status"] == "error"
-    assert (
-        outcome["reason"]
-        == "ArithmeticError: the clock must move while a cell is measured, got 0 s in each of 2 samples"
-    )
+    assert outcome["kind"] == "wrong_result"
+    assert outcome["reason"] == "the clock stood still: each of 2 samples is 0 s"
 
 
 def test_to_wait_may_take_no_time(attempt: Callable[..., dict[str, Any]]) -> None:

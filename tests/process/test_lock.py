@@ -1,5 +1,6 @@
 import contextlib
 import fcntl
+import json
 import os
 import re
 import subprocess
@@ -43,9 +44,7 @@ def test_a_lock_is_held_by_one_process_whose_number_it_tells(tmp_path: Path) -> 
     with start(path) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
-        sentence = (
-            rf"this folder must be free to run in, but process {holder.pid} \(since .*\) holds it; wait for it or"
-        )
+        sentence = rf"another run \(process {holder.pid}, since .*\) is using this folder; wait for it or stop it"
         with pytest.raises(BusyError, match=sentence):
             lock.hold(path, "this folder")
         assert lock.holder(path) == holder.pid
@@ -68,7 +67,7 @@ def test_one_that_waits_gets_the_lock_when_its_holder_is_gone(tmp_path: Path) ->
         assert lock.holder(path) == waiting.pid
 
 
-@pytest.mark.parametrize("before", ["", "process 1 (since 2020-01-01 00:00:00)"])
+@pytest.mark.parametrize("before", ["", '{"process": 1, "since": "2020-01-01"}'])
 def test_one_that_has_just_taken_the_lock_is_named_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
@@ -77,31 +76,46 @@ def test_one_that_has_just_taken_the_lock_is_named_all_the_same(
     path = tmp_path / "run.lock"
     with subprocess.Popen(["true"]) as last:
         pass
-    with taken(path, before.replace("process 1 ", f"process {last.pid} ")):
-        writing = threading.Timer(0.2, path.write_text, [f"process {os.getpid()} (since now)"])
+    with taken(path, before.replace("1,", f"{last.pid},")):
+        writing = threading.Timer(0.2, path.write_text, [json.dumps({"process": os.getpid(), "since": "now"})])
         writing.start()
-        with pytest.raises(BusyError, match=rf"but process {os.getpid()} \(since now\) holds it"):
+        with pytest.raises(BusyError, match=rf"\(process {os.getpid()}, since now\) is using"):
             lock.hold(path, "this folder")
         writing.join()
 
 
-@pytest.mark.parametrize("said", ["", "process 99999999999"])
+@pytest.mark.parametrize("said", ["", '{"process": 99999999999, "since": "now"}'])
 def test_a_holder_that_does_not_say_who_it_is_holds_it_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     monkeypatch.setattr(lock, "_WRITTEN_WITHIN_S", 0.05)
     path = tmp_path / "run.lock"
-    with taken(path, said), pytest.raises(BusyError, match=f"but {said or 'an unknown process'} holds it"):
+    with taken(path, said), pytest.raises(BusyError, match=r"^another run is using this folder;"):
         lock.hold(path, "this folder")
 
 
-@pytest.mark.parametrize("content", ["", "garbage", "process x", "\udcff", "process 7 " + "x" * 10_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "garbage",
+        "7",
+        "\udcff",
+        '{"process": "7", "since": "now"}',
+        '{"process": 7}',
+        '{"process": 7, "since": "now"}' + "x" * 10_000,
+        "[" * 10_000,
+        '{"process": 7, "since": "now"}',
+    ],
+)
 def test_what_stands_in_the_file_decides_nothing(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run.lock"
     path.write_bytes(content.encode(errors="surrogateescape"))
-    assert lock.holder(path) == (7 if content.startswith("process 7") else None)
+    assert lock.holder(path) == (7 if content.endswith('"now"}') and ": 7" in content else None)
     descriptor = lock.hold(path, "this folder")
-    assert re.fullmatch(rf"process {os.getpid()} \(since [-0-9: ]+\)", path.read_text())
+    found = json.loads(path.read_text())
+    assert found["process"] == os.getpid()
+    assert re.fullmatch(r"[-0-9: ]+", found["since"])
     os.close(descriptor)
 
 

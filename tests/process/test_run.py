@@ -88,8 +88,8 @@ def test_settings_that_are_edited_meanwhile_cost_the_result(
     if reason is None:
         assert found.ok
     else:
-        assert found.reason == f"discarded, because what is measured changed during the measurement: {reason}"
-        assert (found.status, found.samples, found.duration_s) == ("error", {}, 0.5)
+        assert found.reason == f"discarded: source or configuration changed during the measurement ({reason})"
+        assert (found.status, found.kind, found.samples, found.duration_s) == ("error", "source_changed", {}, 0.5)
 
 
 def test_data_that_is_replaced_meanwhile_costs_the_result(
@@ -113,7 +113,7 @@ def test_data_that_is_replaced_meanwhile_costs_the_result(
         ({"samples": {"step_s": [-0.1]}}, "`samples.step_s` must be finite and not negative, got -0.1"),
         ({"samples": {"step_s": 0.1}}, "`samples.step_s` must be a list of numbers, got float"),
         ({"scalars": {"x_bytes": float("inf")}}, "`scalars.x_bytes` must be finite, got inf"),
-        ({"details": {"a": [float("inf")]}}, "a record must hold what JSON can, got Out of range float values are not"),
+        ({"details": {"a": [float("inf")]}}, "not representable in JSON: Out of range float values are not"),
     ],
 )
 def test_what_no_record_can_hold_is_the_cells_error(
@@ -122,9 +122,9 @@ def test_what_no_record_can_hold_is_the_cells_error(
     supervised(monkeypatch, {**OK, **measured})
     found = run.measure_cell(States(bench), CELL)
     assert found == records.read(bench.root / PATH)
-    assert found.status == "error"
+    assert (found.status, found.kind) == ("error", "unrecordable")
     assert found.reason
-    assert found.reason.startswith(f"what was measured cannot be recorded: {reason}")
+    assert found.reason.startswith(f"the measurement cannot be recorded: {reason}")
     assert (found.samples, found.scalars, found.details) == ({}, {}, {})
 
 
@@ -132,15 +132,21 @@ def test_what_no_record_can_hold_is_the_cells_error(
 
 
 @pytest.mark.parametrize(
-    ("returncode", "kills", "log", "status", "reason"),
+    ("returncode", "kills", "log", "kind", "reason"),
     [
-        (-signal.SIGKILL, (3, 3), "", "error", "the measuring process was killed by SIGKILL"),
-        (-signal.SIGKILL, (None, None), "", "error", "the measuring process was killed by SIGKILL"),
-        (-signal.SIGKILL, (3, 4), "", "oom", "the kernel killed the measuring process for want of memory (SIGKILL)"),
-        (-signal.SIGSEGV, (3, 4), "", "error", "the measuring process was killed by SIGSEGV"),
-        (3, (0, 0), "a\nlast words\n\n", "error", "left with exit code 3 and no result: last words"),
-        (0, (0, 0), "", "error", "left with exit code 0 and no result: it printed nothing"),
-        (1, (0, 0), "\udcff\x1b[31mred", "error", "left with exit code 1 and no result: "),
+        (-signal.SIGKILL, (3, 3), "", "killed", "the measuring process was killed by SIGKILL"),
+        (-signal.SIGKILL, (None, None), "", "killed", "the measuring process was killed by SIGKILL"),
+        (-signal.SIGKILL, (3, 4), "", "oom", "killed by the kernel's OOM killer"),
+        (-signal.SIGSEGV, (3, 4), "", "killed", "the measuring process was killed by SIGSEGV"),
+        (
+            3,
+            (0, 0),
+            "a\nlast words\n\n",
+            "no_result",
+            "exited with status 3 and no result; its output ends with: last words",
+        ),
+        (0, (0, 0), "", "no_result", "exited with status 0 and no result; it printed nothing"),
+        (1, (0, 0), "\udcff\x1b[31mred", "no_result", "exited with status 1 and no result; its output ends with: "),
     ],
 )
 def test_a_death_is_told(
@@ -149,12 +155,13 @@ def test_a_death_is_told(
     returncode: int,
     kills: tuple[int | None, int | None],
     log: str,
-    status: str,
+    kind: str,
     reason: str,
 ) -> None:
     path = tmp_path / "log"
     path.write_bytes(log.encode(errors="surrogateescape"))
     monkeypatch.setattr(environment, "oom_kills", lambda: kills[1])
     outcome = run._death(returncode, kills[0], path)
-    assert outcome["status"] == status
+    assert outcome["kind"] == kind
+    assert outcome["status"] == ("oom" if kind == "oom" else "error")
     assert reason in outcome["reason"]

@@ -24,13 +24,17 @@ def test_where_every_cell_fails_each_has_a_record_and_the_report_tells_why(fresh
     assert first.code == 1  # for the failures, which are the last rule's; all others have run
     assert "Error in rule all_measured" in first.err
     found = {behaviour: fresh.record(name) for behaviour, name in names.items()}
-    assert {behaviour: (record["status"], record["reason"]) for behaviour, record in found.items()} == {
-        "raises": ("error", "RuntimeError: this toy is broken"),
-        "greedy": ("oom", "MemoryError: no message"),
-        "cuda": ("oom", "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"),
-        "endless": ("timeout", "no result after 4 s (`limits.time_s`)"),
-        "unsupported": ("unsupported", "no machine can do this"),
-        "leaves": ("error", "the measuring process left with exit code 3 and no result: goodbye"),
+    assert {behaviour: (record["status"], record["kind"], record["reason"]) for behaviour, record in found.items()} == {
+        "raises": ("error", "exception", "RuntimeError: this toy is broken"),
+        "greedy": ("oom", "oom", "MemoryError"),
+        "cuda": ("oom", "oom", "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"),
+        "endless": ("timeout", "deadline", "no result within 4 s (`limits.time_s`)"),
+        "unsupported": ("unsupported", "unsupported", "no machine can do this"),
+        "leaves": (
+            "error",
+            "no_result",
+            "the measuring process exited with status 3 and no result; its output ends with: goodbye",
+        ),
     }
     shapes = {"size": "nano", "replicate": 0}
     assert all(record["cell"] == {"behaviour": behaviour, **shapes} for behaviour, record in found.items())
@@ -51,9 +55,9 @@ def test_where_every_cell_fails_each_has_a_record_and_the_report_tells_why(fresh
         "MemoryError",
         "Tried to allocate 2.00 GiB",
         "0 of 6 cells gave numbers.",
-        "no result after 4 s",
+        "no result within 4 s",
         "no machine can do this",
-        "exit code 3",
+        "exited with status 3",
     ):
         assert reason in text
         assert reason in page
@@ -111,9 +115,10 @@ def test_source_and_settings_that_change_under_a_running_cell_cost_its_result(fr
     records = sorted((fresh.record(name) for name in fresh.kinds()), key=lambda record: record["started"])
     first, second, third, fourth = records
     assert first["status"] == second["status"] == "error"
-    discarded = "discarded, because what is measured changed during the measurement: "
-    assert first["reason"] == f"{discarded}source: stepbench.models.toy_kernel changed"
-    assert second["reason"] == f"{discarded}config.yaml was edited"
+    assert first["kind"] == second["kind"] == "source_changed"
+    discarded = "discarded: source or configuration changed during the measurement"
+    assert first["reason"] == f"{discarded} (source: stepbench.models.toy_kernel changed)"
+    assert second["reason"] == f"{discarded} (config.yaml was edited)"
     assert first["samples"] == second["samples"] == {}
     assert third["status"] == fourth["status"] == "ok"
     assert third["samples"] == {"step_s": [0.75, 1.5]}
@@ -136,6 +141,7 @@ def test_a_measuring_process_that_is_killed_is_an_error_and_the_run_goes_on(fres
     os.kill(fresh.wait_for_cell(), signal.SIGKILL)
     assert run.wait(timeout=120) == 0
     record = fresh.record("toy/gated,nano,0")
-    assert (record["status"], record["reason"]) == ("error", "the measuring process was killed by SIGKILL")
+    assert (record["status"], record["kind"]) == ("error", "killed")
+    assert record["reason"] == "the measuring process was killed by SIGKILL"
     assert fresh.record("plain/a")["status"] == "ok"
     assert fresh.kinds() == {"toy/gated,nano,0": "failed", "plain/a": "fresh"}

@@ -91,7 +91,7 @@ def test_no_cell_runs_twice_at_once(measured: Copy) -> None:
 def test_a_dead_runs_lock_is_no_lock(measured: Copy) -> None:
     lock = measured.root / ".stepbench/run.lock"
     lock.parent.mkdir(exist_ok=True)
-    lock.write_text("process 1 (since 2020-01-01 00:00:00)")
+    lock.write_text('{"process": 1, "since": "2020-01-01 00:00:00"}')
     measured.set("experiments.plain.cpu", [{"label": ["b"]}])
     with measured.measuring("plain/b"):
         assert measured.measure().code == 0
@@ -126,7 +126,7 @@ def test_ctrl_c_ends_a_run_which_says_how_to_go_on(measured: Copy, door: str, co
     assert time.monotonic() - begin < STOPPED_S + SLACK_S
     assert gone(caused, within_s=SLACK_S)
     said = measured.output.read_text()
-    assert "stepbench: stopped by SIGINT; what was measured is kept, and the same command goes on from there\n" in said
+    assert "stepbench: stopped by SIGINT; finished cells are kept, rerun the same command to resume\n" in said
     assert "Traceback" not in said
     assert measured.files() == kept
     assert measured.half_files() == []

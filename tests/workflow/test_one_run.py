@@ -21,7 +21,7 @@ def test_a_second_run_ends_and_names_the_first(measured: Copy) -> None:
             measured.snakemake("results/here/toy/behaviour~fine,size~nano,replicate~9.json"),
             measured.python("-m", "stepbench", "measure", "plain", "label~b"),
         ]
-    holder = f"this folder must be free to run in, but process {run.pid} (since "
+    holder = f"another run (process {run.pid}, since "
     assert [done.code for done in ended] == [1, 1, 1]
     assert [[line[: len(holder)] for line in done.said] for done in ended] == [[holder]] * 3
     # Most of it is Snakemake's own start; its time grows with whoever shares the machine.

@@ -96,7 +96,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
 
 def test_a_rank_that_is_killed_is_named_with_its_signal_and_the_run_goes_on(ended: Ended) -> None:
     record = ended.record("killed")
-    assert (record["status"], record["reason"]) == ("error", "RankError: rank 1 was killed by SIGKILL")
+    assert (record["status"], record["kind"], record["details"]) == ("error", "rank_failed", {"rank": 1})
+    assert record["reason"] == "rank 1 was killed by SIGKILL"
     killed_at = max(at for _, at in ended.ranks["killed"])
     assert path_of(ended.quick, "killed").stat().st_mtime - killed_at < TOLD_S
     assert ended.record("fine")["status"] == "ok"
@@ -108,16 +109,16 @@ def test_a_rank_that_is_killed_is_named_with_its_signal_and_the_run_goes_on(ende
 def test_a_rank_that_raises_is_told_in_its_own_words(ended: Ended) -> None:
     record = ended.record("raises")
     assert record["status"] == "error"
-    assert record["reason"] == "RankError: rank 1 raised ValueError: the second rank has had enough"
+    assert record["reason"] == "rank 1 raised ValueError: the second rank has had enough"
     assert "rank 1:\nTraceback" in record["traceback"]
     assert "and says so at length" in record["traceback"]
 
 
 def test_a_rank_that_hangs_and_is_deaf_is_a_timeout_at_the_deadline(ended: Ended) -> None:
     record = ended.record("deaf")
-    assert record["status"] == "timeout"
+    assert (record["status"], record["kind"], record["details"]) == ("timeout", "rank_deadline", {"rank": 1})
     told_s, seen = re.match(
-        r"rank 1 gave no result within (.+) s, last seen in (.*) \(.*; still", record["reason"]
+        r"rank 1 had no result within (.+) s, last seen in (.*) \(.*; still", record["reason"]
     ).groups()
     assert float(told_s) <= HANG_S - ranks.MARGIN_S
     assert seen == "run"
@@ -130,7 +131,7 @@ def test_a_rank_that_hangs_and_is_deaf_is_a_timeout_at_the_deadline(ended: Ended
 def test_a_rank_that_leaves_without_a_result_is_named(ended: Ended) -> None:
     record = ended.record("leaves")
     assert record["status"] == "error"
-    assert record["reason"] == "RankError: rank 1 left with exit status 0 and no result"
+    assert record["reason"] == "rank 1 exited with status 0 and no result"
 
 
 def test_something_foreign_on_the_usual_port_and_leftovers_of_another_job_disturb_nobody(

@@ -8,7 +8,7 @@ import pytest
 from tests.workflow.bench_copy import Copy
 
 TARGET = "results/here/plain/label~b.json"
-NO_SPACE = f"{TARGET}: there must be space to write it, got no space (File too large); free some, and the same"
+NO_SPACE = f"{TARGET}: file too large; free some space and rerun the same command to resume"
 # The kernel refuses what is longer than this, as a full disk does; a record is, and what is written before it is not.
 LIMIT_BYTES = 1024
 
@@ -68,8 +68,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_any_cell_starts(measu
         assert done.code == 1
         assert len(done.said) == 1, done.err
         assert done.said[0].endswith(
-            "results/here/plain: must be a folder that can be written to, got something else in its place; "
-            "nothing was measured"
+            "results/here/plain: cannot be written to (it is not a folder); nothing was measured"
         )
         assert "Traceback" not in done.err
     measured.set("experiments.toy.cpu", [{"behaviour": ["fine"], "size": ["nano", "micro"]}])

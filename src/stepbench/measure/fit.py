@@ -25,6 +25,6 @@ def check(predicted_bytes: int, device: str) -> None:
     capacity = capacity_bytes(device)
     if capacity is not None and predicted_bytes > capacity:
         raise PredictedOutOfMemoryError(
-            f"the step needs {predicted_bytes / GIB:.1f} GiB, and the device has {capacity / GIB:.1f} GiB "
-            "(trust_prediction: false starts it all the same)"
+            f"predicted to need {predicted_bytes / GIB:.1f} GiB, and the device has {capacity / GIB:.1f} GiB; "
+            "`trust_prediction: false` starts it anyway"
         )

@@ -10,15 +10,19 @@ from typing import Any
 class UnsupportedError(Exception):
     """This device or this software cannot do what the cell asks for; the message is the record's reason."""
 
-
-PREDICTED = "predicted"  # how the reason of a cell begins that was not started
+    kind = "unsupported"
 
 
 class PredictedOutOfMemoryError(Exception):
     """A cell was not started, because it is predicted not to fit; the message is the record's reason."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(f"{PREDICTED}: {message}")
+    kind = "predicted_oom"
+
+
+class WrongResultError(ArithmeticError):
+    """A check found that what was computed is wrong, so its time means nothing; the message is the record's reason."""
+
+    kind = "wrong_result"
 
 
 @dataclass(frozen=True)

@@ -191,15 +191,8 @@ def _outcome(agent: Agent, rank: int, deadline_s: float) -> RankOutcome:
     outcome = RankOutcome(rank, OK, exit_code=exit_code, output=_tail(output_path(agent.folder, rank)))
     said = _last_word(outcome_path(agent.folder, rank))
     if "exception" in said:
-        first_line = said["message"].strip().partition("\n")[0]
-        return replace(
-            outcome,
-            status=ERROR,
-            reason=f"raised {said['exception'].rpartition('.')[2]}: {first_line}",
-            exception=said["exception"],
-            traceback=said["traceback"],
-            ended_s=said["time_s"],
-        )
+        ended_s = said.pop("time_s")
+        return replace(outcome, status=ERROR, ended_s=ended_s, **said)
     if exit_code is None and agent.timed_out:
         stack = _stack(stack_path(agent.folder, rank))
         return replace(outcome, status=TIMEOUT, reason=describe_hang(stack, deadline_s), traceback=stack or None)

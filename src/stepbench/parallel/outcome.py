@@ -35,6 +35,8 @@ class RankOutcome:
         reason: one sentence that begins with the verb ("raised ValueError: …"), None for `ok`.
         result: what its function returned, after a trip through JSON.
         exception: the type of what it raised, with its module ("torch.OutOfMemoryError"), or None.
+        kind: which of `stepbench.process.failures.KINDS` that exception is, or None.
+        message: the first line of its message, or None.
         traceback: of that exception; for a rank that hung, its stack at the deadline.
         exit_code: as `subprocess` gives it, negative for a signal; None if it never started.
         ended_s: `time.time()` of its exception, or when it was last seen alive.
@@ -46,6 +48,8 @@ class RankOutcome:
     reason: str | None = None
     result: Any = None
     exception: str | None = None
+    kind: str | None = None
+    message: str | None = None
     traceback: str | None = None
     exit_code: int | None = None
     ended_s: float = 0.0
@@ -59,9 +63,14 @@ class RankError(RuntimeError):
         rank: the rank to blame, -1 if it is none of them (the ranks never met).
         reason: what it did, one sentence.
         exception: the type of what it raised, with its module, or None.
+        kind: which of `stepbench.process.failures.KINDS` this failure is: that of what the rank raised where it has one
+            of its own (`oom`, `unsupported`, …), otherwise `rank_failed`, or `rank_deadline`.
+        message: the first line of the message of what it raised, or None.
         traceback: its own traceback or stack, or None.
         outcomes: those of all ranks, in rank order.
     """
+
+    kind = "rank_failed"
 
     def __init__(
         self, message: str, *, blamed: RankOutcome | None = None, outcomes: Sequence[RankOutcome] = ()
@@ -70,12 +79,17 @@ class RankError(RuntimeError):
         self.rank = blamed.rank if blamed else -1
         self.reason = blamed.reason if blamed else message
         self.exception = blamed.exception if blamed else None
+        if blamed and blamed.kind not in (None, "exception"):
+            self.kind = blamed.kind
+        self.message = blamed.message if blamed else None
         self.traceback = blamed.traceback if blamed else None
         self.outcomes = tuple(outcomes)
 
 
 class RankTimeoutError(RankError):
     """A launch that was not done at its deadline."""
+
+    kind = "rank_deadline"
 
 
 def results(outcomes: Sequence[RankOutcome]) -> list[Any]:
@@ -114,7 +128,7 @@ def blame(outcomes: Sequence[RankOutcome]) -> RankOutcome | None:
 
 def is_consequence(outcome: RankOutcome) -> bool:
     """Return whether a rank failed because its connection to another was lost."""
-    return outcome.exception is not None and _CONSEQUENCE.search(outcome.reason or "") is not None
+    return outcome.exception is not None and _CONSEQUENCE.search(outcome.message or "") is not None
 
 
 def waits_for_others(stack: str) -> bool:
@@ -130,9 +144,9 @@ def last_frame(stack: str) -> tuple[str, str, str] | None:
 
 
 def describe_exit(exit_code: int) -> str:
-    """Return how a process without a word ended: "was killed by SIGKILL", "left with exit status 3 and no result"."""
+    """Return how a process without a word ended: "was killed by SIGKILL", "exited with status 3 and no result"."""
     if exit_code >= 0:
-        return f"left with exit status {exit_code} and no result"
+        return f"exited with status {exit_code} and no result"
     try:
         return f"was killed by {signal.Signals(-exit_code).name}"
     except ValueError:
@@ -143,4 +157,4 @@ def describe_hang(stack: str, deadline_s: float) -> str:
     """Return where a process was at the deadline."""
     frame = last_frame(stack)
     seen = f"in {frame[2]} ({frame[0]}:{frame[1]})" if frame else "before its function began"
-    return f"gave no result within {deadline_s:g} s, last seen {seen}"
+    return f"had no result within {deadline_s:g} s, last seen {seen}"

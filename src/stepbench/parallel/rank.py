@@ -59,9 +59,13 @@ def main(job_file: str) -> None:
     try:
         text = _as_json(_run(job))
     except Exception as error:
+        from stepbench.process import failures
+
         outcome = {
+            "reason": f"raised {failures.with_type(error)}",
             "exception": _qualified_name(type(error)),
-            "message": str(error),
+            "kind": failures.kind_of(error),
+            "message": failures.first_line(error),
             "traceback": traceback.format_exc(),
             "time_s": time.time(),
         }

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepbench.process import storage
+from stepbench.process import failures, storage
 
 # 1: first version.
 VERSION = 1
@@ -26,7 +26,17 @@ MAX_BYTES = 64 * 2**20
 
 
 class RecordError(ValueError):
-    """A file is not a record that can be believed; the message names the file and the field."""
+    """A file is not a record that can be believed.
+
+    Attributes:
+        path: the file.
+        problem: what is wrong with it, without the file's name.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class Record:
         cell: axis -> value.
         status: one of `STATUSES`.
         reason: one sentence if the status is not `ok`.
+        kind: which of `stepbench.process.failures.KINDS` the reason is; None if the status is `ok`, and in records from
+            before there were kinds.
         traceback: for `error`, where the exception came from.
         samples: name -> raw values in run order, or one such list for each rank; a name that ends in `_s` is seconds.
         scalars: name with a unit suffix -> number, text, truth value or null.
@@ -56,6 +68,7 @@ class Record:
     started: str
     duration_s: float
     reason: str | None = None
+    kind: str | None = None
     traceback: str | None = None
     samples: dict[str, Any] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +95,7 @@ def write(path: Path, record: Record) -> None:
     try:
         content["checksum"] = checksum(content)
     except (ValueError, TypeError) as error:
-        raise RecordError(f"{path}: a record must hold what JSON can, got {_one_line(error)}") from None
+        raise RecordError(path, f"not representable in JSON: {_one_line(error)}") from None
     storage.write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -95,16 +108,16 @@ def read(path: Path) -> Record:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise RecordError(f"{path}: a record must have at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+            raise RecordError(path, f"a record must have at most {MAX_BYTES} bytes, got {path.stat().st_size}")
         text = path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise RecordError(f"{path}: a record must be a file that can be read, got {error.strerror}") from None
+        raise RecordError(path, f"cannot be read: {error.strerror}") from None
     try:
         content = strict_json(text)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: a record must be a whole JSON document, got {_one_line(error)}") from None
+        raise RecordError(path, f"not valid JSON: {_one_line(error)}") from None
     return believe(content, path)
 
 
@@ -133,12 +146,12 @@ def believe(content: Any, path: Path) -> Record:
         found = content.pop("checksum", None) if isinstance(content, dict) else None
         expected = checksum(content)
     except (ValueError, TypeError, RecursionError) as error:
-        raise RecordError(f"{path}: a record must be a whole JSON document, got {_one_line(error)}") from None
+        raise RecordError(path, f"not valid JSON: {_one_line(error)}") from None
     if not isinstance(content, dict):
-        raise RecordError(f"{path}: a record must be a JSON object, got {type(content).__name__}")
+        raise RecordError(path, f"a record must be a JSON object, got {type(content).__name__}")
     _validate(content, path)
     if found != expected:
-        raise RecordError(f"{path}: `checksum` must fit the content, but the file was edited after it was measured")
+        raise RecordError(path, "checksum mismatch: the record was modified after it was written")
     return Record(**content)
 
 
@@ -148,38 +161,46 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "experiment": str,
-    "cell": dict,
-    "status": str,
-    "fingerprint": dict,
-    "started": str,
-    "duration_s": (int, float),
-    "reason": (str, type(None)),
-    "traceback": (str, type(None)),
-    "samples": dict,
-    "scalars": dict,
-    "details": dict,
-    "protocol": dict,
-    "environment": dict,
-    "version": int,
+# Each key: the types of its value, and how a message calls them.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "experiment": ((str,), "a string"),
+    "cell": ((dict,), "an object"),
+    "status": ((str,), "a string"),
+    "fingerprint": ((dict,), "an object"),
+    "started": ((str,), "a string"),
+    "duration_s": ((int, float), "a number"),
+    "reason": ((str, type(None)), "a string or null"),
+    "kind": ((str, type(None)), "a string or null"),
+    "traceback": ((str, type(None)), "a string or null"),
+    "samples": ((dict,), "an object"),
+    "scalars": ((dict,), "an object"),
+    "details": ((dict,), "an object"),
+    "protocol": ((dict,), "an object"),
+    "environment": ((dict,), "an object"),
+    "version": ((int,), "a whole number"),
 }
+_ADDED_LATER = {"kind"}  # a record that was written before says the same without it
 
 
 def _validate(content: Mapping[str, Any], path: Path) -> None:
     if content.get("version") != VERSION:
-        raise RecordError(f"{path}: `version` must be {VERSION}, got {content.get('version')!r}")
-    if missing := sorted(_TYPES.keys() - content.keys()):
-        raise RecordError(f"{path}: a record must have the key `{missing[0]}`, and it is missing")
+        raise RecordError(path, f"`version` must be {VERSION}, got {content.get('version')!r}")
+    if missing := sorted(_TYPES.keys() - content.keys() - _ADDED_LATER):
+        raise RecordError(path, f"missing key `{missing[0]}`")
     if unknown := sorted(content.keys() - _TYPES.keys()):
-        raise RecordError(f"{path}: `{_shown(unknown[0])}` is not a key of a record; the keys are {', '.join(_TYPES)}")
-    for key, kind in _TYPES.items():
-        if not isinstance(content[key], kind) or isinstance(content[key], bool):
-            raise RecordError(f"{path}: `{key}` has the wrong type, got {type(content[key]).__name__}")
+        raise RecordError(path, f"unknown key `{_shown(unknown[0])}`; valid are {', '.join(_TYPES)}")
+    for key, value in content.items():
+        types, called = _TYPES[key]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise RecordError(path, f"`{key}` must be {called}, got {type(value).__name__}")
     if content["status"] not in STATUSES:
-        raise RecordError(f"{path}: `status` must be one of {', '.join(STATUSES)}, got {content['status']!r}")
+        raise RecordError(path, f"`status` must be one of {', '.join(STATUSES)}, got {content['status']!r}")
     if content["status"] != "ok" and not content["reason"]:
-        raise RecordError(f"{path}: `reason` must say why the status is {content['status']}, and it is empty")
+        raise RecordError(path, f"`reason` must not be empty where `status` is {content['status']}")
+    kind = content.get("kind")
+    if kind is not None and (kind not in failures.KINDS or content["status"] == "ok"):
+        valid = "null where `status` is ok" if content["status"] == "ok" else f"one of {', '.join(failures.KINDS)}"
+        raise RecordError(path, f"`kind` must be {valid}, got {kind!r}")
     _check_seconds("duration_s", content["duration_s"], path)
     for name, values in content["samples"].items():
         _check_samples(name, values, path)
@@ -190,11 +211,11 @@ def _validate(content: Mapping[str, Any], path: Path) -> None:
 def _check_samples(name: str, values: Any, path: Path) -> None:
     where = f"samples.{_shown(name)}"
     if not isinstance(values, list):
-        raise RecordError(f"{path}: `{where}` must be a list of numbers, got {type(values).__name__}")
+        raise RecordError(path, f"`{where}` must be a list of numbers, got {type(values).__name__}")
     for rank in values if all(isinstance(value, list) for value in values) else [values]:
         for value in rank:
             if not _is_number(value):
-                raise RecordError(f"{path}: `{where}` must hold finite numbers, got {value!r}")
+                raise RecordError(path, f"`{where}` must hold finite numbers, got {value!r}")
             if name.endswith("_s"):
                 _check_seconds(where, value, path)
 
@@ -202,16 +223,18 @@ def _check_samples(name: str, values: Any, path: Path) -> None:
 def _check_scalar(name: str, value: Any, path: Path) -> None:
     where = f"scalars.{_shown(name)}"
     if not isinstance(value, str | int | float | bool | type(None)):
-        raise RecordError(f"{path}: `{where}` must be a number, a text or null, got {type(value).__name__}")
+        raise RecordError(
+            path, f"`{where}` must be a number, a string, a truth value or null, got {type(value).__name__}"
+        )
     if isinstance(value, int | float) and not isinstance(value, bool) and not _is_number(value):
-        raise RecordError(f"{path}: `{where}` must be finite, got {value!r}")
+        raise RecordError(path, f"`{where}` must be finite, got {value!r}")
     if name.endswith(("_s", "_bytes")) and isinstance(value, int | float):
         _check_seconds(where, value, path)
 
 
 def _check_seconds(where: str, value: float, path: Path) -> None:
     if not _is_number(value) or value < 0:
-        raise RecordError(f"{path}: `{where}` must be finite and not negative, got {value!r}")
+        raise RecordError(path, f"`{where}` must be finite and not negative, got {value!r}")
 
 
 def _is_number(value: Any) -> bool:
@@ -231,18 +254,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key `{next(key for key in keys if keys.count(key) > 1)}` twice")
+        raise ValueError(f"duplicate key `{next(key for key in keys if keys.count(key) > 1)}`")
     return content
 
 
 def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text}, which is not a number")
+    raise ValueError(f"{text} is not a number that JSON allows")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text}, which is more than a number can be")
+        raise ValueError(f"{text} is larger than a float can hold")
     return value
 
 

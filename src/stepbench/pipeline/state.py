@@ -8,7 +8,6 @@ from typing import Any
 
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import environment, software
-from stepbench.measure.measurement import PREDICTED
 from stepbench.pipeline import fingerprint, reach, records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
@@ -76,9 +75,8 @@ class States:
             return State("stale", tuple(differences), record=record)
         if record.status in records.RETRIED:
             return State("failed", reason=f"{record.status}: {record.reason}", record=record)
-        predicted = record.status == "oom" and (record.reason or "").startswith(PREDICTED)
-        if predicted and not self.bench.trust_prediction:
-            reason = f"`trust_prediction` is false, and it was not started ({record.reason})"
+        if record.kind == "predicted_oom" and not self.bench.trust_prediction:
+            reason = f"`trust_prediction` is false now, and the cell was not started: {record.reason}"
             return State("failed", reason=reason, record=record)
         return State("fresh", record=record)
 

@@ -6,7 +6,6 @@ ask; then it reads its order, measures, and leaves an outcome: a measurement, or
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import os
@@ -21,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stepbench.process import lifeline, lock, storage
+from stepbench.process import failures, lifeline, lock, storage
 
 if TYPE_CHECKING:
     from stepbench.measure.measurement import Setting
@@ -94,7 +93,6 @@ def main(parent: int) -> NoReturn:
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     if text := sys.stdin.read():
         order = json.loads(text)
-
         outcome = attempt(order)
         storage.write_atomically(Path(order["answer"]), json.dumps(outcome))
     sys.stdout.flush()
@@ -105,46 +103,55 @@ def main(parent: int) -> NoReturn:
 def attempt(order: dict[str, Any]) -> dict[str, Any]:
     """Measure, and turn whatever happens into a record's fields."""
     # Late: what a number depends on is read after its fingerprint was taken.
-    import torch
-
-    from stepbench.experiments import experiment as experiments
     from stepbench.measure import host_load
-    from stepbench.measure.measurement import PredictedOutOfMemoryError, UnsupportedError
 
-    cell = experiments.cell_at(Path(order["path"]))
-    experiment = experiments.load(cell.experiment)
-    setting = _setting(order)
-    torch.set_num_threads(order["protocol"]["threads"])
     limit = resource.getrlimit(resource.RLIMIT_AS)
-    if order["host_memory_gib"] is not None and order["device"] == "cpu":
-        # Not with CUDA, which reserves address space by the terabyte.
-        resource.setrlimit(resource.RLIMIT_AS, (int(order["host_memory_gib"] * 2**30), limit[1]))
     load = host_load.read()
     start = time.perf_counter()
     try:
-        measured = experiment.measure(cell, setting)
-        _check_time_passed(measured.samples)
-        outcome: dict[str, Any] = {
-            "status": "ok",
-            "samples": measured.samples,
-            "scalars": measured.scalars,
-            "details": measured.details,
-            "protocol": {"effective_threads": torch.get_num_threads(), **measured.protocol},
-        }
-    except UnsupportedError as error:
-        outcome = {"status": "unsupported", "reason": str(error)}
-    except PredictedOutOfMemoryError as error:
-        outcome = {"status": "oom", "reason": str(error)}
-    except TimeoutError as error:
-        outcome = {"status": "timeout", "reason": str(error), "traceback": traceback.format_exc()}
+        outcome = _measured(order)
     except Exception as error:
         resource.setrlimit(resource.RLIMIT_AS, limit)
-        status = "oom" if _is_out_of_memory(error) else "error"
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        outcome = {"status": status, "reason": reason, "traceback": traceback.format_exc()}
+        outcome = _failed(error)
     resource.setrlimit(resource.RLIMIT_AS, limit)
     duration_s = time.perf_counter() - start
     return {**outcome, "duration_s": duration_s, "load": host_load.between(load, host_load.read())}
+
+
+def _measured(order: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from stepbench.experiments import experiment as experiments
+
+    cell = experiments.cell_at(Path(order["path"]))
+    measure = experiments.load(cell.experiment).measure
+    setting = _setting(order)
+    torch.set_num_threads(order["protocol"]["threads"])
+    if order["host_memory_gib"] is not None and order["device"] == "cpu":
+        # Not with CUDA, which reserves address space by the terabyte.
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (int(order["host_memory_gib"] * 2**30), hard))
+    measured = measure(cell, setting)
+    _check_time_passed(measured.samples)
+    return {
+        "status": "ok",
+        "samples": measured.samples,
+        "scalars": measured.scalars,
+        "details": measured.details,
+        "protocol": {"effective_threads": torch.get_num_threads(), **measured.protocol},
+    }
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    from stepbench.parallel.outcome import RankError
+
+    kind = failures.kind_of(error)
+    more: dict[str, Any] = {}
+    if kind not in failures.WITHOUT_TRACEBACK:
+        more["traceback"] = "".join(traceback.format_exception(error))
+    if isinstance(error, RankError):
+        more["details"] = {"rank": error.rank}
+    return failures.failure(kind, failures.sentence(error), **more)
 
 
 def _setting(order: Mapping[str, Any]) -> Setting:
@@ -167,28 +174,14 @@ def _check_time_passed(samples: Mapping[str, Any]) -> None:
     """Refuse samples of which not one says that any time passed. Waiting may take none; all there is cannot.
 
     Raises:
-        ArithmeticError: the clock stands still.
+        WrongResultError: the clock stands still.
     """
+    from stepbench.measure.measurement import WrongResultError
+
     timed = [values for name, values in samples.items() if name.endswith("_s")]
     seconds = [value for values in timed for rank in values for value in (rank if isinstance(rank, list) else [rank])]
     if seconds and not any(seconds):
-        raise ArithmeticError(
-            f"the clock must move while a cell is measured, got 0 s in each of {len(seconds)} samples"
-        )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    # The CPU allocator raises a plain RuntimeError; its text is all there is to tell it by.
-    text = str(error)
-    on_cpu = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "Cannot allocate memory" in text)
-    mapping = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or on_cpu or mapping
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+        raise WrongResultError(f"the clock stood still: each of {len(seconds)} samples is 0 s")
 
 
 if __name__ == "__main__":

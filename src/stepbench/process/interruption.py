@@ -81,5 +81,5 @@ def _insist(sign: int) -> None:
 
 
 def _tell(sign: int) -> None:
-    told = f"stopped by {signal.Signals(sign).name}; what was measured is kept, and the same command goes on from there"
+    told = f"stopped by {signal.Signals(sign).name}; finished cells are kept, rerun the same command to resume"
     print(f"stepbench: {told}", file=sys.stderr, flush=True)  # noqa: T201

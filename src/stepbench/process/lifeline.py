@@ -109,11 +109,10 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
     end = time.monotonic() + _KILLED_WITHIN_S
     while left := {process for process in caused if alive(process)}:
         if time.monotonic() >= end:
-            print(  # noqa: T201
-                "stepbench: what a cell has started must end when it is killed, got processes that may disturb what is"
-                f" measured next, alive after {_KILLED_WITHIN_S:g} s: {', '.join(map(str, sorted(left)))}",
-                file=sys.stderr,
-            )
+            named = ", ".join(map(str, sorted(left)))
+            who = f"process {named} is" if len(left) == 1 else f"processes {named} are"
+            told = f"still alive {_KILLED_WITHIN_S:g} s after SIGKILL and may disturb the next measurement"
+            print(f"stepbench: {who} {told}", file=sys.stderr)  # noqa: T201
             return
         time.sleep(0.01)
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from stepbench.process import lifeline
 
 _WRITTEN_WITHIN_S = 1.0
+
+
+_LONGEST_BYTES = 200
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock, and since when."""
+
+    process: int
+    since: str
 
 
 class BusyError(RuntimeError):
@@ -22,7 +34,7 @@ def hold(path: Path, what: str, *, wait: bool = False) -> int:
 
     Args:
         path: the lock's file, which is never removed.
-        what: what it stands for, for the message.
+        what: what it stands for, such as "this folder", for the message.
         wait: wait for the holder instead of refusing.
 
     Raises:
@@ -33,33 +45,42 @@ def hold(path: Path, what: str, *, wait: bool = False) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        held_by = _name_of_holder(descriptor)
+        holder_ = _holder_of(descriptor)
         os.close(descriptor)
-        raise BusyError(f"{what} must be free to run in, but {held_by} holds it; wait for it or stop it") from None
+        who = "another run" if holder_ is None else f"another run (process {holder_.process}, since {holder_.since})"
+        raise BusyError(f"{who} is using {what}; wait for it or stop it") from None
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} (since {time.strftime('%Y-%m-%d %H:%M:%S')})".encode(), 0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.pwrite(descriptor, json.dumps({"process": os.getpid(), "since": since}).encode(), 0)
     return descriptor
 
 
 def holder(path: Path) -> int | None:
     """Return the process that holds the lock at `path`, or has held it last; None where there is no lock."""
     try:
-        return _process_in(path.read_text(encoding="utf-8", errors="replace"))
+        found = _parse(path.read_bytes()[:_LONGEST_BYTES])
     except FileNotFoundError:
         return None
+    return None if found is None else found.process
 
 
-def _name_of_holder(descriptor: int) -> str:
+def _holder_of(descriptor: int) -> Holder | None:
     """Return what the holder has written; one that has taken the lock this moment writes it in the next."""
     end = time.monotonic() + _WRITTEN_WITHIN_S
     while True:
-        text = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-        process = _process_in(text)
-        if (process is not None and lifeline.alive(process)) or time.monotonic() >= end:
-            return text or "an unknown process"
+        found = _parse(os.pread(descriptor, _LONGEST_BYTES, 0))
+        if found is not None and lifeline.alive(found.process):
+            return found
+        if time.monotonic() >= end:
+            return None
         time.sleep(0.01)
 
 
-def _process_in(text: str) -> int | None:
-    found = re.match(r"process (\d+)", text)
-    return int(found.group(1)) if found else None
+def _parse(text: bytes) -> Holder | None:
+    """Return what a lock's file says of its holder; None for anything else, which anybody may have written."""
+    try:
+        found = json.loads(text)
+        process, since = found["process"], found["since"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return Holder(process, since) if type(process) is int and isinstance(since, str) and since.isprintable() else None

@@ -24,7 +24,7 @@ from stepbench.pipeline import fingerprint, records
 from stepbench.pipeline.bench import RUN_LOCK, Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
-from stepbench.process import lifeline, lock
+from stepbench.process import failures, lifeline, lock
 from stepbench.process.attempt import Attempt
 
 
@@ -64,11 +64,8 @@ def measure_cell(states: States, cell: Cell, *, attempt: Attempt | None = None) 
     changes = [str(each) for each in fingerprint.difference(before, states.fingerprint(cell))]
     changes += _edited(bench, settings_before)
     if changes:
-        outcome = {
-            "status": "error",
-            "reason": f"discarded, because what is measured changed during the measurement: {'; '.join(changes)}",
-            "duration_s": outcome["duration_s"],
-        }
+        reason = f"discarded: source or configuration changed during the measurement ({'; '.join(changes)})"
+        outcome = failures.failure("source_changed", reason, duration_s=outcome["duration_s"])
     record = records.Record(
         experiment=cell.experiment,
         cell=cell.values,
@@ -83,9 +80,9 @@ def measure_cell(states: States, cell: Cell, *, attempt: Attempt | None = None) 
     try:
         records.write(path, record)
     except records.RecordError as error:  # not a number, a negative time: the cell's fault, and its own record's reason
+        failed = failures.failure("unrecordable", f"the measurement cannot be recorded: {error.problem}")
         lost: dict[str, Any] = {"samples": {}, "scalars": {}, "details": {}, "protocol": {}}
-        reason = f"what was measured cannot be recorded: {str(error).removeprefix(f'{path}: ')}"
-        record = dataclasses.replace(record, status="error", reason=reason, **lost)
+        record = dataclasses.replace(record, **failed, **lost)
         records.write(path, record)
     return record
 
@@ -125,8 +122,8 @@ def _supervise(bench: Bench, cell: Cell, attempt: Attempt) -> dict[str, Any]:
         if end == "orphaned":
             raise SystemExit(lifeline.ORPHANED_EXIT_CODE)
         if end == "deadline":
-            reason = f"no result after {limits['time_s']} s (`limits.time_s`)"
-            return {"status": "timeout", "reason": reason, "duration_s": duration_s}
+            reason = f"no result within {limits['time_s']} s (`limits.time_s`)"
+            return failures.failure("deadline", reason, duration_s=duration_s)
         if answer.exists():
             return json.loads(answer.read_text(encoding="utf-8"))
     return {**_death(attempt.process.returncode, kills, attempt.log), "duration_s": duration_s}
@@ -156,16 +153,14 @@ def _order(bench: Bench, cell: Cell, answer: Path) -> dict[str, Any]:
 
 
 def _death(returncode: int, kills_before: int | None, log: Path) -> dict[str, Any]:
-    """Say how a child ended that left no answer."""
+    """Return how a child ended that left no answer."""
     if returncode < 0:
         name = signal.Signals(-returncode).name
         kills = environment.oom_kills()
         if name == "SIGKILL" and kills is not None and kills_before is not None and kills > kills_before:
-            return {"status": "oom", "reason": "the kernel killed the measuring process for want of memory (SIGKILL)"}
-        return {"status": "error", "reason": f"the measuring process was killed by {name}"}
+            return failures.failure("oom", "killed by the kernel's OOM killer")
+        return failures.failure("killed", f"the measuring process was killed by {name}")
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
-    return {
-        "status": "error",
-        "reason": f"the measuring process left with exit code {returncode} and no result: {last}",
-    }
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    told = f"its output ends with: {last}" if last else "it printed nothing"
+    return failures.failure("no_result", f"the measuring process exited with status {returncode} and no result; {told}")

@@ -1,4 +1,4 @@
-"""Whether results can be written, asked before anything is measured; and what is said when the disk refuses later."""
+"""Files that appear whole or not at all; whether they can be written, and what to tell the user where they cannot."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 class StorageError(Exception):
-    """What is to be made cannot be written; one line for each folder."""
+    """A folder cannot be written to; one line for each."""
 
 
 def check_writable(files: Iterable[Path]) -> None:
-    """Refuse files that cannot be written, before anything was spent on them.
+    """Check that files can be written, before time is spent on what goes into them.
 
     Raises:
-        StorageError: one line for each folder in which nothing can be made.
+        StorageError: one line for each folder that cannot be written to.
     """
     folders = dict.fromkeys(_standing(file.parent) for file in files)
     if wrong := [_refusal(folder) for folder in folders if not _takes_files(folder)]:
@@ -29,11 +29,11 @@ def check_writable(files: Iterable[Path]) -> None:
 
 
 def told(error: OSError) -> str | None:
-    """Return one sentence for a file that could not be written, or None for what is no matter of storage."""
+    """Return what to tell the user of a file that could not be written, or None for an error of another kind."""
+    said = f"{error.filename}: {(error.strerror or '').lower()}"
     if error.errno in _FULL:
-        rest = "free some, and the same command goes on from here"
-        return f"{error.filename}: there must be space to write it, got no space ({error.strerror}); {rest}"
-    return f"{error.filename}: must be writable, got {error.strerror}" if error.errno in _CLOSED else None
+        return f"{said}; free some space and rerun the same command to resume"
+    return f"{said}; it cannot be written" if error.errno in _CLOSED else None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -80,7 +80,7 @@ def _takes_files(folder: Path) -> bool:
 
 def _refusal(folder: Path) -> str:
     if not folder.is_dir():
-        found = "something else in its place"
+        found = "it is not a folder"
     else:
-        found = "a read-only file system" if os.statvfs(folder).f_flag & os.ST_RDONLY else "no permission"
-    return f"{folder}: must be a folder that can be written to, got {found}; nothing was measured"
+        found = "the file system is read-only" if os.statvfs(folder).f_flag & os.ST_RDONLY else "permission denied"
+    return f"{folder}: cannot be written to ({found}); nothing was measured"

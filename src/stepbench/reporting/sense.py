@@ -33,7 +33,6 @@ MIN_EVENT_REGION_S = 1e-5  # of CUDA events, which tell half a microsecond
 ADAMW_MOVED_BYTES, ADAMW_HELD_BYTES = 28, 16
 
 TIMED = re.compile(r"(forward|backward|optimizer|step|call|matmul_\d+|copy_\d+_mib)_s")
-WRONG = re.compile(rf"\b{ArithmeticError.__name__}: ")  # what every experiment raises for a result that is not right
 
 
 def find(group: Group, peaks: Peaks) -> tuple[Mark, ...]:
@@ -57,7 +56,7 @@ def flops(group: Group) -> int | None:
 
 def _wrong(group: Group) -> Iterable[Mark]:
     records = [row["record"] for row in group.rows if row["record"] is not None and row["state"] != "stale"]
-    failed = [record for record in records if record.status == "error" and WRONG.search(record.reason or "")]
+    failed = [record for record in records if record.kind == "wrong_result"]
     if failed:
         yield Mark("wrong", f"in {len(failed)} of {len(group.rows)} processes" if len(group.rows) > 1 else "")
     for record in group.records:

@@ -1,4 +1,4 @@
-"""What experiments on several ranks share in the measuring process: it starts the ranks, and says what became of them.
+"""What experiments on several ranks share in the measuring process: it starts ranks and raises what one of them raised.
 
 A function of a module that begins with `_` and ends in `_on_ranks` is what the ranks run; it takes and returns what
 JSON can hold.
@@ -14,7 +14,7 @@ import torch
 
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.parallel.launch import launch
-from stepbench.parallel.outcome import RankError, RankTimeoutError
+from stepbench.parallel.outcome import RankError
 
 # Before the measuring process itself is ended, so that the record can name the rank that hung.
 MARGIN_S = 5.0
@@ -29,9 +29,8 @@ def call(function: Callable[..., dict[str, Any]], setting: Setting, *, ranks: in
 
     Raises:
         UnsupportedError: this host has not enough devices or cores, or a rank said that it cannot do what is asked for.
-        TimeoutError: a rank had not ended in time; the message names it.
-        MemoryError: a rank ran out of memory.
-        stepbench.parallel.outcome.RankError: a rank failed in another way.
+        stepbench.parallel.outcome.RankError: a rank failed in another way, or had not ended in time; the message names
+            it, and `kind` says whether memory ran out or a check failed.
     """
     threads = threads_per_rank(setting, ranks)
     left_s = UNLIMITED_S if setting.deadline is None else setting.deadline - time.monotonic()
@@ -46,15 +45,7 @@ def call(function: Callable[..., dict[str, Any]], setting: Setting, *, ranks: in
             fork=setting.may_fork and backend(setting) == "gloo",
         )
     except RankError as error:
-        kind = (error.exception or "").rpartition(".")[2]
-        if isinstance(error, RankTimeoutError):
-            told: Exception = TimeoutError(str(error))
-        elif kind in ("MemoryError", "OutOfMemoryError"):
-            told = MemoryError(str(error))
-        elif kind == UnsupportedError.__name__:
-            told = UnsupportedError(str(error.reason).partition(": ")[2])
-        else:
-            told = error
+        told = UnsupportedError(error.message) if error.kind == UnsupportedError.kind else error
         if error.traceback:
             told.add_note(f"rank {error.rank}:\n{error.traceback}")
         raise told from None

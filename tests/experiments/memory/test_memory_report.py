@@ -74,11 +74,11 @@ def test_a_cell_that_was_not_started_says_so(tmp_path: Path) -> None:
     bench = synthetic.bench(tmp_path, memory=[{"source": ["predicted", "measured"], "size": ["xl"], "context": [2048]}])
     predicted, measured = bench.grid("memory")
     synthetic.write(bench, "memory", predicted, **synthetic_inside.memory(bench, predicted, None, 0.0))  # type: ignore[arg-type]
-    reason = "predicted: the step needs 90.0 GiB, and the device has 80.0 GiB"
+    reason = "predicted to need 90.0 GiB, and the device has 80.0 GiB"
     synthetic.write(bench, "memory", measured, status="oom", reason=reason)
     table = memory_tables.peaks(frames.load(States(bench), EXPERIMENT))
     assert (table.rows[0]["status"], table.rows[0]["reason"]) == ("predicted ok, measured oom", f"measured: {reason}")
-    assert "predicted ok, measured oom: measured: predicted: the step needs 90.0 GiB" in tables.markdown(table)
+    assert "predicted ok, measured oom: measured: predicted to need 90.0 GiB" in tables.markdown(table)
 
 
 @pytest.mark.parametrize(

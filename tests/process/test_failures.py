@@ -1,0 +1,57 @@
+"""Kinds of failures; what becomes of each exception in a measurement stands in test_attempt.py."""
+
+import subprocess
+import sys
+
+import pytest
+
+from stepbench.measure.measurement import PredictedOutOfMemoryError, UnsupportedError, WrongResultError
+from stepbench.parallel.outcome import RankError, RankTimeoutError
+from stepbench.pipeline import records
+from stepbench.process import failures
+
+
+@pytest.mark.parametrize("kind", failures.KINDS)
+def test_every_kind_has_a_sentence_and_a_status_that_a_record_may_have(kind: str) -> None:
+    assert failures.KINDS[kind].endswith(".")
+    fields = failures.failure(kind, "why", traceback="line")
+    assert fields.pop("status") in records.STATUSES
+    assert fields == {"kind": kind, "reason": "why", "traceback": "line"}
+
+
+@pytest.mark.parametrize(
+    "error", [UnsupportedError, PredictedOutOfMemoryError, WrongResultError, RankError, RankTimeoutError]
+)
+def test_an_exception_of_ours_is_of_a_kind_that_there_is(error: type[Exception]) -> None:
+    assert failures.kind_of(error("why")) in failures.KINDS
+    assert failures.sentence(error("\n why \n at length")) == "why"
+
+
+def test_the_kind_of_others_is_not_taken_from_them() -> None:
+    class ForeignError(Exception):
+        kind = "of cheese"
+
+    assert failures.kind_of(ForeignError("no")) == "exception"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("no\nat length"), "ValueError: no"),
+        (ValueError(), "ValueError"),
+        (UnsupportedError(), "UnsupportedError"),
+        (TimeoutError("too late"), "too late"),
+    ],
+)
+def test_an_exception_is_one_line(error: Exception, text: str) -> None:
+    assert failures.sentence(error) == text
+
+
+def test_torch_is_not_imported_to_find_a_kind() -> None:
+    """A rank asks before it has torch, and perhaps because it cannot have it."""
+    code = (
+        "import sys; from stepbench.process import failures; "
+        "print(failures.kind_of(MemoryError()), failures.kind_of(ImportError('torch')), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "oom exception False\n"
