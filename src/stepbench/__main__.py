@@ -1,8 +1,8 @@
-"""`python -m stepbench`: the command line."""
+"""`python -m stepbench` is the command `stepbench`."""
 
 import sys
 
-from stepbench.cli.commands import main
+from stepbench.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -36,7 +36,7 @@ def test_without_a_gpu_it_says_so_and_ends_with_2() -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": "src"},
     )
-    assert (done.returncode, done.stderr) == (2, "stepbench: the check of a GPU needs a CUDA device, got none\n")
+    assert (done.returncode, done.stderr) == (2, "stepbench: the GPU check needs a CUDA device, and there is none\n")
 
 
 def test_a_package_that_is_missing_is_named(
@@ -44,7 +44,7 @@ def test_a_package_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(gpu_check.NEEDED, "no_such_module", "no-such-package")
     assert gpu_check.main() == 2
-    assert "these are missing: ['no-such-package']" in capsys.readouterr().err
+    assert "missing packages: no-such-package;" in capsys.readouterr().err
 
 
 def test_the_grid_holds_the_shapes_that_papers_show(cells: list[Any]) -> None:
@@ -67,18 +67,18 @@ def test_cells_beyond_the_time_are_left_and_fresh_ones_are_not_measured_again(
     now = [0.0]
     measured = []
 
-    def measure_cell(_bench: Any, _name: str, cell: Any) -> Any:
+    def measure_cell(_states: Any, cell: Any) -> Any:
         measured.append(cell)
         now[0] += 30.0
         return SimpleNamespace(status="ok", reason=None)
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(run, "measure_cell", measure_cell)
-    bench = SimpleNamespace(
-        state=lambda _, cell: SimpleNamespace(kind="fresh" if cell is cells[0] else "missing"),
-        path=lambda _, cell: Path(f"cell-{cells.index(cell)}.json"),
+    states = SimpleNamespace(
+        of=lambda cell: SimpleNamespace(kind="fresh" if cell is cells[0] else "missing"),
+        bench=SimpleNamespace(path=lambda cell: Path(f"cell-{cells.index(cell)}.json")),
     )
-    left = gpu_check.measure(bench, cells[:5], deadline=75.0)
+    left = gpu_check.measure(states, cells[:5], deadline=75.0)
     assert measured == [cells[1], cells[2]]
     assert left == ["cell-3.json", "cell-4.json"]
 

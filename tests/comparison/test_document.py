@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.reporting import synthetic, synthetic_on_ranks
 
-from stepbench.cli import commands as door
+from stepbench.cli import main as command_line
 from stepbench.comparison import document, headlines, machines
 from stepbench.comparison.machines import Machine, Price
 from stepbench.experiments import experiment as experiments
@@ -375,14 +375,14 @@ def test_what_the_rules_compare_is_what_has_headlines() -> None:
 def test_two_machines_are_compared_in_a_terminal(
     both: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(door.Bench, "open", lambda _: both)
-    assert door.main(["compare", HERE, THERE, "--price", f"{HERE}=3.00"]) == 0
+    monkeypatch.setattr(Bench, "open", lambda _: both)
+    assert command_line.main(["compare", HERE, THERE, "--price", f"{HERE}=3.00"]) == 0
     out = capsys.readouterr().out
     assert "# Machines compared" in out
     assert "3 unit of money a device-hour" in out
-    assert door.main(["compare", HERE, "nobody"]) == 2
+    assert command_line.main(["compare", HERE, "nobody"]) == 2
     assert "a machine must be one of imaginary-2c, rented-8x, " in capsys.readouterr().err
-    assert door.main(["compare", HERE]) == 2
+    assert command_line.main(["compare", HERE]) == 2
     assert "two machines or more" in capsys.readouterr().err
 
 

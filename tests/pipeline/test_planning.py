@@ -6,7 +6,7 @@ import pytest
 import yaml
 from tests.pipeline.test_bench import CELL, PATH, ROOT, SETTINGS, write
 
-from stepbench.cli import commands as command
+from stepbench.cli import main as command
 from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.pipeline import config, planning
@@ -47,14 +47,14 @@ def test_the_command_tells_time_and_price(bench: Bench, capsys: pytest.CaptureFi
     out, err = told(bench, capsys, "plan", "--price-per-hour", "2.5")
     assert len(out.splitlines()) == 4
     assert err == (
-        "4 of 5 cells would be measured; about 3.0 h inside measurements, going by earlier cells; "
-        "1 unlike any before, of which nothing is known; which costs 7.50 at 2.5 an hour\n"
+        "4 of 5 cells to measure; about 3.0 h of measurement, estimated from earlier cells; "
+        "no estimate for 1, as no similar cell has been measured; estimated cost 7.50 at 2.50 an hour\n"
     )
 
 
 def test_nothing_to_do_is_said(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     write(bench, Numerics("accumulation"), "numerics")
-    assert told(bench, capsys, "plan", "numerics") == ("", "0 of 1 cells would be measured\n")
+    assert told(bench, capsys, "plan", "numerics") == ("", "0 of 1 cells to measure\n")
 
 
 def test_why_names_what_changed(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,9 +81,9 @@ def test_what_no_grid_asks_for_is_listed_and_only_then_removed(
     write(bench, gone)
     path = str(bench.path(gone))
     out, err = told(bench, capsys, "prune", "--dry-run")
-    assert (out.strip(), err) == (path, "1 records that no configured grid asks for would be removed\n")
+    assert (out.strip(), err) == (path, "would remove 1 records that are in no configured grid\n")
     assert (bench.root / path).exists()
-    assert "it is not in the configured grid" in told(bench, capsys, "why", path)[0]
-    assert told(bench, capsys, "prune")[1] == "1 records that no configured grid asks for removed\n"
+    assert "not in the configured grid" in told(bench, capsys, "why", path)[0]
+    assert told(bench, capsys, "prune")[1] == "removed 1 records that are in no configured grid\n"
     assert not (bench.root / path).exists()
     assert (bench.root / bench.path(kept)).exists()

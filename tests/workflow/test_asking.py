@@ -110,7 +110,7 @@ def test_cells_are_listed_by_axis_experiment_and_state(measured: Copy) -> None:
     [
         (
             ("cells", "--where", "sise=nano"),
-            "`--where` must name an axis (behaviour, label, replicate, size), got 'sise'",
+            "`--where` must name an axis, got 'sise'; valid are behaviour, label, replicate, size",
         ),
         (("cells", "--where", "size"), "`--where` must be AXIS=VALUE, got 'size'"),
         (
@@ -121,12 +121,12 @@ def test_cells_are_listed_by_axis_experiment_and_state(measured: Copy) -> None:
         (("measure", "toys", "behaviour~fine"), "an experiment must be one of attention, ceilings, "),
         (
             ("measure", "toy", "size~nano"),
-            "`behaviour` must be given, a word of letters, digits, '.', '_' and '-', got ",
+            "`behaviour` must be given (a word of letters, digits, '.', '_' and '-'), got ",
         ),
         (("measure", "toy", "behaviour~fine,size~giant"), "`size` must be one of nano, micro, got 'giant'"),
         (
             ("measure", "toy", "behaviour~fine,behaviour~fine"),
-            "a cell must name the axes behaviour, size, replicate, each once",
+            "`behaviour` must be given once, got it twice in ",
         ),
         (
             ("measure", "toy", "behaviour~fine,replicate~01"),
@@ -142,7 +142,7 @@ def test_cells_are_listed_by_axis_experiment_and_state(measured: Copy) -> None:
         ),
     ],
 )
-def test_what_the_second_door_cannot_understand_is_one_sentence(
+def test_what_the_command_line_cannot_understand_is_one_sentence(
     measured: Copy, words: tuple[str, ...], sentence: str
 ) -> None:
     done = measured.python("-m", "stepbench", *words)

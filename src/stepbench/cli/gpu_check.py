@@ -1,17 +1,18 @@
-"""Everything that the Triton kernels need a GPU for, in one go and within a time: `make gpu-check`.
+"""`stepbench gpu-check`, `make gpu-check`: test, tune and measure the Triton kernels on this GPU within eight minutes.
 
-1. pytest -m gpu: every implementation against float64.
-2. The tile shapes of this device are searched for, if they have never been measured.
-3. The attention cells at the shapes that papers show, those that matter most first, as far as the time goes. What is
-   left is named, and measured by the next run.
-4. Every record of this machine goes into one file, with what the checks said and the tile shapes that were used.
+1. Run `pytest -m gpu`, which checks every implementation against float64.
+2. Search this device's tile shapes, if they have never been searched.
+3. Measure the attention cells at the shapes that papers show, the most important first, until the time is over. The
+   cells that are left are listed, and the next run measures them.
+4. Write every record of this machine into one file, with the output of the tests and the tile shapes used.
 
-Needs torch, triton, pytest, hypothesis, PyYAML, psutil and rich, and installs nothing: it is made for a machine that
-cannot download. Ends with 0 if all of it went well, 1 if a check failed or cells are left, 2 if it cannot run here.
+Needs torch, triton, pytest, hypothesis, PyYAML, psutil and rich, and installs nothing, for it is made for machines
+without internet access. Exit status: 0 on success, 1 if a test failed or cells are left, 2 if it cannot run here.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import subprocess
@@ -22,24 +23,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stepbench.process import lifeline
+
 BUDGET_S = 480.0
-TEST_S, TUNE_S = 180.0, 150.0  # at the most, so that cells are measured whatever the first two do
+TEST_S, TUNE_S = 180.0, 150.0  # limits, so that time for cells is left
 NEEDED = {"torch": "torch", "triton": "triton", "pytest": "pytest", "hypothesis": "hypothesis", "yaml": "PyYAML",
           "psutil": "psutil", "rich": "rich"}  # fmt: skip
 TOKENS, WIDTH = 16_384, 2048  # batch · seq and heads · head dim of the papers' figures
 OUTPUT = Path("results", "bundles")
 
 
-def main() -> int:
-    """Run the four parts and return the exit code."""
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("gpu-check", help="test, tune and measure the Triton kernels on this GPU")
+    parser.set_defaults(run=main)
+
+
+def main(_options: argparse.Namespace | None = None) -> int:
+    """Run the four parts in the current folder and return the exit status."""
     start = time.monotonic()
     if missing := [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]:
-        return _refuse(f"the check of a GPU needs {', '.join(NEEDED.values())}, and these are missing: {missing}")
-    import torch
+        return _refuse(f"missing packages: {', '.join(missing)}; the GPU check needs {', '.join(NEEDED.values())}")
+    import torch  # 1 s
 
     if not torch.cuda.is_available():
-        return _refuse("the check of a GPU needs a CUDA device, got none")
-    from stepbench.kernels.triton import tiles
+        return _refuse("the GPU check needs a CUDA device, and there is none")
+    from stepbench.kernels.triton import tiles  # 0.1 s
     from stepbench.pipeline import bundle, config
     from stepbench.pipeline.bench import Bench
     from stepbench.pipeline.state import States
@@ -61,7 +70,7 @@ def main() -> int:
     )
     for each in left:
         _say(f"not measured within {BUDGET_S:.0f} s: {each}")
-    _say(f"{len(cells) - len(left)} of {len(cells)} cells are measured; everything is in {path}")
+    _say(f"measured {len(cells) - len(left)} of {len(cells)} cells; all results are in {path}")
     return 1 if left or tests["exit_code"] or (tuning or {}).get("exit_code") else 0
 
 
@@ -72,8 +81,8 @@ def in_order(grid: Sequence[Any]) -> list[Any]:
 
 
 def measure(states: Any, cells: Sequence[Any], *, deadline: float) -> list[str]:
-    """Measure the cells that are not fresh until `deadline` on the monotonic clock; return the paths that are left."""
-    from stepbench.process import run
+    """Measure cells that are not fresh until `deadline` on the monotonic clock; return the paths of those left."""
+    from stepbench.process import run  # 0.1 s, and PyYAML may be missing
 
     left, longest_s = [], 10.0
     for cell in cells:
@@ -90,9 +99,7 @@ def measure(states: Any, cells: Sequence[Any], *, deadline: float) -> list[str]:
 
 
 def _run(command: list[str], limit_s: float) -> dict[str, Any]:
-    """Run a command, and end it and all that it has started after `limit_s`; show its output, return how it ended."""
-    from stepbench.process import lifeline
-
+    """Run a command for at most `limit_s`, then kill it and its children; print its output, return how it ended."""
     start = time.monotonic()
     with tempfile.TemporaryFile() as output:
         path = os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])

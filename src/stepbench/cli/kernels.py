@@ -1,0 +1,78 @@
+"""`stepbench kernels`: what each shipped Triton kernel costs; needs no GPU."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from stepbench.cli.output import console, print_wide
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("kernels", help="print registers, spills and shared memory of the Triton kernels")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile them now, and without a filter rewrite figures.json"
+    )
+    parser.add_argument("--architecture", nargs="+", default=[], metavar="NAME", help="only these, such as sm_90")
+    parser.add_argument("--head-dim", nargs="+", type=int, default=[], metavar="D", help="only these head dims")
+    parser.add_argument("--dtype", nargs="+", default=[], metavar="NAME", help="only these, such as bfloat16")
+    parser.set_defaults(run=kernels)
+
+
+def check_triton() -> None:
+    """Check that Triton is installed.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if importlib.util.find_spec("triton") is None:
+        raise ValueError("the package `triton` is not installed, and the Triton kernels need it")
+
+
+def kernels(options: argparse.Namespace) -> int:
+    """Print the table of the kernels that are asked for."""
+    check_triton()
+    from stepbench.kernels.triton import resources  # 1.2 s, of torch and triton
+
+    asked = {axis: values for axis in ("architecture", "head_dim", "dtype") if (values := getattr(options, axis))}
+    if options.compile:
+        known = [row for architecture in resources.SHARED_BYTES for row in resources.shipped_variants(architecture)]
+        origin = "compiled now"
+    else:
+        figures = resources.read_figures()
+        known = figures["rows"]
+        origin = f"compiled on {figures['date']} with triton {figures['triton']}"
+    for axis, values in asked.items():
+        valid = sorted({row[axis] for row in known})
+        if unknown := [value for value in values if value not in valid]:
+            option = f"--{axis.replace('_', '-')}"
+            raise ValueError(f"`{option}` must be one of {', '.join(map(str, valid))}, got {unknown[0]}")
+    rows = [row for row in known if all(row[axis] in values for axis, values in asked.items())]
+    if not rows:
+        chosen = "; ".join(f"{axis} {', '.join(map(str, values))}" for axis, values in asked.items())
+        raise ValueError(f"no shipped kernel matches all filters ({chosen})")
+    if options.compile:
+        architectures = options.architecture or resources.ARCHITECTURES
+        rows = resources.table(architectures, options.head_dim or None, options.dtype or None)
+        if not asked:
+            resources.write_figures(rows)
+    console.print(origin, style="dim")
+    print_wide(_table_of(rows))
+    return 0
+
+
+def _table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
+    from stepbench.experiments.attention import kernel_table  # 0.2 s, of pandas
+
+    table = Table()
+    for column in kernel_table.COLUMNS:
+        table.add_column(column.heading, justify="right" if column.numeric else "left")
+    for row in rows:
+        bad = row["spill_bytes"] or row["serialized"]
+        table.add_row(*(column.text(row) for column in kernel_table.COLUMNS), style="red" if bad else None)
+    return table

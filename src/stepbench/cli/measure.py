@@ -1,0 +1,89 @@
+"""`stepbench measure`: one cell, without Snakemake."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from rich.table import Table
+
+from stepbench.cli.output import FAILED_EXIT_CODE, console
+from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import cells, inputs
+from stepbench.pipeline.bench import RUN_LOCK, Bench
+from stepbench.pipeline.mistakes import hint
+from stepbench.pipeline.records import Record
+from stepbench.pipeline.state import States
+from stepbench.process import interruption, lock, run, storage
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("measure", help="measure one cell and print the result")
+    parser.add_argument("experiment", help=f"one of {', '.join(experiments.names())}")
+    parser.add_argument("cell", help="axis~value,axis~value,… in any order; axes with a default may be left out")
+    parser.set_defaults(run=measure)
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Measure one cell, in the configured grid or not."""
+    bench = Bench.open(options.root)
+    experiment = experiments.load(options.experiment)
+    cell = complete(experiment.cell, options.cell)
+    bench.check_cell(cell)
+    storage.check_writable(bench.root / path for path in (RUN_LOCK, bench.path(cell)))
+    lock.hold(bench.root / RUN_LOCK, "this folder")
+    interruption.end_run_on_signals()
+    inputs.check(bench)
+    if bench.reads_tokens(experiment.name) and not (bench.root / bench.token_path).exists():
+        inputs.prepare_tokens(bench)
+    data = bench.shards(cell)
+    if data is not None and any(not (bench.root / path).exists() for path in inputs.of(bench, cell)):
+        inputs.prepare_shards(bench, data.name)
+    record = run.measure_cell(States(bench), cell)
+    console.print(str(bench.path(cell)), style="dim")
+    if not record.ok:
+        console.print(f"{record.status}: {record.reason}", style="bold red", markup=False)
+        return FAILED_EXIT_CODE
+    console.print(_table_of(record))
+    return 0
+
+
+def complete(cell_type: type, text: str) -> Any:
+    """Return the cell that `text` names; unlike in a path, axes may be in any order, and those with a default left out.
+
+    Raises:
+        ValueError: an axis is unknown, repeated, without value and default, or its value is not valid.
+    """
+    axes = {axis.name: axis for axis in cells.axes(cell_type)}
+    values: dict[str, Any] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("~")
+        if key not in axes:
+            raise ValueError(f"`{key}` is not an axis of this experiment{hint(key, axes)}")
+        if key in values:
+            raise ValueError(f"`{key}` must be given once, got it twice in {text!r}")
+        values[key] = axes[key].parse(value)
+    for field in dataclasses.fields(cell_type):
+        if field.name not in values and field.default is dataclasses.MISSING:
+            raise ValueError(f"`{field.name}` must be given ({axes[field.name].valid}), got {text!r}")
+    return cell_type(**values)
+
+
+def _table_of(record: Record) -> Table:
+    from stepbench.reporting import statistics, units  # 0.1 s
+
+    table = Table(title=f"{record.experiment} in {record.duration_s:.1f} s")
+    for heading in ("samples", "n", "median", "mean", "std", "95 % interval of the median"):
+        table.add_column(heading, justify="left" if heading == "samples" else "right")
+    for name, samples in record.samples.items():
+        if not name.endswith("_s") or not samples or isinstance(samples[0], list):
+            continue
+        summary = statistics.summarize([samples])
+        low, high = (units.seconds(bound) for bound in (summary.low, summary.high))
+        shown = [units.seconds(value) for value in (summary.median, summary.mean, summary.std)]
+        table.add_row(name, str(summary.samples), *shown, f"{low} … {high}")
+    for name, value in record.scalars.items():
+        table.add_row(name, "", str(value), "", "", "", style="dim")
+    return table

@@ -1,0 +1,23 @@
+"""`stepbench pack`: all records of this machine in one file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from stepbench.pipeline import bundle
+from stepbench.pipeline.bench import Bench
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("pack", help="write all records of this machine into one file")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where to put it (default: here)")
+    parser.set_defaults(run=pack)
+
+
+def pack(options: argparse.Namespace) -> int:
+    """Write the file and print its path."""
+    print(bundle.pack(Bench.open(options.root), options.out))
+    return 0

@@ -1,0 +1,40 @@
+"""`stepbench plan`: what a run would measure, and about how long it would take."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from stepbench.cli.output import print_cell
+from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import planning
+from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("plan", help="list the cells that a run would measure, why, and the estimated time")
+    parser.add_argument("--price-per-hour", type=float, metavar="AMOUNT", help="of this machine, in any currency")
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="only these experiments (default: all)")
+    parser.set_defaults(run=plan)
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print a line for each cell to measure; the estimate goes to standard error."""
+    states = States(Bench.open(options.root))
+    found = planning.plan(states, [experiments.load(name).name for name in options.experiments])
+    for each in found.waiting:
+        print_cell(each.path, each.state, each.reasons)
+    seconds, unlike = planning.estimate([each.kind for each in found.waiting], found.durations_s)
+    told = [f"{len(found.waiting)} of {found.total} cells to measure"]
+    if unlike < len(found.waiting):
+        told.append(f"about {planning.duration(seconds)} of measurement, estimated from earlier cells")
+    if unlike:
+        told.append(f"no estimate for {unlike}, as no similar cell has been measured")
+    if options.price_per_hour is not None and unlike < len(found.waiting):
+        price = options.price_per_hour
+        told.append(f"estimated cost {seconds / 3600 * price:.2f} at {price:.2f} an hour")
+    print("; ".join(told), file=sys.stderr)
+    return 0

@@ -1,0 +1,37 @@
+"""`stepbench tune`: search the fastest tile shapes on this GPU."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from typing import Any
+
+from stepbench.cli.kernels import check_triton
+from stepbench.cli.output import console
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("tune", help="search the fastest tile shapes on this GPU and rewrite tiles.json")
+    parser.add_argument("--head-dim", nargs="+", type=int, default=[64, 128], metavar="D", help="default: 64 128")
+    parser.add_argument("--dtype", nargs="+", default=["bfloat16"], metavar="NAME", help="default: bfloat16")
+    parser.set_defaults(run=tune)
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Search, print each choice, and rewrite the table."""
+    check_triton()
+    import torch  # 1 s
+
+    from stepbench.kernels.triton import tune as search  # 0.2 s, of triton
+
+    if not torch.cuda.is_available():
+        raise ValueError("tuning needs a CUDA device, and there is none")
+    problems = list(search.shipped_problems(options.head_dim, options.dtype))
+    search.tune(problems, report=functools.partial(console.print, markup=False))
+    print(
+        "tiles.json is rewritten; run `stepbench kernels --compile` next, as figures.json describes the old tiles",
+        file=sys.stderr,
+    )
+    return 0

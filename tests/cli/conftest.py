@@ -1,0 +1,13 @@
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the module that compiles; run where no config.yaml is, for these commands need none."""
+    pytest.importorskip("triton")
+    monkeypatch.chdir(tmp_path)
+    return importlib.import_module("stepbench.kernels.triton.resources")

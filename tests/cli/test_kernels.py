@@ -1,0 +1,106 @@
+import importlib.util
+from typing import Any
+
+import pytest
+
+from stepbench.cli.main import main
+from stepbench.cli.output import USAGE_EXIT_CODE
+
+
+def test_the_kept_figures_are_printed_as_they_are(resources: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernels"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = resources.read_figures()["rows"]
+    assert len([line for line in lines if "sm_" in line]) == len(rows)
+    for row, line in zip(rows, (line for line in lines if "sm_" in line), strict=True):
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        told = ("kernel", "architecture", "head_dim", "dtype", "causal", "tile", "registers")
+        assert cells[:7] == [str(row[key]) for key in told]
+        assert cells[7] == f"{row['spill_bytes']} B"
+        assert cells[9] == str(row["programs"])
+        assert all(f"{count} {name}" in cells[10] for name, count in row["instructions"].items())
+
+
+def test_kernels_are_filtered(resources: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--architecture", "sm_80", "sm_90", "--head-dim", "64", "--dtype", "bfloat16"]
+    assert main(["kernels", *words]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "sm_" in line]
+    wanted = [
+        row
+        for row in resources.read_figures()["rows"]
+        if (row["architecture"] in ("sm_80", "sm_90"), row["head_dim"], row["dtype"]) == (True, 64, "bfloat16")
+    ]
+    assert len(lines) == len(wanted) >= 10
+    assert all("bfloat16" in line and "sm_100" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--architecture", "sm_70"], "stepbench: `--architecture` must be one of sm_100, sm_80, sm_90, got sm_70\n"),
+        (["--head-dim", "64", "65"], "stepbench: `--head-dim` must be one of 32, 64, 80, 96, 128, 256, got 65\n"),
+        (["--dtype", "int8"], "stepbench: `--dtype` must be one of bfloat16, float16, float32, got int8\n"),
+        (["--compile", "--architecture", "x"], "must be one of sm_100, sm_80, sm_89, sm_90, got x\n"),
+        (
+            ["--head-dim", "80", "--dtype", "float32"],
+            "stepbench: no shipped kernel matches all filters (head_dim 80; dtype float32)\n",
+        ),
+    ],
+)
+def test_a_kernel_that_is_not_shipped(
+    resources: Any, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["kernels", *words]) == USAGE_EXIT_CODE
+    assert message in capsys.readouterr().err
+
+
+def test_stale_figures_are_not_printed(
+    resources: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(resources, "figures_digest", lambda: "0123456789abcdef")
+    assert main(["kernels"]) == USAGE_EXIT_CODE
+    shown = capsys.readouterr()
+    assert "figures.json must be of today's kernels and tile shapes, digest 0123456789abcdef, got" in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"), [([], True), (["--architecture", "sm_89"], False), (["--dtype", "float16"], False)]
+)
+def test_only_a_compilation_of_everything_is_kept(
+    resources: Any, words: list[str], kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The compiler itself is tested in tests/kernels; here it says what it was asked for."""
+    asked: list[tuple[Any, ...]] = []
+    written: list[Any] = []
+    costs = {
+        "registers": 255, "spill_bytes": 8, "shared_bytes": 2048, "programs": 1, "instructions": {}, "serialized": True
+    }  # fmt: skip
+
+    def compile_(*about: Any) -> list[dict[str, Any]]:
+        asked.append(about)
+        return [next(resources.shipped_variants("sm_80")) | costs]
+
+    monkeypatch.setattr(resources, "table", compile_)
+    monkeypatch.setattr(resources, "write_figures", written.append)
+    assert main(["kernels", "--compile", *words]) == 0
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    architectures = [options["--architecture"]] if "--architecture" in options else resources.ARCHITECTURES
+    dtypes = [options["--dtype"]] if "--dtype" in options else None
+    assert asked == [(architectures, None, dtypes)]
+    assert len(written) == kept
+    row = next(line for line in capsys.readouterr().out.splitlines() if "sm_80" in line)
+    assert "2.00 KiB" in row
+    assert "│ 8 B │" in " ".join(row.split())
+    assert "serialized" in row
+
+
+@pytest.mark.parametrize("command", ["kernels", "tune"])
+def test_without_triton_one_sentence(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main([command]) == USAGE_EXIT_CODE
+    assert (
+        capsys.readouterr().err == "stepbench: the package `triton` is not installed, and the Triton kernels need it\n"
+    )
