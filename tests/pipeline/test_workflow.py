@@ -131,7 +131,7 @@ def waiting_for(file: Path, parent: int) -> psutil.Process:
 
 @pytest.mark.parametrize(
     "module",
-    ["stepbench.pipeline.workflow", "stepbench.pipeline.bench", "stepbench.process.run", "stepbench.cli.commands"],
+    ["stepbench.pipeline.workflow", "stepbench.pipeline.bench", "stepbench.process.run", "stepbench.cli.main"],
 )
 def test_reading_the_snakefile_imports_nothing_heavy(module: str) -> None:
     code = f"""

@@ -133,14 +133,13 @@ def test_a_rank_that_failed_is_named_by_its_number(attempt: Callable[..., dict[s
 
 
 def test_an_experiment_that_cannot_be_imported_says_so(
-    attempt: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def load(_name: str) -> None:
+    def cell_at(_path: Path) -> None:
         raise ImportError("no such thing")
 
-    order = {"experiment": "x", "cell": "", "host_memory_gib": None}
-    monkeypatch.setattr(experiments, "load", load)
-    outcome = attempts.attempt(order)
+    monkeypatch.setattr(experiments, "cell_at", cell_at)
+    outcome = attempts.attempt({"path": "results/x.json"})
     assert (outcome["kind"], outcome["reason"]) == ("exception", "ImportError: no such thing")
 
 
