@@ -48,6 +48,11 @@ def test_the_content_is_what_yaml_makes_of_it(file: Path) -> None:
     assert strict_yaml.parse(file) == strict_yaml.Parsed(None, (), {})
 
 
+def test_what_a_caller_does_to_the_content_is_its_own_business(file: Path) -> None:
+    strict_yaml.parse(file).content["a"]["b"] = 2
+    assert strict_yaml.parse(file).content["a"] == {"b": 1}
+
+
 def test_a_mistake_prints_as_file_line_and_sentence(file: Path) -> None:
     first, *_ = strict_yaml.parse(file).mistakes
     assert isinstance(first, Mistake)

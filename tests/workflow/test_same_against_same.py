@@ -22,10 +22,11 @@ SLEEPING = """    if behaviour in ("steady", "again", "slowed"):
 """
 MEASURE_ALL = """
 from pathlib import Path
-from stepbench.process import run
-from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.bench import RUN_LOCK, Bench
 from stepbench.pipeline.state import States
+from stepbench.process import lock, run
 bench = Bench.open(Path.cwd())
+lock.hold(bench.root / RUN_LOCK, "this folder")
 for cell in bench.grid("toy"):
     print(cell.behaviour, cell.replicate, run.measure_cell(States(bench), cell).status)
 """

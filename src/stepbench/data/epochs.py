@@ -108,6 +108,8 @@ class Pairs(Dataset[Any]):
 def loader(pairs: Pairs, batches: Batches, *, workers: int, pinned: bool) -> DataLoader[Any]:
     """Return a loader whose workers read ahead, and end with this process; set `batches.epoch` before each epoch.
 
+    `read` yields its batches: one that could not be read comes as the exception.
+
     Args:
         pairs: the samples.
         batches: which of them in which order.
@@ -116,7 +118,7 @@ def loader(pairs: Pairs, batches: Batches, *, workers: int, pinned: bool) -> Dat
     """
     parent = os.getpid()
     return DataLoader(
-        pairs,
+        _Reader(pairs),
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=pinned,
@@ -130,18 +132,31 @@ def loader(pairs: Pairs, batches: Batches, *, workers: int, pinned: bool) -> Dat
 
 
 def read(load: DataLoader[Any]) -> Iterator[Any]:
-    """Yield the batches of an epoch; what a worker raised about a shard is raised here in its own words.
+    """Yield the batches of an epoch.
 
     Raises:
         ShardError: a shard is missing, cut or cannot be read.
     """
-    batches = iter(load)
-    for _ in range(len(load)):
+    for batch in load:
+        if isinstance(batch, Exception):
+            raise ShardError(str(batch))
+        yield batch
+
+
+class _Reader(Dataset[Any]):
+    """Reads batches of pairs; what goes wrong is returned, since torch would make a traceback's text of it."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
         try:
-            yield next(batches)
-        except (ShardError, OSError) as error:  # torch puts the worker's whole traceback into the message
-            last = [line for line in str(error).splitlines() if line.strip()][-1]
-            raise ShardError(last.removeprefix(f"{ShardError.__module__}.{ShardError.__name__}: ")) from None
+            return self._pairs.__getitems__(indices)
+        except (ShardError, OSError) as error:
+            return error
 
 
 def _as_it_is(batch: Any) -> Any:

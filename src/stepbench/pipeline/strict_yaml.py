@@ -6,7 +6,9 @@ of these is a mistake here.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,19 +42,23 @@ def parse(path: Path) -> Parsed:
         ConfigError: it cannot be read, or is not YAML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        # Before `<<` is resolved, in place.
-        mistakes = tuple(dataclasses.replace(each, file=path) for each in _mistakes(root))
-        lines = dict(_lines(root))
-        return Parsed(None if root is None else loader.construct_document(root), mistakes, lines)
+        content, mistakes, lines = _parsed(path.read_bytes())
     except OSError as error:
         told = f"a configuration file must be readable, got {error.strerror}"
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Not YAML's own: bytes that are not UTF-8, a date that does not exist, an alias inside of what it stands for.
         told = f"must be YAML, got {' '.join(str(error).split())}"
+    else:
+        return Parsed(copy.deepcopy(content), tuple(dataclasses.replace(each, file=path) for each in mistakes), lines)
     raise ConfigError(Mistake("unreadable", told, file=path))
+
+
+@functools.lru_cache(maxsize=4)  # opening a bench reads and then checks, and config.yaml takes 0.15 s to parse
+def _parsed(text: bytes) -> tuple[Any, tuple[Mistake, ...], dict[tuple[Key, ...], int]]:
+    loader = yaml.SafeLoader(text.decode())
+    root = loader.get_single_node()
+    mistakes, lines = tuple(_mistakes(root)), dict(_lines(root))  # before `<<` is resolved, in place
+    return None if root is None else loader.construct_document(root), mistakes, lines
 
 
 def _mistakes(node: yaml.Node | None, path: tuple[Key, ...] = ()) -> Iterator[Mistake]:
