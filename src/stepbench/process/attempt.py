@@ -1,7 +1,7 @@
 """The process that measures one cell and does nothing else: `-m stepbench.process.attempt <parent's process id>`.
 
-`stepbench.process.run` needs one for each cell. It imports torch, which takes 2 s, while its parent finds out what to
-ask; then it reads its order, measures, and leaves an outcome: a measurement, or a status with a reason.
+`stepbench.process.run` starts one for each cell. It imports torch, which takes 2 s, while its parent prepares the
+order; then it reads the order, measures, and writes an outcome: a measurement, or a status with kind and reason.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from stepbench.process import failures, lifeline, lock, storage
 if TYPE_CHECKING:
     from stepbench.measure.measurement import Setting
 
-# Another number of threads would be another measurement: the protocol says how many, not whoever starts this.
+# The number of threads belongs to the protocol, so the environment of whoever starts this must not set it.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# Python's 700 would have it search for garbage in most steps, and ten times as often while torch.compile is imported.
+# With Python's 700 the garbage collector runs in most steps, and ten times as often while torch.compile is imported.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 10_000
 
 
 class Attempt:
-    """A measuring process that has been started, holds this host's devices, and waits for its order.
+    """A measuring process that has started, holds this host's devices, and waits for its order.
+
+    Starting one waits while another process of this user measures on this host.
 
     Args:
-        log: where its output goes; the folder is made.
-
-    Waits while another process of this user measures on this host.
+        log: the file for its output; its folder is made.
     """
 
     def __init__(self, log: Path) -> None:
@@ -52,13 +52,13 @@ class Attempt:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                # It keeps the lock too, and so do its copies, such as ranks: they may outlive this process by a moment.
+                # It holds the lock too, as do its forks, such as ranks, which may outlive this process by a moment.
                 pass_fds=(self._lock,),
                 env=_environment(),
             )
 
     def order(self, order: dict[str, Any]) -> None:
-        """Say what to measure, once. A process that is dead already is found so by who waits for it."""
+        """Send what to measure, once. Whoever waits for the process finds out if it is dead already."""
         assert self.process.stdin  # noqa: S101 - for the type checker
         try:
             self.process.stdin.write(json.dumps(order).encode())
@@ -67,14 +67,14 @@ class Attempt:
             pass
 
     def end(self) -> None:
-        """End the process and all that it has started, and give the devices back."""
+        """End the process and all its children, and release the devices."""
         lifeline.kill_group(self.process)
         os.close(self._lock)
 
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
-    # torch need not search every installed package for devices that this project does not measure: 0.2 s of its import.
+    # Without it torch searches every installed package for backends that this project does not measure: 0.2 s.
     return {**kept, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 
@@ -82,10 +82,10 @@ def _environment() -> dict[str, str]:
 
 
 def main(parent: int) -> NoReturn:
-    """Wait for an order, carry it out, and leave."""
+    """Wait for an order, carry it out, and exit."""
     lifeline.die_with_parent(parent)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, nobody learns how a rank ended
-    gc.disable()  # it finds nothing in half a million objects that stay, and takes a quarter of the import's 2 s
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, which is inherited, a rank's exit status is lost
+    gc.disable()  # a quarter of the import's 2 s, and it frees none of its half a million objects
     import torch  # noqa: F401
 
     gc.freeze()
@@ -97,7 +97,7 @@ def main(parent: int) -> NoReturn:
         storage.write_atomically(Path(order["answer"]), json.dumps(outcome))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # the kernel frees a model in no time; Python's way through all of torch's modules takes up to a second
+    os._exit(0)  # Python's own exit, through all of torch's modules, takes up to a second
 
 
 def attempt(order: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _setting(order: Mapping[str, Any]) -> Setting:
 
 
 def _check_time_passed(samples: Mapping[str, Any]) -> None:
-    """Refuse samples of which not one says that any time passed. Waiting may take none; all there is cannot.
+    """Check that some sample is above 0 s. One kind alone, such as waiting, may take no time.
 
     Raises:
         WrongResultError: the clock stands still.

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM end a run within three seconds, and it says how to go on.
+"""Ctrl-C and SIGTERM end a run within three seconds, and it prints how to resume.
 
-By itself Snakemake waits for its running jobs, which is as long as a cell may take; a terminal's user and a batch
-system whose time is over wait less. What the run has started is told to end, and ends what it has started in its turn.
+Snakemake itself would wait for its running jobs, which may take as long as a cell does; users and batch systems wait
+less. So the run sends SIGTERM to every job, and each job ends its measuring process.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from types import FrameType
 import psutil
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LIMIT_S = 2.5  # whatever Snakemake waits for then; 3 s are promised
+_LIMIT_S = 2.5  # then every child is killed; 3 s are promised
 
 _exit_code: int | None = None
 
 
 def end_run_on_signals() -> None:
-    """Have Ctrl-C and SIGTERM end this process and what it has started; to be called in the main thread."""
+    """Have Ctrl-C and SIGTERM end this process and its children; to be called in the main thread."""
     _handle(_end_run)
 
 
 def leave_on_signals() -> None:
-    """Have Ctrl-C and SIGTERM end this process by the way that cleans up; whoever started it does the telling."""
+    """Have Ctrl-C and SIGTERM end this process through `sys.exit`, which cleans up; its run prints the message."""
     _handle(_leave)
 
 
 def leave_if_ended() -> None:
-    """End with the signal's exit code if there was one; Snakemake itself would end with 1."""
+    """Exit with the signal's exit status if there was one; Snakemake itself would exit with 1."""
     if _exit_code is not None:
         sys.exit(_exit_code)
 
@@ -45,23 +45,23 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
             signal.signal(sign, handler)
 
 
-def _heed_no_more() -> None:
-    """Let nothing disturb the end: a terminal's Ctrl-C reaches a job twice, by itself and through its run."""
+def _ignore_signals() -> None:
+    """Ignore further signals: a terminal's Ctrl-C reaches a job twice, directly and through its run."""
     for sign in SIGNALS:
         signal.signal(sign, signal.SIG_IGN)
 
 
 def _leave(sign: int, _frame: FrameType | None) -> None:
-    _heed_no_more()
+    _ignore_signals()
     sys.exit(128 + sign)
 
 
 def _end_run(sign: int, _frame: FrameType | None) -> None:
     global _exit_code
     _exit_code = 128 + sign
-    _heed_no_more()
-    atexit.register(_tell, sign)
-    limit = threading.Timer(_LIMIT_S, _insist, [sign])
+    _ignore_signals()
+    atexit.register(_print_how_to_resume, sign)
+    limit = threading.Timer(_LIMIT_S, _kill_children, [sign])
     limit.daemon = True
     limit.start()
     for child in psutil.Process().children(recursive=True):
@@ -72,14 +72,14 @@ def _end_run(sign: int, _frame: FrameType | None) -> None:
     sys.exit(_exit_code)
 
 
-def _insist(sign: int) -> None:
+def _kill_children(sign: int) -> None:
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             child.kill()
-    _tell(sign)
+    _print_how_to_resume(sign)
     os._exit(128 + sign)
 
 
-def _tell(sign: int) -> None:
+def _print_how_to_resume(sign: int) -> None:
     told = f"stopped by {signal.Signals(sign).name}; finished cells are kept, rerun the same command to resume"
     print(f"stepbench: {told}", file=sys.stderr, flush=True)  # noqa: T201

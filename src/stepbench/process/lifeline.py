@@ -1,8 +1,8 @@
-"""Processes that end with whoever started them.
+"""Child processes that never outlive their parent.
 
-A measurement whose run was killed must not go on: it would disturb the next one, and write a record that nobody asked
-for. Linux tells a process of its parent's death (`PR_SET_PDEATHSIG`) and lets one wait for any process (`pidfd_open`);
-elsewhere the wait below looks every fifth of a second instead.
+A measurement must not go on after its run was killed: it would disturb the next one and write an unwanted record.
+Linux signals a process when its parent dies (`PR_SET_PDEATHSIG`) and can wait for any process (`pidfd_open`); on other
+systems `wait` polls every 0.2 s.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when the thread that started it ends.
 
     Args:
-        parent: the process id of the parent as the parent knows it; if that one is gone already, the kernel's promise
-            came too late, and this process ends at once.
+        parent: the parent's own process id; if it is gone already, the kernel will not signal, and this process exits
+            at once.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -38,8 +38,8 @@ def die_with_parent(parent: int) -> None:
 def ancestors_up_to(process: int | None) -> tuple[int, ...]:
     """Return the process ids from this process' parent up to `process`, or the parent alone if that is no ancestor.
 
-    A shell between Snakemake and its job, where there is one, survives Snakemake, so the parent alone does not tell.
-    Whoever stands above (a terminal, a login) may leave.
+    There may be a shell between Snakemake and its job, and it survives Snakemake, so the parent alone is not enough.
+    Ancestors of `process` itself (a terminal, a login) may end.
     """
     found = [os.getppid()]
     while sys.platform == "linux" and found[-1] not in (0, 1, process):
@@ -92,14 +92,14 @@ def alive(process: int) -> bool:
 
 
 def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
-    """End `child` and all that it started: ask its process group, wait `grace_s`, then insist.
+    """End `child` and all its descendants: SIGTERM to its process group, `grace_s`, then SIGKILL.
 
-    What leads a group of its own, as a rank does, is taken to die with `child` (`die_with_parent`). On Linux this
-    returns when all of them are gone, so that what is measured next has the machine to itself; it says so if they
-    are not after ten seconds.
+    A descendant with a group of its own, such as a rank, dies with `child` (`die_with_parent`). On Linux this returns
+    when all of them are gone, so that the next measurement has the machine to itself; after ten seconds it gives up
+    with a warning.
     """
     child.poll()
-    caused = _caused_by(child.pid)
+    descendants = _descendants_of(child.pid)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, sign)
@@ -107,7 +107,7 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
             child.wait(timeout=grace_s)
     child.wait()
     end = time.monotonic() + _KILLED_WITHIN_S
-    while left := {process for process in caused if alive(process)}:
+    while left := {process for process in descendants if alive(process)}:
         if time.monotonic() >= end:
             named = ", ".join(map(str, sorted(left)))
             who = f"process {named} is" if len(left) == 1 else f"processes {named} are"
@@ -117,10 +117,10 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
         time.sleep(0.01)
 
 
-def _caused_by(leader: int) -> set[int]:
-    """Return the processes of a group, all that these have started, and they in turn; on Linux alone."""
+def _descendants_of(leader: int) -> set[int]:
+    """Return the processes of a group and all their descendants; on Linux only."""
     try:
-        os.killpg(leader, 0)  # most often all have ended, and to look at every process takes 5 ms
+        os.killpg(leader, 0)  # usually all have ended, and looking at every process takes 5 ms
         stats = {int(name): _stat(int(name)) for name in os.listdir("/proc") if name.isdecimal()}  # noqa: PTH208
     except OSError:
         return set()

@@ -1,4 +1,4 @@
-"""Locks that end with the process that holds them, whichever way it ends."""
+"""Locks that the kernel releases when the process that holds them ends, however it ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BusyError(RuntimeError):
 
 
 def hold(path: Path, what: str, *, wait: bool = False) -> int:
-    """Take the lock at `path` and return its descriptor; the kernel gives it back when the process ends.
+    """Take the lock at `path` and return its descriptor; the kernel releases it when the process ends.
 
     Args:
         path: the lock's file, which is never removed.

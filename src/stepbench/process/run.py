@@ -1,8 +1,8 @@
-"""Measure one cell, in a process of its own, and write its record whatever happens.
+"""Measure one cell in a process of its own, and write its record whatever happens.
 
-This module imports no torch. It takes the fingerprint, tells a child what to measure, waits for it, for the deadline or
-for the death of whoever started it, and writes the record. The child (`stepbench.process.attempt`) does nothing but
-measure. So a cell that raises, runs out of memory, hangs or is killed ends as a record with a reason.
+This module imports no torch. It takes the fingerprint, orders a child to measure (`stepbench.process.attempt`), waits
+until that ends, the time limit is reached or the run is gone, and writes the record. So a cell that raises, runs out
+of memory, hangs or is killed ends as a record with a reason.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure_cell(states: States, cell: Cell, *, attempt: Attempt | None = None) 
     )
     try:
         records.write(path, record)
-    except records.RecordError as error:  # not a number, a negative time: the cell's fault, and its own record's reason
+    except records.RecordError as error:  # such as NaN or a negative time, which is the cell's fault
         failed = failures.failure("unrecordable", f"the measurement cannot be recorded: {error.problem}")
         lost: dict[str, Any] = {"samples": {}, "scalars": {}, "details": {}, "protocol": {}}
         record = dataclasses.replace(record, **failed, **lost)
@@ -93,7 +93,7 @@ def _on_disk(bench: Bench) -> list[bytes | None]:
 
 
 def _edited(bench: Bench, before: list[bytes | None]) -> list[str]:
-    """Say whether a configuration file says something else than `before`; comments and layout do not count."""
+    """Return which configuration file has another content than `before`; comments and layout do not count."""
     for file, old in zip(bench.files, before, strict=True):
         new = file.read_bytes() if file.exists() else None
         if old != new and (old is None or new is None or _meaning(old) != _meaning(new)):
@@ -104,12 +104,12 @@ def _edited(bench: Bench, before: list[bytes | None]) -> list[str]:
 def _meaning(text: bytes) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:  # half written by an editor, perhaps; it is not what it was
+    except yaml.YAMLError:  # perhaps an editor has written half of it; in any case it has changed
         return text
 
 
 def _supervise(bench: Bench, cell: Cell, attempt: Attempt) -> dict[str, Any]:
-    """Have the child measure and return the record's fields that tell how it went."""
+    """Have the child measure; return the fields of the record that describe the outcome."""
     limits = bench.settings["limits"]
     start = time.monotonic()
     kills = environment.oom_kills()
@@ -130,7 +130,7 @@ def _supervise(bench: Bench, cell: Cell, attempt: Attempt) -> dict[str, Any]:
 
 
 def _watched(bench: Bench) -> tuple[int, ...]:
-    """Return the processes without which this measurement is not wanted any more: those up to the run's own."""
+    """Return the processes whose end makes this measurement pointless: the ancestors up to the run."""
     holder = lock.holder(bench.root / RUN_LOCK)
     return () if holder == os.getpid() else lifeline.ancestors_up_to(holder)
 
