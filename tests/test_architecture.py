@@ -20,9 +20,11 @@ RULES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 STANDARD_LIBRARY_ONLY = (
     "pipeline.cells",
     "pipeline.grids",
+    "pipeline.mistakes",
     "pipeline.records",
     "pipeline.fingerprint",
     "pipeline.reach",
+    "process.failures",
     "process.lifeline",
     "process.lock",
     "process.storage",
@@ -30,7 +32,7 @@ STANDARD_LIBRARY_ONLY = (
     "experiments.experiment",
 )
 # What Snakemake's process imports when it reads the Snakefile; third parties that it may use are light.
-PARSED = ("pipeline.workflow", "pipeline.staleness", "process.attempt", "cli.commands")
+PARSED = ("pipeline.workflow", "pipeline.staleness", "process.attempt", "cli.main")
 LIGHT = {"jsonschema", "yaml", "psutil", "pynvml", "rich"}
 
 MEASURED = {"kernels", "models", "data", "measure", "parallel"}
@@ -42,7 +44,7 @@ MAY_IMPORT = {
     "measure": {"measure"},
     "parallel": {"parallel", "process"},
     "workloads": {"workloads", *MEASURED},
-    "reporting": {"reporting", "pipeline", "measure"},
+    "reporting": {"reporting", "pipeline", "process", "measure"},  # process writes files
     "comparison": {"comparison", "reporting", "pipeline", "experiments"},
     "pipeline": {"pipeline", "process", "experiments", "data", "measure", "models", "reporting", "comparison"},
     "process": {"process", "pipeline", "experiments", "measure"},

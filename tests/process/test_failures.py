@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from stepbench.measure.measurement import PredictedOutOfMemoryError, UnsupportedError, WrongResultError
-from stepbench.parallel.outcome import RankError, RankTimeoutError
+from stepbench.parallel.outcome import ERROR, RankError, RankOutcome, RankTimeoutError
 from stepbench.pipeline import records
 from stepbench.process import failures
 
@@ -45,6 +45,13 @@ def test_the_kind_of_others_is_not_taken_from_them() -> None:
 )
 def test_an_exception_is_one_line(error: Exception, text: str) -> None:
     assert failures.sentence(error) == text
+
+
+def test_the_rank_to_blame_is_known() -> None:
+    blamed = RankOutcome(1, ERROR, reason="was killed by SIGKILL")
+    assert failures.rank_of(RankError("rank 1 was killed by SIGKILL", blamed=blamed)) == 1
+    assert failures.rank_of(RankError("the launchers did not meet")) is None
+    assert failures.rank_of(ValueError("no")) is None
 
 
 def test_torch_is_not_imported_to_find_a_kind() -> None:

@@ -143,14 +143,12 @@ def _measured(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    from stepbench.parallel.outcome import RankError
-
     kind = failures.kind_of(error)
     more: dict[str, Any] = {}
     if kind not in failures.WITHOUT_TRACEBACK:
         more["traceback"] = "".join(traceback.format_exception(error))
-    if isinstance(error, RankError):
-        more["details"] = {"rank": error.rank}
+    if (rank := failures.rank_of(error)) is not None:
+        more["details"] = {"rank": rank}
     return failures.failure(kind, failures.sentence(error), **more)
 
 

@@ -1,6 +1,7 @@
 """The ways in which a measurement fails, as values; a record holds the kind, and a sentence beside it.
 
-An exception of this project that is a failure of a kind of its own carries it: `kind`, one of `KINDS`.
+An exception of this project that is a failure of a kind of its own carries it: `kind`, one of `KINDS`; and `rank`,
+where a rank is to blame.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ def kind_of(error: BaseException) -> str:
         return "deadline"
     # A check raises it; Python itself raises one of its subclasses, such as ZeroDivisionError.
     return "wrong_result" if type(error) is ArithmeticError else "exception"
+
+
+def rank_of(error: BaseException) -> int | None:
+    """Return the rank that is to blame for an exception, or None."""
+    rank = getattr(error, "rank", None)
+    return rank if _own_kind(error) is not None and isinstance(rank, int) and rank >= 0 else None
 
 
 def sentence(error: BaseException) -> str:
