@@ -48,8 +48,8 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
 def _ignore_signals() -> None:
     """Ignore further signals: a terminal's Ctrl-C reaches a job twice, directly and through its run.
 
-    Not with SIG_IGN: where both have arrived before Python calls the first handler, it prints a traceback for the second
-    ("ignored due to race condition") in the middle of the clean-up.
+    Not with SIG_IGN: where both have arrived before Python calls the first handler, it prints a traceback for the
+    second ("ignored due to race condition") in the middle of the clean-up.
     """
     for sign in SIGNALS:
         signal.signal(sign, _do_nothing)
