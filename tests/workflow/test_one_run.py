@@ -50,7 +50,7 @@ def test_of_twenty_at_the_same_instant_one_runs(measured: Copy) -> None:
             assert used.ru_utime + used.ru_stime < BUSY_S
     said = [line for line in measured.output.read_text().splitlines() if line.startswith("stepbench: ")]
     assert len(said) == 19
-    assert all(f"but process {winner} (since " in line for line in said)
+    assert all(f"another run (process {winner}, since " in line for line in said)
     measured.open_gate()
     (running,) = (process for process in measured.running if process.pid == winner)
     assert running.wait(timeout=120) == 0
