@@ -7,6 +7,7 @@ version that the fingerprint tells is then a file that a test can edit.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,15 @@ STUBS = {
         """,
 }
 
+# The axes of the toys, and the values of those that a product may leave out.
+AXES = {
+    "toy": ("behaviour", "size", "replicate"),
+    "plain": ("label",),
+    "reader": ("preset", "megabytes"),
+    "ranked": ("behaviour",),
+}
+DEFAULTS = {"size": "nano", "replicate": 0}
+
 CONFIG: dict[str, Any] = {
     "machine": MACHINE,
     "device": "cpu",
@@ -400,7 +410,7 @@ class Copy:
 
     def measure(self, *words: str, **environment: str) -> Done:
         """Run Snakemake for the records of all configured cells."""
-        return self.snakemake(*self.states(), *words, **environment)
+        return self.snakemake(*self.targets(), *words, **environment)
 
     def start(self, *words: str, program: str | Path = sys.executable, **environment: str) -> subprocess.Popen[str]:
         """Start Python in a session of its own, as a terminal does, and return at once; its output goes to a file."""
@@ -422,6 +432,16 @@ class Copy:
 
     # -- looking at it -------------------------------------------------------------------------------------------------
 
+    def targets(self) -> list[str]:
+        """Return the records of the cells that config.yaml asks for; no process is started, which would take 0.5 s."""
+        config = yaml.safe_load((self.root / "config.yaml").read_text())
+        return [
+            f"results/{MACHINE}/{name}/{_cell(name, values)}.json"
+            for name, scales in config["experiments"].items()
+            for product in scales.get("cpu", ())
+            for values in itertools.product(*(product.get(axis, [DEFAULTS.get(axis)]) for axis in AXES[name]))
+        ]
+
     def states(self, *words: str) -> dict[str, str]:
         """Return each configured cell's path with its state and the reasons, as `stepbench cells` tells them."""
         done = self.python("-m", "stepbench", "cells", *words)
@@ -430,7 +450,7 @@ class Copy:
 
     def kinds(self, *words: str) -> dict[str, str]:
         """Return each configured cell's short name with the kind of its state."""
-        return {_short(path): state.partition(" ")[0] for path, state in self.states(*words).items()}
+        return {short(path): state.partition(" ")[0] for path, state in self.states(*words).items()}
 
     def record(self, name: str) -> dict[str, Any]:
         """Return a record's content by its short name."""
@@ -443,7 +463,7 @@ class Copy:
     def files(self) -> dict[str, tuple[int, bytes]]:
         """Return identity and content of each record."""
         paths = sorted((self.root / "results").glob("*/*/*~*.json"))
-        return {_short(str(path)): (path.stat().st_ino, path.read_bytes()) for path in paths}
+        return {short(str(path)): (path.stat().st_ino, path.read_bytes()) for path in paths}
 
     @contextlib.contextmanager
     def measuring(self, *expected: str) -> Iterator[None]:
@@ -524,7 +544,7 @@ def _processor_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _short(path: str) -> str:
+def short(path: str) -> str:
     """Return `toy/fine,nano,0` for a record's path, with its machine in front where that is another one."""
     machine, experiment, name = Path(path).parts[-3:]
     values = re.sub(r"[a-z_]+~", "", name.removesuffix(".json"))
@@ -533,10 +553,8 @@ def _short(path: str) -> str:
 
 def _long(name: str) -> str:
     experiment, _, values = name.partition("/")
-    axes = {
-        "toy": ("behaviour", "size", "replicate"),
-        "plain": ("label",),
-        "reader": ("preset", "megabytes"),
-    }[experiment]
-    pairs = zip(axes, values.split(","), strict=True)
-    return f"{experiment}/{','.join(f'{axis}~{value}' for axis, value in pairs)}.json"
+    return f"{experiment}/{_cell(experiment, values.split(','))}.json"
+
+
+def _cell(experiment: str, values: Iterable[Any]) -> str:
+    return ",".join(f"{axis}~{value}" for axis, value in zip(AXES[experiment], values, strict=True))

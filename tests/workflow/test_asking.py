@@ -43,7 +43,7 @@ def test_replicates_are_measured_in_rounds(fresh: Copy) -> None:
     """However the grid lists them, replicate 0 of all cells comes before replicate 1 of any."""
     behaviours = {"behaviour": ["b", "a"], "size": ["nano"], "replicate": [2, 0, 1]}
     fresh.set("experiments", {"toy": {"cpu": [behaviours, {"behaviour": ["c"], "replicate": [0, 1]}]}})
-    paths = list(reversed(fresh.states()))
+    paths = list(reversed(fresh.targets()))
     assert len(paths) == 8
     assert fresh.snakemake(*paths).code == 0
     started = sorted((json.loads((fresh.root / path).read_text()) for path in paths), key=lambda r: r["started"])

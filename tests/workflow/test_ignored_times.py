@@ -26,5 +26,5 @@ def test_what_is_stale_is_made_again_or_the_run_is_refused(measured: Copy) -> No
 def test_where_nothing_is_stale_nothing_is_refused(measured: Copy) -> None:
     with measured.measuring():
         for words in (("--touch",), ("--rerun-triggers", "code", "--")):
-            assert measured.snakemake(*words, *measured.states()).code == 0
+            assert measured.snakemake(*words, *measured.targets()).code == 0
     assert set(measured.kinds().values()) == {"fresh"}

@@ -23,7 +23,7 @@ def waiting(copy: Copy, behaviour: str = "gated") -> None:
 
 def go_on(copy: Copy, kept: dict[str, tuple[int, bytes]], behaviour: str = "gated") -> None:
     """Run again and assert that only the cell that waited is measured."""
-    again = copy.start("-m", "snakemake", "--cores", "1", *copy.states())  # needs no hand
+    again = copy.start("-m", "snakemake", "--cores", "1", *copy.targets())  # needs no hand
     copy.wait_for_cell()
     copy.open_gate()
     assert again.wait(timeout=120) == 0
@@ -52,7 +52,7 @@ def kill_and_go_on(measured: Copy, victim: str) -> None:
     """Kill the run while a cell waits, look at what is left, and run again."""
     waiting(measured)
     kept = measured.files()
-    run = measured.start("-m", "snakemake", "--cores", "1", *measured.states())
+    run = measured.start("-m", "snakemake", "--cores", "1", *measured.targets())
     cell = measured.wait_for_cell()
     script = psutil.Process(cell).ppid()
     caused = [process.pid for process in measured.processes()]
@@ -75,7 +75,7 @@ def kill_and_go_on(measured: Copy, victim: str) -> None:
 def test_no_cell_runs_twice_at_once(measured: Copy) -> None:
     """The next run begins in the moment in which the first is killed."""
     waiting(measured)
-    words = ("-m", "snakemake", "--cores", "1", *measured.states())
+    words = ("-m", "snakemake", "--cores", "1", *measured.targets())
     run = measured.start(*words)
     first = measured.wait_for_cell()
     run.kill()
@@ -107,7 +107,7 @@ def start(copy: Copy, door: str, behaviour: str) -> int:
         words = ("--old-file", ".venv/.report", "REPORT=.venv/.report", f"BIN={Path(sys.executable).parent}", "report")
         copy.start(*words, program="make")
     elif door == "snakemake":
-        copy.start("-m", "snakemake", "--cores", "1", *copy.states())
+        copy.start("-m", "snakemake", "--cores", "1", *copy.targets())
     else:
         copy.start("-m", "stepbench", "measure", "toy", f"behaviour~{behaviour}")
     return copy.wait_for_cell()

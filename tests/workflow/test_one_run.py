@@ -12,12 +12,12 @@ def test_a_second_run_ends_and_names_the_first(measured: Copy) -> None:
     """With the same targets, with others, and through the second door."""
     measured.set("experiments.toy.cpu", [{"behaviour": ["fine", "gated"], "size": ["nano"]}])
     measured.make_gate()
-    states = measured.states()
-    run = measured.start("-m", "snakemake", "--cores", "1", *states)
+    targets = measured.targets()
+    run = measured.start("-m", "snakemake", "--cores", "1", *targets)
     cell = measured.wait_for_cell()
     with measured.measuring():
         ended = [
-            measured.snakemake(*states),
+            measured.snakemake(*targets),
             measured.snakemake("results/here/toy/behaviour~fine,size~nano,replicate~9.json"),
             measured.python("-m", "stepbench", "measure", "plain", "label~b"),
         ]
@@ -25,7 +25,7 @@ def test_a_second_run_ends_and_names_the_first(measured: Copy) -> None:
     assert [done.code for done in ended] == [1, 1, 1]
     assert [[line[: len(holder)] for line in done.said] for done in ended] == [[holder]] * 3
     # Most of it is Snakemake's own start; its time grows with whoever shares the machine.
-    looked = measured.snakemake("-n", *states)
+    looked = measured.snakemake("-n", *targets)
     assert looked.code == 0
     assert max(done.processor_s for done in ended[:2]) < 1.5 * looked.processor_s
     assert ended[2].processor_s < BUSY_S
@@ -50,7 +50,7 @@ def test_of_twenty_at_the_same_instant_one_runs(measured: Copy) -> None:
             assert used.ru_utime + used.ru_stime < BUSY_S
     said = [line for line in measured.output.read_text().splitlines() if line.startswith("stepbench: ")]
     assert len(said) == 19
-    assert all(f"but process {winner} (since " in line for line in said)
+    assert all(f"another run (process {winner}, since " in line for line in said)
     measured.open_gate()
     (running,) = (process for process in measured.running if process.pid == winner)
     assert running.wait(timeout=120) == 0

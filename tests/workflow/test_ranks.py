@@ -85,7 +85,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
             foreign.bind(("127.0.0.1", 29500))
             foreign.listen()
         runs = [
-            hanging.start("-m", "snakemake", "--cores", "1", *hanging.states()),
+            hanging.start("-m", "snakemake", "--cores", "1", *hanging.targets()),
             quick.start("-m", "snakemake", "--cores", "2", **leftovers),
         ]
         codes = runs[0].wait(timeout=GENEROUS_S), runs[1].wait(timeout=GENEROUS_S)
@@ -151,7 +151,7 @@ def test_ranks_have_the_threads_of_the_protocol_whatever_the_user_has_set(ended:
 def test_ranks_end_with_a_run_that_is_killed(ended: Ended) -> None:
     copy = ended.quick
     ranked_cells.configure(copy, "waits", time_s=GENEROUS_S)
-    run = copy.start("-m", "snakemake", "--cores", "1", *copy.states())
+    run = copy.start("-m", "snakemake", "--cores", "1", *copy.targets())
     end = time.monotonic() + GENEROUS_S
     while len(told(copy).get("waits", ())) < 2:
         assert time.monotonic() < end, copy.output.read_text()

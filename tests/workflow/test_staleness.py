@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.workflow.bench_copy import CONFIG, Copy
+from tests.workflow.bench_copy import CONFIG, Copy, short
 
 KERNEL = "src/stepbench/models/toy_kernel.py"
 TOYS = ("toy/fine,nano,0", "toy/fine,micro,0")
@@ -19,12 +19,8 @@ EVERYTHING = (*TOYS, "plain/a")
 
 def stale(copy: Copy) -> dict[str, str]:
     """Return the cells that are not fresh, with why."""
-    names = copy.kinds()
-    return {
-        name: state.partition("  ")[2]
-        for (name, kind), state in zip(names.items(), copy.states().values(), strict=True)
-        if kind != "fresh"
-    }
+    states = {short(path): state.partition("  ") for path, state in copy.states().items()}
+    return {name: why for name, (kind, _, why) in states.items() if kind != "fresh"}
 
 
 def test_the_copied_package_is_the_one_that_runs(measured: Copy) -> None:
@@ -283,7 +279,7 @@ def test_cores_and_the_users_own_threads_change_nothing(measured: Copy) -> None:
     """What was measured with one core stands; one more cell is measured as the others were."""
     another = "results/here/toy/behaviour~fine,size~nano,replicate~1.json"
     with measured.measuring("toy/fine,nano,1"):
-        done = measured.snakemake("--cores", "2", *measured.states(), another, OMP_NUM_THREADS="7")
+        done = measured.snakemake("--cores", "2", *measured.targets(), another, OMP_NUM_THREADS="7")
     assert done.code == 0
     with_one, with_two = (measured.record(f"toy/fine,nano,{replicate}") for replicate in (0, 1))
     assert with_one["protocol"] == with_two["protocol"]

@@ -1,7 +1,7 @@
-"""A record is the one JSON file that holds what was measured at one cell, or why nothing was.
+"""A record is the JSON file that holds the result of one cell, or the reason why there is none.
 
-Raw samples are kept, in run order and in seconds; statistics are computed by whoever reads. A file appears whole or not
-at all. Reading is strict, because a table made of a record that was cut, edited or moved would lie.
+Raw samples are kept, in run order and in seconds; readers compute statistics. A file appears whole or not at all.
+Reading is strict, so that no table is made of a record that was truncated, modified or moved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_BYTES = 64 * 2**20
 
 
 class RecordError(ValueError):
-    """A file is not a record that can be believed.
+    """A file is not a valid record.
 
     Attributes:
         path: the file.
@@ -41,7 +41,7 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """What one cell's file says.
+    """The content of one cell's file.
 
     Attributes:
         experiment: the experiment's name.
@@ -104,7 +104,7 @@ def read(path: Path) -> Record:
 
     Raises:
         FileNotFoundError: there is none.
-        RecordError: it is cut, edited, of another version, or does not say what a record must say.
+        RecordError: it is truncated, modified, incomplete, invalid or of another version.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -122,24 +122,24 @@ def read(path: Path) -> Record:
 
 
 def strict_json(text: bytes) -> Any:
-    """Return what a JSON document says; a key twice, NaN and a number that no float can hold are refused.
+    """Return the content of a JSON document; duplicate keys, NaN and numbers that no float can hold are refused.
 
     Raises:
-        ValueError: it is no such document.
+        ValueError: it is not such a document.
         RecursionError: it is nested too deep.
     """
     return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def believe(content: Any, path: Path) -> Record:
-    """Return the record that a file's content is, its checksum among it.
+    """Return the record that a file holds, once its checksum and fields are verified.
 
     Args:
-        content: what the file's JSON says.
-        path: what a message names.
+        content: the file's JSON, the checksum included.
+        path: the file that messages name.
 
     Raises:
-        RecordError: it was edited, is of another version, or does not say what a record must say.
+        RecordError: it is modified, incomplete, invalid or of another version.
     """
     try:
         content = dict(content) if isinstance(content, dict) else content
