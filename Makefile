@@ -10,13 +10,17 @@ PIP := $(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(PINS))
 REPORT := .venv/.report-$(TORCH)
 TEST := .venv/.test-$(TORCH)
 
-.PHONY: report test test-slow test-ranks lint check mutate same gpu-check clean
+.PHONY: report test quick test-slow test-ranks lint check mutate same gpu-check clean
 
 report: $(REPORT)
 	$(BIN)/snakemake --cores 1 report/writeup.md all
 
 test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# What another Python, torch or Triton may break, in a few minutes.
+quick: $(TEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(addprefix tests/,kernels measure models data pipeline reporting test_versions.py test_installation.py)
 
 # What takes longest, and would make everybody wait.
 test-slow: $(TEST)

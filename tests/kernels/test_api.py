@@ -1,5 +1,6 @@
 """The contract: what is refused, with which sentence, and that a new implementation is a file and a line."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,7 @@ def test_reasons_on_a_cuda_device(
     capability = case.pop("capability", (9, 0)) if "capability" in case else (9, 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Triton too, which macOS has not
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     case = {"dtype": torch.bfloat16, "head_dim": 64, **case}
     assert unsupported_reason(impl, device="cuda", **case) == reason
@@ -117,6 +119,7 @@ def test_reasons_on_a_cuda_device(
 
 def test_interpreted_kernels_are_never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     reason = unsupported_reason("triton", device="cuda", dtype=torch.bfloat16, head_dim=64)
     assert reason == "triton needs compiled kernels, got TRITON_INTERPRET in the environment"

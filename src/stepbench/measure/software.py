@@ -21,6 +21,20 @@ def versions() -> dict[str, str | None]:
     }
 
 
+def check_build(device: str) -> None:
+    """Refuse to measure a GPU with a torch that was built without CUDA: every cell would fail, one after the other.
+
+    Raises:
+        ValueError: `device` is `cuda` and torch has none.
+    """
+    found = versions()
+    if device == "cuda" and found["cuda"] is None:
+        raise ValueError(
+            f"torch must be built with CUDA to measure an NVIDIA GPU, got {found['torch']}: install it again "
+            "(rm -r .venv and make report CPU_INDEX=, or UV_NO_GROUP=cpu uv sync), or set `device: cpu` in config.yaml"
+        )
+
+
 @functools.cache
 def _version(package: str) -> str | None:
     try:

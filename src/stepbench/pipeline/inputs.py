@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepbench.data import shards, tokens
-from stepbench.measure import environment
+from stepbench.measure import environment, software
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
@@ -20,13 +20,14 @@ def of(bench: Bench, cell: Cell) -> list[str]:
 
 
 def check(bench: Bench) -> None:
-    """Refuse a source of tokens that cannot feed the configured cells, before anything is measured.
+    """Refuse a torch that cannot use the device and a source of tokens that cannot feed the cells, before any is run.
 
     Raises:
         stepbench.pipeline.config.ConfigError: one sentence that says why.
     """
     data, vocabulary = bench.settings["data"], bench.settings["vocabulary"]
     try:
+        software.check_build(bench.device)
         tokens.check_source(data["source"], vocabulary=vocabulary, contexts=_contexts(bench))
     except (ValueError, OSError) as error:
         raise config.ConfigError(str(error)) from None

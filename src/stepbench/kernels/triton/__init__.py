@@ -20,10 +20,10 @@ from stepbench.kernels.triton.tiles import MAX_FUSED_HEAD_DIM
 
 def unsupported(case: Case) -> str | None:
     """Tell why a case cannot run: Triton, and a device of compute capability 8.0 or newer."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton needs the triton package, got none"
     if reason := needs_cuda("triton", case):
         return reason
+    if importlib.util.find_spec("triton") is None:
+        return "triton needs the triton package, got none"
     if versions.triton_interprets():
         return "triton needs compiled kernels, got TRITON_INTERPRET in the environment"
     if (capability := torch.cuda.get_device_capability(case.device)) < (8, 0):
