@@ -1,0 +1,141 @@
+"""The rows of the staleness table about code, on the real package: what a dry run of Snakemake would measure.
+
+The records are written and not measured, since only their fingerprints matter here.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.workflow.bench_copy import CONFIG, Copy
+
+IMPLEMENTATIONS = ("naive", "sdpa", "tiled", "triton")
+STRATEGIES = ("naive", "bucketed", "torch_ddp")
+STEP = {"size": ["nano"], "context": [16]}
+GRIDS = {
+    "ceilings": {"cpu": [{"operation": ["copy"]}]},
+    "end_to_end": {"cpu": [{**STEP, "attention": list(IMPLEMENTATIONS)}]},
+    "attention": {"cpu": [{"implementation": list(IMPLEMENTATIONS), "seq": [128], "head_dim": [64]}]},
+    "data_parallel": {"cpu": [{**STEP, "strategy": list(STRATEGIES), "ranks": [1]}]},
+}
+WRITE_RECORDS = """
+from pathlib import Path
+from stepbench.pipeline import records
+from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
+
+bench = Bench.open(Path.cwd())
+states = States(bench)
+for cell in bench.cells:
+    record = records.Record(
+        experiment=cell.experiment,
+        cell=cell.values,
+        status="ok",
+        fingerprint=states.fingerprint(cell),
+        started="2026-01-01T00:00:00.000+00:00",
+        duration_s=1.0,
+        samples={"step_s": [0.1] * 5},
+    )
+    records.write(bench.root / bench.path(cell), record)
+"""
+KERNELS = "src/stepbench/kernels"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """The workflow as it is in the repository, with a fresh record of each cell; edits are taken back by `restored`."""
+    copy = Copy.make(tmp_path_factory.mktemp("recorded") / "bench", toys=False)
+    copy.configure({**CONFIG, "experiments": GRIDS})
+    done = copy.python("-c", WRITE_RECORDS)
+    assert done.code == 0, done.err
+    yield copy
+    copy.close()
+
+
+@pytest.fixture
+def restored(recorded: Copy) -> Iterator[Copy]:
+    """The copy, whose source is put back after the test."""
+    source = recorded.root / "src"
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    yield recorded
+    for path in source.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts and path not in before:
+            path.unlink()
+    for path, content in before.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+
+
+def would_measure(copy: Copy) -> list[str]:
+    """Return what a dry run would measure, such as `attention implementation~triton`, by the axis that differs."""
+    records = [str(path.relative_to(copy.root)) for path in sorted((copy.root / "results").glob("*/*/*~*.json"))]
+    done = copy.snakemake("-n", *records)
+    assert done.code == 0, done.err
+    found = re.findall(r"^    output: results/here/(\w+)/(\S+)\.json", done.out, re.MULTILINE)
+    axis = {"end_to_end": "attention", "attention": "implementation", "data_parallel": "strategy", "ceilings": "operation"}
+    return sorted(f"{name} {re.search(rf'(?:^|,){axis[name]}~(\w+)', cell)[1]}" for name, cell in found)  # type: ignore[index]
+
+
+def append(copy: Copy, file: str, text: str, *, time: float | None = None) -> None:
+    path = copy.root / file
+    path.write_text(f"{path.read_text()}{text}")
+    if time is not None:
+        os.utime(path, (time, time))
+
+
+def test_nothing_is_measured_where_nothing_has_changed(restored: Copy) -> None:
+    assert would_measure(restored) == []
+
+
+@pytest.mark.parametrize("time", [None, 1e9], ids=["now", "long ago"])
+def test_a_changed_triton_kernel_re_measures_the_cells_that_run_it(restored: Copy, time: float | None) -> None:
+    append(restored, f"{KERNELS}/triton/forward.py", "\nANOTHER_CONSTANT = 1\n", time=time)
+    assert would_measure(restored) == ["attention triton", "end_to_end triton"]
+
+
+def test_tiles_that_are_tuned_re_measure_the_cells_that_launch_a_kernel_of_them(restored: Copy) -> None:
+    append(restored, f"{KERNELS}/triton/tiles.json", "\n")
+    assert would_measure(restored) == ["attention triton", "end_to_end triton"]
+
+
+def test_compiled_figures_re_measure_nothing(restored: Copy) -> None:
+    append(restored, f"{KERNELS}/triton/figures.json", "\n")
+    assert would_measure(restored) == []
+
+
+def test_a_changed_plain_implementation_re_measures_its_own_cells(restored: Copy) -> None:
+    append(restored, f"{KERNELS}/tiled.py", "\nANOTHER_CONSTANT = 1\n")
+    assert would_measure(restored) == ["attention tiled", "end_to_end tiled"]
+
+
+def test_a_changed_strategy_re_measures_its_cells_and_those_timed_beside_it(restored: Copy) -> None:
+    append(restored, "src/stepbench/parallel/torch_ddp.py", "\nANOTHER_CONSTANT = 1\n")
+    assert would_measure(restored) == ["data_parallel bucketed", "data_parallel torch_ddp"]
+
+
+def test_a_new_implementation_and_a_new_strategy_re_measure_nothing(restored: Copy) -> None:
+    for registry, module in (("kernels", "naive"), ("parallel", "naive")):
+        names = restored.root / f"src/stepbench/{registry}/names.py"
+        text = names.read_text()
+        line = re.search(r'^    "naive": .*\n', text, re.MULTILINE)
+        assert line, text
+        names.write_text(text.replace(line[0], line[0] + line[0].replace("naive", "brand_new")))
+        folder = restored.root / f"src/stepbench/{registry}"
+        (folder / "brand_new.py").write_text((folder / f"{module}.py").read_text())
+    assert would_measure(restored) == []
+
+
+def test_the_code_of_tables_figures_and_findings_re_measures_nothing(restored: Copy) -> None:
+    for file in ("experiments/attention/tables.py", "experiments/end_to_end/figures.py", "reporting/statistics.py"):
+        append(restored, f"src/stepbench/{file}", "\nANOTHER_CONSTANT = 1\n")
+    assert would_measure(restored) == []
+
+
+def test_the_source_of_the_copy_is_what_counts(restored: Copy) -> None:
+    """Or all of the above would hold without any fingerprint."""
+    append(restored, "src/stepbench/models/decoder.py", "\nANOTHER_CONSTANT = 1\n")
+    expected = [f"data_parallel {name}" for name in STRATEGIES] + [f"end_to_end {name}" for name in IMPLEMENTATIONS]
+    assert would_measure(restored) == sorted(expected)
+    assert Path(restored.root, "src/stepbench/models/decoder.py").exists()
