@@ -19,7 +19,8 @@ from stepbench.models.decoder import next_token_loss
 from stepbench.models.encoder_decoder import EncoderDecoder
 from stepbench.models.presets import Preset
 from stepbench.models.training import AUTOCAST, set_precision
-from stepbench.parallel.strategies import Replica, parallelize
+from stepbench.parallel.replica import Replica
+from stepbench.parallel.strategies import parallelize
 
 LEARNING_RATE = 3e-4
 WORKERS = {"cuda": 4}  # per rank; one elsewhere, where workers share the cores with what they feed

@@ -22,7 +22,8 @@ from stepbench.measure.measurement import Setting
 from stepbench.measure.memory_timeline import Timeline
 from stepbench.models.decoder import Decoder, next_token_loss
 from stepbench.models.training import TrainingStep
-from stepbench.parallel.strategies import Replica, parallelize
+from stepbench.parallel.replica import Replica
+from stepbench.parallel.strategies import parallelize
 from stepbench.workloads import decoder_step
 from stepbench.workloads.decoder_step import Shape
 
