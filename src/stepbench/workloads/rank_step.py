@@ -59,9 +59,7 @@ def unsupported_reason(spec: StepSpec, device: str) -> str | None:
     if spec.implementation != "eager":
         return f"a step on ranks must be eager, got {spec.implementation}"
     if spec.precision == "fp16":
-        return (
-            "a step on ranks must not need a gradient scaler, which ranks would have to share, got the precision fp16"
-        )
+        return "fp16 needs a gradient scaler that all ranks share, and there is none; valid are fp32, tf32, bf16"
     if spec.compute_dtype == "bf16" and spec.precision != "fp32":
         return f"a compute dtype of bf16 needs the precision fp32, got {spec.precision}"
     known = strategy(str(spec.strategy)).options
