@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
+from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
@@ -34,6 +35,7 @@ __all__ = [
     "set_float32_products",
     "tensor_descriptor_type",
     "tensor_memory_columns",
+    "tensors_are_fake",
     "tree_map",
     "triton_interprets",
 ]
@@ -98,6 +100,11 @@ def allocation_history(path: Path, *, events: int) -> Iterator[None]:
         torch.cuda.memory._dump_snapshot(str(path))
     finally:
         torch.cuda.memory._record_memory_history(enabled=None)
+
+
+def tensors_are_fake() -> bool:
+    """Tell whether tensors that are created from now on are fake: shapes without values."""
+    return detect_fake_mode() is not None
 
 
 def in_backward() -> bool:

@@ -10,8 +10,8 @@ from torch import distributed
 
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.parallel.naive import NaiveDDP
-from stepbench.workloads import replica_step, training_on_ranks
-from stepbench.workloads.replica_step import What
+from stepbench.workloads import equivalence, training_on_ranks
+from stepbench.workloads.spec import StepSpec
 
 
 def misbehave(*, setting: dict[str, Any], how: str) -> dict[str, Any]:
@@ -29,20 +29,20 @@ def fault(how: str) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1024.00 GiB")
 
 
-def run_without_synchronization(*, setting: dict[str, Any], what: dict[str, Any]) -> dict[str, Any]:
+def run_without_synchronization(*, setting: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
     """Do what a cell's ranks do, with a strategy that leaves each rank its own gradients."""
     NaiveDDP._finish = WRONG["nothing synchronised"]  # type: ignore[method-assign]
-    return training_on_ranks.run(setting=setting, what=what)
+    return training_on_ranks.run(setting=setting, spec=spec)
 
 
-def prove_what_is_wrong(*, setting: dict[str, Any], whats: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return by name how each proof of each wrong strategy refused it; an empty text where it did not."""
+def check_what_is_wrong(*, setting: dict[str, Any], specs: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return by name how the check of each wrong strategy refused it; an empty text where it did not."""
     refusals = {}
     for wrong, finish in WRONG.items():
         NaiveDDP._finish = finish  # type: ignore[method-assign]
-        for name, what in whats.items():
+        for name, spec in specs.items():
             try:
-                replica_step.prove(Setting(**setting), What(**what))
+                equivalence.check(StepSpec.of_plain(spec), Setting(**setting))
                 refusals[f"{wrong}: {name}"] = ""
             except ArithmeticError as error:
                 refusals[f"{wrong}: {name}"] = str(error)

@@ -17,6 +17,7 @@ from stepbench.experiments.numerics import measure as numerics
 from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup import measure as warmup
 from stepbench.experiments.warmup.cell import Cell as Warmup
+from stepbench.kernels.api import bind
 from stepbench.measure.measurement import Setting, UnsupportedError
 
 SETTING = Setting(
@@ -255,7 +256,7 @@ def test_an_operator_that_computes_something_else_gets_no_time(
 
 def test_the_oracle_takes_any_number_of_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     operands = [torch.randn(1, 2, 24, 8, dtype=torch.float64) for _ in range(4)]
-    whole = attention._by_rows("reference", operands, causal=True)
+    whole = attention._by_rows(bind("reference"), operands, causal=True)
     monkeypatch.setattr(attention, "CHECKED_ROWS", 5)
-    for one, other in zip(whole, attention._by_rows("reference", operands, causal=True), strict=True):
+    for one, other in zip(whole, attention._by_rows(bind("reference"), operands, causal=True), strict=True):
         torch.testing.assert_close(one, other)

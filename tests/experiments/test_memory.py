@@ -21,7 +21,9 @@ from stepbench.models.sizes import ModelSize
 from stepbench.pipeline import config
 from stepbench.pipeline.state import States
 from stepbench.process import attempt
-from stepbench.workloads import decoder_step
+from stepbench.workloads import predicted, step
+from stepbench.workloads.spec import StepSpec
+from stepbench.workloads.step import Step
 
 SIZES = config.load(Path(__file__).parents[2] / "config.yaml")["sizes"]
 VOCABULARY = 10_000
@@ -84,6 +86,8 @@ def test_a_training_steps_peak_is_predicted_within_five_percent(
         {"optimizer": "adamw_fused"},
         {"optimizer": "sgd"},
         {"precision": "bf16", "parameter_dtype": "bf16"},
+        {"attention": "sdpa", "groups": "2-1"},
+        {"attention": "tiled", "groups": "1"},
     ],
     ids=lambda more: ",".join(more.values()),
 )
@@ -100,19 +104,22 @@ def test_every_kind_of_step_is_predicted(more: dict[str, Any]) -> None:
     assert scalars["before_optimizer_state_bytes"] == pytest.approx(state, rel=0.001)
 
 
+def spec() -> StepSpec:
+    return StepSpec(ModelSize(**SIZES["nano"]), VOCABULARY, context=32, batch=2)
+
+
 def test_a_step_after_the_first_is_what_is_predicted() -> None:
     """Gradients and state made on the spot leave what two whole steps leave."""
-    shape = decoder_step.Shape(32, 2)
-    primed = decoder_step.predict(setting("nano"), shape).scalars()
+    primed = predicted.predict(spec(), setting("nano")).scalars()
 
-    class TwoSteps(decoder_step.DecoderStep):
+    class TwoSteps(Step):
         def prime(self) -> None:
-            for work in self.phases.values():
-                work()
+            self.run()
 
-    def two_steps() -> TwoSteps:
-        made = decoder_step.make(setting("nano"), shape, steps=2)
-        return TwoSteps(made.model, made._step, made._optimizer)
+    def two_steps() -> Step:
+        made = step.build(spec(), setting("nano"), steps=2)
+        made.__class__ = TwoSteps
+        return made
 
     # A second batch of tokens is there.
     assert predicted_memory.predict(two_steps).scalars() == pytest.approx(primed, rel=1e-4, abs=1000)
@@ -124,9 +131,21 @@ def test_the_same_cell_is_predicted_alike_to_the_byte() -> None:
 
 
 def test_what_recomputation_saves_is_predicted_too() -> None:
-    plain = decoder_step.predict(setting("nano"), decoder_step.Shape(128, 2)).scalars()
-    grouped = decoder_step.predict(setting("nano"), decoder_step.Shape(128, 2, group_sizes=(1,))).scalars()
+    plain = measure(Memory("predicted", "nano", 128, 2), setting("nano")).scalars
+    grouped = measure(Memory("predicted", "nano", 128, 2, groups="1"), setting("nano")).scalars
     assert grouped["forward_after_activations_bytes"] < 0.6 * plain["forward_after_activations_bytes"]
+
+
+@pytest.mark.slow
+def test_fused_attention_saves_the_score_matrices_of_the_xl_size() -> None:
+    naive, fused = (
+        measure(Memory("predicted", "xl", 2048, 1, attention=attention), setting("xl")).scalars
+        for attention in ("naive", "sdpa")
+    )
+    scores = SIZES["xl"]["heads"] * 2048**2 * 4
+    saved = naive["forward_after_activations_bytes"] - fused["forward_after_activations_bytes"]
+    # The probabilities of each block at least, and the masked scores if they are kept as well.
+    assert SIZES["xl"]["layers"] * scores < saved < 2.5 * SIZES["xl"]["layers"] * scores
 
 
 # -- published figures -------------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -23,18 +23,18 @@ from stepbench.experiments.fsdp.cell import Cell as Fsdp
 from stepbench.experiments.optimizer_sharding import measure as optimizer_sharding
 from stepbench.experiments.optimizer_sharding.cell import Cell as OptimizerSharding
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+from stepbench.models.sizes import ModelSize
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome
 from stepbench.process import failures as failures_
-from stepbench.workloads import ranks, replica_step, training
-from stepbench.workloads.decoder_step import Shape
-from stepbench.workloads.replica_step import What
+from stepbench.workloads import rank_step, ranks, step, training
+from stepbench.workloads.spec import StepSpec
 
 SETTING = Setting(
     device="cpu",
     protocol={"warmup_steps": 1, "measured_steps": 2, "seed": 0, "threads": 2},
     definition={"vocabulary": 20, "size": {"d_model": 32, "d_ff": 64, "layers": 3, "heads": 2}},
 )
-SHAPE = {"context": 16, "batch": 2}
+SPEC = StepSpec(ModelSize(**SETTING.definition["size"]), 20, context=16, batch=2, strategy="naive", ranks=2)
 GENEROUS_S = 200.0
 
 
@@ -95,20 +95,20 @@ def fully_sharded(variant: str, **more: Any) -> Fsdp:
             data_parallel,
             trained("naive", bucket_mib=25),
             "cpu",
-            "`bucket_mib` must be none or, with bucketed, torch_ddp, from 1; got 25 with naive",
+            "`bucket_mib` must be none for naive, which has none, got 25",
         ),
         (
             data_parallel,
             trained("torch_ddp", bucket_mib=0),
             "cpu",
-            "`bucket_mib` must be none or, with bucketed, torch_ddp, from 1; got 0 with torch_ddp",
+            "`bucket_mib` must be none or at least 1, got 0",
         ),
-        (fsdp, fully_sharded("ddp", prefetch=1), "cpu", "`prefetch` must be none for all variants but fsdp, got 1"),
+        (fsdp, fully_sharded("ddp", prefetch=1), "cpu", "`prefetch` must be none for bucketed, which has none, got 1"),
         (
             fsdp,
             fully_sharded("torch_fsdp2", prefetch=0, source="predicted"),
             "cpu",
-            "`prefetch` must be none for all variants but fsdp, got 0",
+            "`prefetch` must be none for torch_fsdp2, which has none, got 0",
         ),
         (
             collectives,
@@ -203,11 +203,12 @@ def test_what_ranks_return_is_put_together_by_name() -> None:
         ({}, {}),
         ({"bucket_mib": 5}, {"bucket_mib": 5}),
         ({"compute_dtype": "bf16", "prefetch": 0}, {"compute_dtype": torch.bfloat16, "prefetch": 0}),
-        ({"compute_dtype": "fp32", "prefetch": None}, {"compute_dtype": None}),
+        ({"compute_dtype": "fp32", "prefetch": None}, {}),
     ],
 )
 def test_options_that_json_can_hold_become_the_strategys(options: dict[str, Any], arguments: dict[str, Any]) -> None:
-    assert What("fsdp", SHAPE, 2, options).arguments() == arguments
+    spec = dataclasses.replace(SPEC, strategy="fsdp", **options)
+    assert rank_step._options(StepSpec.of_plain(json.loads(json.dumps(spec.plain())))) == arguments
 
 
 @pytest.mark.parametrize(
@@ -231,26 +232,25 @@ def test_a_cells_options_reach_its_ranks(
 ) -> None:
     asked: list[Any] = []
 
-    def measured(_: Setting, what: What, *, beside: What | None, **__: Any) -> Measurement:
-        asked.extend([what, beside])
+    def measured(spec: StepSpec, _: Setting, *, beside: StepSpec | None, **__: Any) -> Measurement:
+        asked.extend([spec, beside])
         return Measurement()
 
     monkeypatch.setattr(training, "measure", measured)
     module.measure(cell, SETTING)
     own, other = asked
-    assert (own.strategy, own.options) == what
-    assert (own.step.context, own.step.batch, own.ranks) == (16, 4, 2)
+    assert (own.strategy, {name: getattr(own, name) for name in what[1]}) == what
+    assert (own.context, own.batch, own.ranks) == (16, 4, 2)
     # DDP knows no dtype of its own and computes in autocast.
-    assert own.step.precision == ("bf16" if getattr(cell, "variant", None) == "ddp" else "fp32")
+    assert own.precision == ("bf16" if getattr(cell, "variant", None) == "ddp" else "fp32")
     assert (other.strategy if other else None) == beside
     if other:
-        shared = {key: value for key, value in own.options.items() if key != "prefetch"}
-        assert (other.shape, other.options) == (own.shape, shared)
+        assert other == dataclasses.replace(own, strategy=beside, prefetch=None)
 
 
 def test_each_rank_has_data_of_its_own_and_the_same_each_time() -> None:
     def first(rank: int) -> torch.Tensor:
-        return next(replica_step.batches(SETTING, Shape(**SHAPE), rank=rank))[0]
+        return next(step.feed(SPEC, SETTING, rank=rank))[0]
 
     assert first(0).shape == (2, 16)
     assert torch.equal(first(1), first(1))
@@ -330,7 +330,7 @@ def test_a_strategy_that_does_not_compute_the_step_is_not_timed() -> None:
             failing_on_ranks.run_without_synchronization,
             dataclasses.replace(SETTING, deadline=time.monotonic() + GENEROUS_S),
             ranks=2,
-            what=asdict(What("naive", SHAPE, 2)),
+            spec=SPEC.plain(),
         )
     assert no.value.kind == "wrong_result"
 
@@ -340,23 +340,24 @@ KINDS = {
     "autocast": {"precision": "bf16"},
     "another optimizer": {"optimizer": "sgd"},
     "low parameters": {"precision": "bf16", "parameter_dtype": "bf16"},
+    "fused attention, checkpointed": {"attention": "sdpa", "groups": (2, 1)},
 }
 
 
 @pytest.fixture(scope="module")
 def refusals() -> list[dict[str, str]]:
-    """By rank, how the proof of each kind of step refused each strategy that does not compute it."""
+    """By rank, how the equivalence check of each kind of step refused each strategy that does not compute it."""
     return ranks.call(
-        failing_on_ranks.prove_what_is_wrong,
+        failing_on_ranks.check_what_is_wrong,
         dataclasses.replace(SETTING, deadline=time.monotonic() + GENEROUS_S),
         ranks=2,
-        whats={name: asdict(What("naive", {**SHAPE, **more}, 2)) for name, more in KINDS.items()},
+        specs={name: dataclasses.replace(SPEC, **more).plain() for name, more in KINDS.items()},
     )
 
 
 @pytest.mark.parametrize("wrong", failing_on_ranks.WRONG)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_proof_can_fail_in_every_precision(refusals: list[dict[str, str]], kind: str, wrong: str) -> None:
+def test_the_equivalence_check_can_fail(refusals: list[dict[str, str]], kind: str, wrong: str) -> None:
     """One thing it cannot see: norms in bfloat16 are near 1, where no step of this size changes them."""
     invisible = kind == "low parameters" and wrong == "norms left alone"
     assert all(("must be within" in rank[f"{wrong}: {kind}"]) != invisible for rank in refusals)

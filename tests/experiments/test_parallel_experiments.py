@@ -58,8 +58,15 @@ TRAINED: dict[str, Any] = {
     },
     "fsdp": Fsdp("measured", "tiny", "fsdp", CONTEXT, BATCH),
     "torch_fsdp2": Fsdp("measured", "tiny", "torch_fsdp2", CONTEXT, BATCH, compute_dtype="bf16"),
+    # Parts that know nothing of each other.
+    "bucketed, fused attention, checkpointed": DataParallel(
+        "tiny", "bucketed", CONTEXT, BATCH, attention="sdpa", groups="2-1", optimizer="adamw_foreach"
+    ),
+    "fsdp, tiled attention, checkpointed": Fsdp(
+        "measured", "tiny", "fsdp", CONTEXT, BATCH, attention="tiled", groups="1"
+    ),
 }
-WATCHED = ["sharded_broadcast", "sharded_reduce_scatter", "fsdp"]
+WATCHED = ["sharded_broadcast", "sharded_reduce_scatter", "fsdp", "fsdp, tiled attention, checkpointed"]
 # Torch's own strategies have no counters.
 OPERATIONS = {
     "naive": ["all_reduce"],
@@ -70,9 +77,17 @@ OPERATIONS = {
     "sharded_reduce_scatter": ["all_gather", "all_reduce", "reduce_scatter"],
     "fsdp": ["all_gather", "all_reduce", "reduce_scatter"],
     "torch_fsdp2": None,
+    "bucketed, fused attention, checkpointed": ["all_reduce"],
+    "fsdp, tiled attention, checkpointed": ["all_gather", "all_reduce", "reduce_scatter"],
 }
-WITHOUT_COMMUNICATION = ["naive", "flat", "bucketed", "torch_ddp"]
-PAIRED = ["bucketed", "sharded_broadcast", "fsdp"]
+WITHOUT_COMMUNICATION = ["naive", "flat", "bucketed", "torch_ddp", "bucketed, fused attention, checkpointed"]
+PAIRED = [
+    "bucketed",
+    "sharded_broadcast",
+    "fsdp",
+    "bucketed, fused attention, checkpointed",
+    "fsdp, tiled attention, checkpointed",
+]
 
 MEASURE: dict[type, Callable[[Any, Setting], Measurement]] = {
     Collectives: collectives_measure.measure,
@@ -141,18 +156,24 @@ def test_what_is_measured_is_what_json_can_hold(measured: Callable[[str], Measur
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
-# -- the proof and what is counted -------------------------------------------------------------------------------------
+# -- the equivalence check and what is counted -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_proof_is_recorded(measured: Callable[[str], Measurement], name: str) -> None:
+def test_the_equivalence_check_is_recorded(measured: Callable[[str], Measurement], name: str) -> None:
     scalars, protocol = measured(name).scalars, measured(name).protocol
-    assert 0 < scalars["proof_plain_ratio"] < scalars["proof_tolerance_ratio"]
-    assert scalars["proof_difference_ratio"] <= scalars["proof_tolerance_ratio"]
+    assert 0 < scalars["equivalence_plain_ratio"] < scalars["equivalence_tolerance_ratio"]
+    assert scalars["equivalence_difference_ratio"] <= scalars["equivalence_tolerance_ratio"]
     # A strategy that does nothing is about 1 away.
-    assert scalars["proof_tolerance_ratio"] < (0.5 if name == "torch_fsdp2" else 0.01)
-    assert protocol["proof"] == {"steps": 3, "blocks": 2, "vocabulary": 1000, "batch": 2, "context": CONTEXT}
-    assert "float64" in protocol["proved_by"]
+    assert scalars["equivalence_tolerance_ratio"] < (0.5 if name == "torch_fsdp2" else 0.01)
+    assert protocol["equivalence_check"] == {
+        "steps": 3,
+        "blocks": 2,
+        "vocabulary": 1000,
+        "batch": 2,
+        "context": CONTEXT,
+    }
+    assert "float64" in protocol["checked_by"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -162,7 +183,7 @@ def test_work_and_protocol_are_recorded(measured: Callable[[str], Measurement], 
     assert scalars["tokens_per_step"] == RANKS * BATCH * CONTEXT
     assert scalars["backward_flops"] == 2 * scalars["forward_flops"]
     assert (protocol["backend"], protocol["threads_per_rank"]) == ("gloo", 1)
-    assert (protocol["optimizer"], protocol["attention"]) == ("adamw_foreach", "naive")
+    assert (protocol["optimizer"], protocol["attention"]) == (TRAINED[name].optimizer, TRAINED[name].attention)
 
 
 @pytest.mark.parametrize(
@@ -282,10 +303,11 @@ def test_two_ranks_share_the_optimizers_state(
     found = resident(measured(name).scalars)
     assert whole["optimizer_state"] == pytest.approx(2 * PARAMETER_BYTES, rel=0.01)
     assert found["optimizer_state"] == pytest.approx(whole["optimizer_state"] / 2, rel=0.01)
-    shared = name == "fsdp"
+    strategy = TRAINED[name].strategy
+    shared = strategy == "fsdp"
     assert found["parameters"] == pytest.approx(whole["parameters"] / (2 if shared else 1), rel=0.01)
     # Reduce-scattered gradients are consumed by the optimizer.
-    gradients = {"fsdp": whole["gradients"] / 2, "sharded_reduce_scatter": 0}.get(name, whole["gradients"])
+    gradients = {"fsdp": whole["gradients"] / 2, "sharded_reduce_scatter": 0}.get(strategy, whole["gradients"])
     assert found["gradients"] == pytest.approx(gradients, rel=0.01)
 
 
@@ -330,7 +352,9 @@ def test_a_prediction_follows_the_compute_dtype_and_the_prefetch(predicted: Call
 
 
 def test_what_looks_at_values_cannot_be_predicted() -> None:
-    with pytest.raises(UnsupportedError, match=r"^a strategy must not look at values .* fsdp; got torch_fsdp2$"):
+    with pytest.raises(
+        UnsupportedError, match=r"^a strategy must not look at values of tensors to be predicted, and torch_fsdp2 does$"
+    ):
         measure(Fsdp("predicted", "tiny", "torch_fsdp2", CONTEXT, BATCH))
 
 

@@ -14,7 +14,8 @@ from stepbench.measure import fit, nsys
 from stepbench.measure.measurement import Measurement, PredictedOutOfMemoryError, Setting
 from stepbench.models.ranged_attention import PARTS
 from stepbench.pipeline import reach
-from stepbench.workloads import profiled_step
+from stepbench.workloads import profiled
+from stepbench.workloads.spec import StepSpec
 
 LAYERS = 2
 SETTING = Setting(
@@ -22,7 +23,7 @@ SETTING = Setting(
     protocol={"warmup_steps": 1, "measured_steps": 2, "seed": 0, "threads": 1},
     definition={"vocabulary": 20, "size": {"d_model": 32, "d_ff": 64, "layers": LAYERS, "heads": 2}},
 )
-WHAT = profiled_step.Profiled(16, 2, "fp32", "eager", "train_step")
+SPEC = StepSpec.of(Profile("nano", 16, 2), SETTING)
 
 
 @pytest.fixture(scope="module")
@@ -90,26 +91,25 @@ def test_with_nsys_the_same_step_runs_under_it(
 ) -> None:
     monkeypatch.setattr(nsys, "missing_reason", lambda _device: None)  # as on a machine with a GPU
     stem = tmp_path / "size~2.7B,context~16"
-    seen = profiled_step.under_nsys(dataclasses.replace(SETTING, artifacts=stem), WHAT)
+    seen = profiled.under_nsys(SPEC, dataclasses.replace(SETTING, artifacts=stem))
     assert seen["report"] == f"{stem.name}.nsys-rep"
     assert (tmp_path / seen["report"]).exists()
-    assert seen["steps"] == profiled_step.RECORDED_STEPS
+    assert seen["steps"] == profiled.RECORDED_STEPS
     assert [kernel["name"] for kernel in seen["kernels"]] == ["sm90_gemm<float, 128>", "softmax_kernel"]
-    profiled = fake_nsys.read_text().splitlines()[0]
-    assert "-m stepbench.workloads.profiled_step" in profiled
+    command = fake_nsys.read_text().splitlines()[0]
+    assert "-m stepbench.workloads.profiled " in command
 
 
 @pytest.mark.usefixtures("fake_nsys")
 def test_an_nsys_that_fails_costs_its_table_and_not_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nsys, "missing_reason", lambda _device: None)
-    broken = dataclasses.replace(SETTING, definition=SETTING.definition | {"vocabulary": 0})
-    seen = profiled_step.under_nsys(broken, WHAT)
+    seen = profiled.under_nsys(dataclasses.replace(SPEC, vocabulary=0), SETTING)
     assert seen["reason"].startswith("nsys profile left with exit code 1: ")
 
 
 def test_what_is_predicted_not_to_fit_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "capacity_bytes", lambda _device: 1000)
-    monkeypatch.setattr(profiled_step, "make", lambda *_a, **_k: pytest.fail("it was started"))
+    monkeypatch.setattr(profiled, "make", lambda *_a, **_k: pytest.fail("it was started"))
     with pytest.raises(PredictedOutOfMemoryError):
         measure(Profile("nano", 16, 2), SETTING)
 
@@ -119,7 +119,6 @@ def test_no_profiler_is_in_reach_of_what_is_timed(name: str) -> None:
     """A profile, a snapshot or a trace never changes a timing: they are cells of their own."""
     from stepbench.experiments import experiment as experiments
 
-    experiment = experiments.load(name)
-    reached = reach.source(f"{experiment.module}.measure")
+    reached = reach.source(f"{experiments.load(name).module}.measure")
     inside = ("measure.profiler", "measure.nsys", "measure.allocator_memory", "models.ranged_attention")
     assert not [module for module in reached if module.endswith(inside)]

@@ -12,7 +12,8 @@ from tests.parallel.sample_modules import Branches, ManyDtypes, Tangle, language
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from stepbench.parallel.strategies import Replica, parallelize
+from stepbench.parallel.replica import Replica
+from stepbench.parallel.strategies import parallelize
 
 BATCH = 3  # of each rank
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {

@@ -12,7 +12,9 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from stepbench.parallel.strategies import STRATEGIES, Replica, parallelize
+from stepbench.parallel.names import STRATEGIES
+from stepbench.parallel.replica import Replica
+from stepbench.parallel.strategies import parallelize
 
 
 def module() -> nn.Module:

@@ -57,8 +57,9 @@ def memory(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> 
 def checkpointing(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> dict[str, Any]:
     """Return what N/k inputs and k blocks come to, and a third more time for each level."""
     layers = bench.settings["sizes"][cell.size]["layers"]
-    k, inner = cell.blocks_per_checkpoint, cell.nested
-    levels = 0 if k is None else 1 if inner is None else 2
+    sizes = [] if cell.groups == "none" else [int(size) for size in cell.groups.split("-")]
+    k, inner = [*sizes, None, None][:2]
+    levels = len(sizes)
     kept = 30 * layers if k is None else -(-layers // k)
     again = 0 if k is None else 30 * k if inner is None else k // inner + 30 * inner
     unit = 2**20

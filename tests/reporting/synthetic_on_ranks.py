@@ -142,9 +142,9 @@ def _step(bench: Bench, cell: Any, rng: np.random.Generator, spread: float, expo
             "tokens_per_step": cell.ranks * cell.batch * cell.context,
             "collectives_per_step": 3,
             "payload_bytes": 4 * parameters,
-            "proof_difference_ratio": 1e-5,
-            "proof_plain_ratio": 1e-5,
-            "proof_tolerance_ratio": 4e-5,
+            "equivalence_difference_ratio": 1e-5,
+            "equivalence_plain_ratio": 1e-5,
+            "equivalence_tolerance_ratio": 4e-5,
         },
         "details": {"lanes": [lanes] * cell.ranks},
     }

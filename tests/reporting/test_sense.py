@@ -164,7 +164,7 @@ def test_a_wrong_result_is_marked_and_has_no_time(tmp_path) -> None:
     assert found(other) == []
 
 
-def test_a_proof_beyond_its_tolerance_is_marked(tmp_path) -> None:
-    proof = {"proof_difference_ratio": 3e-3, "proof_tolerance_ratio": 1e-4}
+def test_an_equivalence_check_beyond_its_tolerance_is_marked(tmp_path) -> None:
+    proof = {"equivalence_difference_ratio": 3e-3, "equivalence_tolerance_ratio": 1e-4}
     group = group_of(tmp_path, RANKS, "data_parallel", samples=PLAUSIBLE, scalars=proof)
     assert found(group) == ["wrong (an error of 3.00×10⁻³ where 1.00×10⁻⁴ is allowed)"]

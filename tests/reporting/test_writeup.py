@@ -47,7 +47,7 @@ def everything(tmp_path_factory):
     """A bench with records of every experiment."""
     inside = {
         "memory": [{"source": ["measured", "predicted"], "size": ["nano"], "context": [128]}],
-        "checkpointing": [{"size": ["nano"], "context": [128], "blocks_per_checkpoint": [None, 1, 2]}],
+        "checkpointing": [{"source": ["measured"], "size": ["nano"], "context": [128], "groups": ["none", "1", "2"]}],
         "profile": [{"size": ["nano"], "context": [128], "passes": ["forward", "train_step"]}],
     }
     bench = synthetic.bench(tmp_path_factory.mktemp("everything"), **SMALL_GRIDS, **inside, **test_on_ranks.GRIDS)

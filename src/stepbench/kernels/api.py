@@ -73,14 +73,14 @@ def attention(
     return _LOADED[impl].call(q, k, v, is_causal=is_causal, scale=scale, return_lse=return_lse)
 
 
-def bind(impl: str) -> Callable[..., Tensor]:
+def bind(impl: str | Implementation) -> Callable[..., Tensor]:
     """Return `attention(q, k, v, *, is_causal)` of one implementation, for a model to hold.
 
     Without the checks of `attention`: a model's shapes are right by construction, and torch.compile, which can trace
     neither an import nor a lookup by name, gets the model as one graph.
 
     Args:
-        impl: a name of `IMPLEMENTATIONS`; ask `unsupported_reason` first.
+        impl: a name of `IMPLEMENTATIONS`, or an implementation itself; ask `unsupported_reason` first.
 
     Returns:
         A function from q, k, v [B, H, T, D] to o [B, H, T, D] with the scale 1/√D.
@@ -88,7 +88,7 @@ def bind(impl: str) -> Callable[..., Tensor]:
     Raises:
         ValueError: `impl` is no implementation.
     """
-    call = _implementation(impl).call
+    call = (impl if isinstance(impl, Implementation) else _implementation(impl)).call
 
     def bound(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
         return cast(Tensor, call(q, k, v, is_causal=is_causal, scale=q.shape[-1] ** -0.5, return_lse=False))

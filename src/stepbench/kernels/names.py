@@ -26,3 +26,8 @@ if TYPE_CHECKING:
     Name = str
 else:
     Name = Literal[tuple(IMPLEMENTATIONS)]
+
+
+def modules(*names: str) -> tuple[str, ...]:
+    """Return the modules that implement these names, such as `stepbench.kernels.sdpa`."""
+    return tuple(dict.fromkeys(IMPLEMENTATIONS[name].partition(":")[0] for name in names))

@@ -17,6 +17,7 @@ from stepbench.parallel.bucket import Bucket
 from stepbench.parallel.data_parallel import DataParallel
 from stepbench.parallel.gradient_hook import when_accumulated
 from stepbench.parallel.launch_order import LaunchOrder
+from stepbench.parallel.replica import BUCKET_MIB, Group, Recipe, Replica, Strategy, with_plain_optimizer
 
 FIRST_BUCKET_MIB = 1.0  # so that the wire has something to do early
 
@@ -66,3 +67,10 @@ class BucketedDDP(DataParallel):
             self.buckets[index].launch()
         for bucket in self.buckets:
             bucket.wait()
+
+
+def _build(module: nn.Module, recipe: Recipe, group: Group, *, bucket_mib: float = BUCKET_MIB) -> Replica:
+    return with_plain_optimizer(BucketedDDP(module, bucket_mib=bucket_mib, group=group), recipe)
+
+
+STRATEGY = Strategy(_build)

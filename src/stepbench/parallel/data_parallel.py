@@ -25,6 +25,7 @@ from torch import distributed as dist
 from torch.nn import Parameter
 
 from stepbench.parallel.communicator import Communicator
+from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 from stepbench.parallel.synchronization import Synchronizes
 from stepbench.parallel.traffic import Traffic
 from stepbench.versions import FakeTensor
@@ -152,3 +153,10 @@ def broadcast_into(tensor: Tensor, communicator: Communicator) -> None:
     communicator.broadcast(dense, root=0).wait()
     if dense is not tensor:
         tensor.copy_(dense)
+
+
+def _build(module: nn.Module, recipe: Recipe, group: Group) -> Replica:
+    return with_plain_optimizer(DataParallel(module, group=group), recipe)
+
+
+STRATEGY = Strategy(_build)

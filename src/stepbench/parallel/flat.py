@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stepbench.parallel.data_parallel import DataParallel
 from stepbench.parallel.layout import by_kind
+from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 
 
 class FlatDDP(DataParallel):
@@ -38,3 +39,10 @@ class FlatDDP(DataParallel):
         for parameter, gradient, mean, is_present in zip(parameters, gradients, means, anywhere, strict=True):
             gradient.copy_(mean.view_as(gradient))
             parameter.grad = gradient if is_present else None
+
+
+def _build(module: nn.Module, recipe: Recipe, group: Group) -> Replica:
+    return with_plain_optimizer(FlatDDP(module, group=group), recipe)
+
+
+STRATEGY = Strategy(_build)

@@ -26,6 +26,7 @@ from stepbench.parallel.bucket import Bucket
 from stepbench.parallel.communicator import Communicator
 from stepbench.parallel.data_parallel import device_of, refuse_unfrozen, start_equal
 from stepbench.parallel.layout import by_kind
+from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 from stepbench.parallel.synchronization import Synchronizes
 from stepbench.parallel.traffic import Traffic
 from stepbench.parallel.unit import Unit
@@ -217,3 +218,12 @@ class FSDP(Synchronizes, nn.Module):
 
 def _in_backward() -> bool:
     return versions.in_backward()
+
+
+def _build(
+    module: nn.Module, recipe: Recipe, group: Group, *, compute_dtype: torch.dtype | None = None, prefetch: int = 1
+) -> Replica:
+    return with_plain_optimizer(FSDP(module, compute_dtype, prefetch=prefetch, group=group), recipe)
+
+
+STRATEGY = Strategy(_build, sends_gradients_alone=False)

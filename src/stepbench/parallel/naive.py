@@ -6,8 +6,10 @@ Nothing is hidden behind the computation, and each message, however small, pays 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from stepbench.parallel.data_parallel import DataParallel, present_anywhere
+from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 
 
 class NaiveDDP(DataParallel):
@@ -26,3 +28,10 @@ class NaiveDDP(DataParallel):
             # Divided before the sum: the sum of many ranks' float16 gradients may overflow where their mean does not.
             parameter.grad.div_(self.communicator.size)
             self.communicator.all_reduce(parameter.grad).wait()
+
+
+def _build(module: nn.Module, recipe: Recipe, group: Group) -> Replica:
+    return with_plain_optimizer(NaiveDDP(module, group=group), recipe)
+
+
+STRATEGY = Strategy(_build)

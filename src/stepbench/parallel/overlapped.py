@@ -14,6 +14,7 @@ from stepbench.parallel.communicator import Pending
 from stepbench.parallel.data_parallel import DataParallel, present_anywhere
 from stepbench.parallel.gradient_hook import when_accumulated
 from stepbench.parallel.launch_order import LaunchOrder
+from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 
 
 class OverlappedDDP(DataParallel):
@@ -55,3 +56,10 @@ class OverlappedDDP(DataParallel):
         for parameter, is_present in zip(self._reversed, anywhere, strict=True):
             if not is_present:
                 parameter.grad = None
+
+
+def _build(module: nn.Module, recipe: Recipe, group: Group) -> Replica:
+    return with_plain_optimizer(OverlappedDDP(module, group=group), recipe)
+
+
+STRATEGY = Strategy(_build)

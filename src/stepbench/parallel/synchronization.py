@@ -20,6 +20,10 @@ class Synchronizes:
         finally:
             self._synchronizes = before
 
+    def finish_gradient_synchronization(self) -> None:
+        """Return when the gradients are ready for the optimizer; a collective."""
+        raise NotImplementedError
+
     def _refuse_inside_no_sync(self) -> None:
         if not self._synchronizes:
             raise RuntimeError("finish_gradient_synchronization() must be called outside no_sync()")

@@ -60,7 +60,7 @@ def _wrong(group: Group) -> Iterable[Mark]:
     if failed:
         yield Mark("wrong", f"in {len(failed)} of {len(group.rows)} processes" if len(group.rows) > 1 else "")
     for record in group.records:
-        error, allowed = (record.scalars.get(f"proof_{key}_ratio") for key in ("difference", "tolerance"))
+        error, allowed = (record.scalars.get(f"equivalence_{key}_ratio") for key in ("difference", "tolerance"))
         if error is not None and allowed is not None and not error <= allowed:
             yield Mark("wrong", f"an error of {units.scientific(error)} where {units.scientific(allowed)} is allowed")
 

@@ -55,7 +55,7 @@ def memory(results: Results) -> Table:
 
 
 def time(results: Results) -> Table:
-    """Return one row for each variant that was run: its phases, its step, what it waited for, and the proof."""
+    """Return one row for each variant that was run: its phases, its step, what it waited for, equivalence check."""
     groups = measured(results)
     rows = [_time_row(group) for group in groups]
     axes = [axis for axis in results.axes if axis not in AXES_NOT_SHOWN]
@@ -67,15 +67,15 @@ def time(results: Results) -> Table:
         *(median_alone(name, unit) for name in names[:-1]),
         one_line(WHOLE, unit, "whole step"),
         *(_waited_column(name, words) for name, words in WAITS.items()),
-        Column("error of the proof", lambda row: units.scientific(row["proof_difference_ratio"])),
-        Column("allowed", lambda row: units.scientific(row["proof_tolerance_ratio"])),
+        Column("error of the equivalence check", lambda row: units.scientific(row["equivalence_difference_ratio"])),
+        Column("allowed", lambda row: units.scientific(row["equivalence_tolerance_ratio"])),
         MARKS,
         STATUS,
     ]
     told = (
         "Medians of the slowest rank at each step. Of communication: how long the rank stood still for it, of how long "
-        "it was under way; the rest was hidden. torch's own strategies do not tell. The proof compares parameters with "
-        f"those of one process on the joined batch, over the way they went. {held_constant(rows, axes)}"
+        "it was under way; the rest was hidden. torch's own strategies do not tell. The equivalence check compares "
+        f"parameters with those of one process on the joined batch, over the way they went. {held_constant(rows, axes)}"
     ).strip()
     return Table("time", "Time per step", told, frame(rows), columns, "No cell of the grid is run.")
 
@@ -145,7 +145,7 @@ def _time_row(group: Group) -> dict[str, Any]:
     row: dict[str, Any] = facts(group, whole.marks if whole else ())
     for name, summary in summaries.items():
         row |= statistics_of(name, summary)
-    return row | {key: group.scalar(key) for key in ("proof_difference_ratio", "proof_tolerance_ratio")}
+    return row | {key: group.scalar(key) for key in ("equivalence_difference_ratio", "equivalence_tolerance_ratio")}
 
 
 def replicated(group: Group, results: Results) -> Group | None:

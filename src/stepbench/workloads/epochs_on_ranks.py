@@ -17,19 +17,15 @@ from stepbench.measure.clock import Clock
 from stepbench.measure.measurement import Setting
 from stepbench.models.decoder import next_token_loss
 from stepbench.models.encoder_decoder import EncoderDecoder
+from stepbench.models.precision import AUTOCAST, set_precision
 from stepbench.models.presets import Preset
-from stepbench.models.training import AUTOCAST, set_precision
-from stepbench.parallel.strategies import Replica, parallelize
+from stepbench.parallel.replica import Replica
+from stepbench.parallel.strategies import parallelize
 
 LEARNING_RATE = 3e-4
 WORKERS = {"cuda": 4}  # per rank; one elsewhere, where workers share the cores with what they feed
 LOADER_BATCHES = 200  # at most, when the loader is timed without training
 LOADER_EPOCH = 10**6  # of that: an order that no measured epoch has
-
-
-def strategy(ranks: int) -> str:
-    """Return how so many ranks train together."""
-    return "bucketed" if ranks > 1 else "none"
 
 
 def run(*, setting: dict[str, Any], what: dict[str, Any], epochs: dict[str, int]) -> dict[str, Any]:
@@ -125,8 +121,7 @@ def _replica(setting: Setting, what: dict[str, Any]) -> Replica:
     model = EncoderDecoder(
         Preset(**setting.definition["preset"]), attention=bind(what["attention"]), device=setting.device
     )
-    name = strategy(distributed.get_world_size())
-    return parallelize(name, model, torch.optim.AdamW, {"lr": LEARNING_RATE})
+    return parallelize(what["strategy"], model, torch.optim.AdamW, {"lr": LEARNING_RATE, "foreach": True})
 
 
 class _Data:

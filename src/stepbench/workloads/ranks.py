@@ -18,6 +18,7 @@ from stepbench.parallel.outcome import RankError
 
 # Before the measuring process itself is ended, so that the record can name the rank that hung.
 MARGIN_S = 5.0
+DEVICES = ("cuda", "cpu")
 UNLIMITED_S = 24 * 3600.0
 
 
@@ -64,7 +65,7 @@ def threads_per_rank(setting: Setting, ranks: int) -> int:
     """
     if ranks < 1:
         raise UnsupportedError(f"there must be at least one rank, got {ranks}")
-    if setting.device not in ("cuda", "cpu"):
+    if setting.device not in DEVICES:
         raise UnsupportedError(f"ranks need the device cuda or cpu, got {setting.device}")
     threads = setting.protocol["threads"]
     if setting.device == "cuda":

@@ -1,4 +1,4 @@
-"""What each rank does for a cell of data-parallel, sharded or FSDP training: prove, time, draw, watch."""
+"""What each rank does for a cell of data-parallel, sharded or FSDP training: check, time, draw, watch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import distributed
 from stepbench.measure import allocator_memory, clock, predicted_memory, rank_timeline, timing
 from stepbench.measure.clock import Clock
 from stepbench.measure.measurement import Setting
-from stepbench.workloads import replica_step
-from stepbench.workloads.replica_step import ReplicaStep, What
+from stepbench.parallel.strategies import strategy
+from stepbench.workloads import equivalence, rank_step
+from stepbench.workloads.spec import StepSpec
+from stepbench.workloads.step import Step
 
 BESIDE_ROUNDS = 2  # times the protocol's steps: a ratio near 1 needs more of them
 OWN, OTHER = "paired_s", "beside_s"
@@ -20,44 +22,48 @@ OWN, OTHER = "paired_s", "beside_s"
 def run(
     *,
     setting: dict[str, Any],
-    what: dict[str, Any],
+    spec: dict[str, Any],
     beside: dict[str, Any] | None = None,
     without_communication: bool = False,
     watch: bool = False,
 ) -> dict[str, Any]:
-    """Prove the strategy right, then time its step by phases and as a whole, and do what else is asked for.
+    """Check that the ranks compute one process' step, time it by phases and whole, and do what else is asked for.
 
     Args:
         setting: a plain `Setting`.
-        what: the fields of a `What`.
-        beside: those of another one, to be timed in turn with the first.
+        spec: a plain `StepSpec`.
+        beside: another one, to be timed in turn with the first.
         without_communication: whether to time, in turn with the whole steps, steps whose gradients stay where they are.
         watch: whether to predict and watch the step's memory as well.
 
     Returns:
         `samples` of this rank: `forward_s`, `backward_s`, `synchronization_s`, `optimizer_s`, `step_s`, perhaps
         `without_communication_s`, `paired_s` and `beside_s`; `loss_nats`; for strategies that count `comm_wait_s`, and
-        `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps). `scalars`: the proof and what was counted.
-        `lanes`: one step over time. `predicted` and `measured`: bytes, and `timeline`, where asked for.
+        `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps). `scalars`: those of the equivalence check
+        and what was counted. `lanes`: one step over time. `predicted` and `measured`: bytes, and `timeline`, where
+        asked for.
     """
-    given, cell = Setting(**setting), What(**what)
-    proof = replica_step.prove(given, cell)
-    found = _time(given, cell, without_communication=without_communication)
-    found["scalars"] = {**proof, **found["scalars"]}
+    given, own = Setting(**setting), StepSpec.of_plain(spec)
+    checked = equivalence.check(own, given)
+    # Elsewhere parameters travel as well, whatever becomes of the gradients.
+    without_communication &= strategy(str(own.strategy)).sends_gradients_alone
+    found = _time(own, given, without_communication=without_communication)
+    found["scalars"] = {**checked, **found["scalars"]}
     if beside is not None:
-        found["samples"] |= _time_in_turn(given, {OWN: cell, OTHER: What(**beside)})
+        found["samples"] |= _time_in_turn({OWN: own, OTHER: StepSpec.of_plain(beside)}, given)
     if watch:
-        found |= _watch(given, cell)
+        found |= _watch(own, given)
     return found
 
 
-def _time(setting: Setting, what: What, *, without_communication: bool) -> dict[str, Any]:
+def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> dict[str, Any]:
     measured = setting.protocol["measured_steps"]
     kinds = 3 if without_communication else 2
     # Each round runs a step of every kind, so fewer rounds warm up as many steps.
     warmup = -(-setting.protocol["warmup_steps"] // kinds)
-    step = _step(setting, what, steps=(warmup + measured) * kinds + rank_timeline.PROFILED_STEPS)
-    timer, traffic = clock.for_device(setting.device), step.replica.traffic
+    steps = (warmup + measured) * kinds + rank_timeline.PROFILED_STEPS
+    step, replica = rank_step.build(spec, setting, steps=steps)
+    timer, traffic = clock.for_device(setting.device), replica.traffic
     samples: dict[str, list[float]] = {}
     counted: dict[str, int] = {}
     for number in range(warmup + measured):
@@ -81,11 +87,11 @@ def _time(setting: Setting, what: What, *, without_communication: bool) -> dict[
     return {"samples": {**samples, "loss_nats": step.loss_values()}, "scalars": counted, "lanes": lanes}
 
 
-def _time_in_turn(setting: Setting, whats: dict[str, What]) -> dict[str, list[float]]:
+def _time_in_turn(specs: dict[str, StepSpec], setting: Setting) -> dict[str, list[float]]:
     """Return the samples of whole steps, the n-th of each measured next to the n-th of the others."""
     warmup = setting.protocol["warmup_steps"]
     rounds = warmup + BESIDE_ROUNDS * setting.protocol["measured_steps"]
-    steps = {name: _step(setting, what, steps=rounds) for name, what in whats.items()}
+    steps = {name: rank_step.build(spec, setting, steps=rounds)[0] for name, spec in specs.items()}
     timer = clock.for_device(setting.device)
     samples: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds):
@@ -99,29 +105,28 @@ def _time_in_turn(setting: Setting, whats: dict[str, What]) -> dict[str, list[fl
     return samples
 
 
-def _watch(setting: Setting, what: What) -> dict[str, Any]:
+def _watch(spec: StepSpec, setting: Setting) -> dict[str, Any]:
     """Return what the step's own code allocates on fake tensors, and what this rank did; nothing if unknown."""
     more: dict[str, int] = {}
-    if setting.device == "cpu" and what.strategy not in replica_step.PREDICTABLE:
+    if setting.device == "cpu" and strategy(str(spec.strategy)).looks_at_values:
         # torch's `fully_shard` empties storages that go on to live, and the profiler loses what Gloo's threads free: of
         # two numbers that are too large neither is told.
         return {}
+
+    def build() -> Step:
+        return rank_step.build(spec, setting, steps=2)[0]
+
     if setting.device == "cpu":
-        timeline = predicted_memory.follow(lambda: _step(setting, what, steps=2))
+        timeline = predicted_memory.follow(build)
     else:
-        watched = allocator_memory.watch(lambda: _step(setting, what, steps=2), device=setting.device)
+        watched = allocator_memory.watch(build, device=setting.device)
         timeline, more = watched.timeline, {"allocator_peak_bytes": max(watched.allocator_peak_bytes.values())}
-    predicted = replica_step.predict(setting, what)
+    predicted = rank_step.predict(spec, setting)
     return {
         "predicted": None if predicted is None else predicted.scalars(),
         "measured": timeline.scalars() | more,
         "timeline": timeline.details(),
     }
-
-
-def _step(setting: Setting, what: What, *, steps: int) -> ReplicaStep:
-    own = replica_step.batches(setting, what.step, rank=distributed.get_rank())
-    return ReplicaStep(setting, what, own, steps=steps)
 
 
 def _together(work: Callable[[], object], timer: Clock) -> float:

@@ -13,8 +13,8 @@ from stepbench.reporting import frames, tables
 from stepbench.reporting.frames import Results
 
 GRID: list[dict[str, Any]] = [
-    {"size": ["small"], "context": [512], "blocks_per_checkpoint": [None, 1, 2, 3, 4, 6, 12]},
-    {"size": ["small"], "context": [512], "blocks_per_checkpoint": [4], "nested": [1, 2]},
+    {"source": ["measured"], "size": ["small"], "context": [512], "groups": ["none", "1", "2", "3", "4", "6", "12"]},
+    {"source": ["measured"], "size": ["small"], "context": [512], "groups": ["4-1", "4-2"]},
 ]
 EXPERIMENT = experiments.load("checkpointing")
 
@@ -66,7 +66,15 @@ def test_sentences_hold_the_measured_best_against_the_theory(full: Results) -> N
 
 
 def test_with_five_processes_a_side_there_is_a_verdict(tmp_path: Path) -> None:
-    grid = [{"size": ["small"], "context": [512], "blocks_per_checkpoint": [None, 1], "replicate": [0, 1, 2, 3, 4]}]
+    grid = [
+        {
+            "source": ["measured"],
+            "size": ["small"],
+            "context": [512],
+            "groups": ["none", "1"],
+            "replicate": [0, 1, 2, 3, 4],
+        }
+    ]
     text = "\n".join(EXPERIMENT.find(results(tmp_path, grid, spread=0.005)))
     assert "A forward pass more would be a third of the FLOPs more." in text
     assert "not certain" not in text
@@ -86,7 +94,7 @@ def test_figures_draw_each_grouping_once(full: Results) -> None:
 
 
 def test_two_models_are_told_apart(tmp_path: Path) -> None:
-    grid = [{"size": ["nano", "small"], "context": [512], "blocks_per_checkpoint": [None, 1, 2]}]
+    grid = [{"source": ["measured"], "size": ["nano", "small"], "context": [512], "groups": ["none", "1", "2"]}]
     found = results(tmp_path, grid)
     assert len(EXPERIMENT.plot(found)["tradeoff"].axes) == 2
     text = "\n".join(EXPERIMENT.find(found))
@@ -102,8 +110,10 @@ def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
 
 
 def test_a_grouping_that_cannot_be_is_told(tmp_path: Path) -> None:
-    bench = synthetic.bench(tmp_path, checkpointing=[{"size": ["nano"], "context": [64], "nested": [2]}])
+    bench = synthetic.bench(
+        tmp_path, checkpointing=[{"source": ["measured"], "size": ["nano"], "context": [64], "groups": ["9"]}]
+    )
     (cell,) = bench.grid("checkpointing")
-    synthetic.write(bench, "checkpointing", cell, status="unsupported", reason="nested groups need groups to be in")
+    synthetic.write(bench, "checkpointing", cell, status="unsupported", reason="groups must fall")
     table = EXPERIMENT.tabulate(frames.load(States(bench), EXPERIMENT))[0]
-    assert "unsupported: nested groups need groups to be in" in tables.markdown(table)
+    assert "unsupported: groups must fall" in tables.markdown(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stepbench.kernels.names import Name
+from stepbench.kernels import names as kernels
 from stepbench.pipeline import cells
 
 TITLE = "Attention"
@@ -18,7 +18,7 @@ READS = ("ceilings",)
 class Cell(cells.Cell):
     """One operator on random inputs of one shape."""
 
-    implementation: Name
+    implementation: kernels.Name
     seq: int
     head_dim: int
     heads: int = 1
@@ -26,3 +26,8 @@ class Cell(cells.Cell):
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     causal: bool = True
     replicate: int = 0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The module of the implementation."""
+        return kernels.modules(self.implementation)

@@ -9,7 +9,8 @@ import torch
 
 from stepbench import versions
 from stepbench.experiments.attention.cell import Cell
-from stepbench.kernels.api import UnsupportedAttention, attention, unsupported_reason
+from stepbench.kernels import naive, reference
+from stepbench.kernels.api import UnsupportedAttention, attention, bind, unsupported_reason
 from stepbench.measure import clock, memory, timing
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 
@@ -131,16 +132,18 @@ def _errors(
     found = (out.detach(), *torch.autograd.grad(out, inputs, upstream))
     operands = [tensor.detach() for tensor in (*inputs, upstream)]
     device = "cpu" if upstream.device.type == "mps" else upstream.device  # MPS has no float64
-    exact = _by_rows("reference", [tensor.to(device, torch.float64) for tensor in operands], causal=causal)
-    plain = _by_rows("naive", operands, causal=causal)
+    exact = _by_rows(
+        bind(reference.IMPLEMENTATION), [tensor.to(device, torch.float64) for tensor in operands], causal=causal
+    )
+    plain = _by_rows(bind(naive.IMPLEMENTATION), operands, causal=causal)
     # A score is an exponent: one that is off by δ makes its probability off by 1 + δ. It is float32 at least.
     q, k = (tensor.to(torch.float32).norm(dim=-1).max() for tensor in operands[:2])
     through_scores = 2 * torch.finfo(torch.float32).eps * float(q * k) * operands[0].shape[-1] ** -0.5
     errors: dict[str, float] = {}
-    for name, ours, reference, simple in zip(("o", "dq", "dk", "dv"), found, exact, plain, strict=True):
-        error = float((ours.to(reference) - reference).abs().max())
-        plain_error = float((simple.to(reference) - reference).abs().max())
-        band = (4 * torch.finfo(ours.dtype).eps + through_scores) * float(reference.abs().max())
+    for name, ours, true, simple in zip(("o", "dq", "dk", "dv"), found, exact, plain, strict=True):
+        error = float((ours.to(true) - true).abs().max())
+        plain_error = float((simple.to(true) - true).abs().max())
+        band = (4 * torch.finfo(ours.dtype).eps + through_scores) * float(true.abs().max())
         if not error <= 2 * plain_error + band:
             raise ArithmeticError(
                 f"{name} must be within 2 × {plain_error:.3g} + {band:.3g} of float64, got an error of {error:.3g}"
@@ -149,7 +152,9 @@ def _errors(
     return errors
 
 
-def _by_rows(impl: str, operands: Sequence[torch.Tensor], *, causal: bool) -> tuple[torch.Tensor, ...]:
+def _by_rows(
+    attend: Callable[..., torch.Tensor], operands: Sequence[torch.Tensor], *, causal: bool
+) -> tuple[torch.Tensor, ...]:
     """Return o, dq, dk, dv of attention for q, k, v and do, by blocks of query rows, so that any length fits.
 
     A causal block sees the keys up to its last row, which is how `attention` aligns what is not square.
@@ -161,8 +166,7 @@ def _by_rows(impl: str, operands: Sequence[torch.Tensor], *, causal: bool) -> tu
         seen = stop if causal else k.shape[-2]
         parts = [q[:, :, start:stop], k[:, :, :seen], v[:, :, :seen]]
         inputs = [part.detach().requires_grad_() for part in parts]
-        out = attention(*inputs, is_causal=causal, impl=impl)
-        assert isinstance(out, torch.Tensor)  # noqa: S101 (no logsumexp was asked for)
+        out = attend(*inputs, is_causal=causal)
         o[:, :, start:stop] = out.detach()
         found = torch.autograd.grad(out, inputs, upstream[:, :, start:stop])
         for whole, part in zip((dq[:, :, start:stop], dk[:, :, :seen], dv[:, :, :seen]), found, strict=True):

@@ -10,7 +10,7 @@ import torch
 from stepbench.experiments.ceilings.cell import Cell
 from stepbench.measure import clock, timing
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
-from stepbench.models.training import AUTOCAST, precision_reason, set_precision
+from stepbench.models.precision import AUTOCAST, precision_reason, set_precision
 
 MATRIX_DIMS = {"cpu": (256, 512, 1024, 2048), "mps": (512, 1024, 2048, 4096), "cuda": (1024, 2048, 4096, 8192, 16384)}
 COPY_MIB = {"cpu": (1, 16, 128), "mps": (16, 128, 512), "cuda": (64, 256, 1024)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.kernels import names as kernels
 from stepbench.pipeline import cells
 
 TITLE = "Checkpointing"
@@ -15,12 +16,23 @@ READS = ("ceilings",)
 
 @dataclass(frozen=True)
 class Cell(cells.Cell):
-    """A training step whose blocks are checkpointed in groups; `nested` is the size of the groups inside a group."""
+    """A training step whose blocks are checkpointed in groups, asked for its bytes alone (`predicted`), or run.
 
+    `groups` is none, or blocks per checkpointed group, such as 4, or 4-1 for groups of 1 inside groups of 4.
+    """
+
+    source: Literal["predicted", "measured"]
     size: str
     context: int
     batch: int = 4
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    blocks_per_checkpoint: int | None = None
-    nested: int | None = None
+    parameter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: kernels.Name = "naive"
+    groups: str = "none"
+    optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
     replicate: int = 0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The module of the attention implementation."""
+        return kernels.modules(self.attention)

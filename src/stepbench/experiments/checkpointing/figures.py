@@ -80,7 +80,7 @@ def _draw_groupings(axes: Axes, known: Sequence[Grouping]) -> None:
         kinds[kind].append(each)
     styles = zip(kinds.items(), figures.PALETTE, figures.MARKERS, strict=False)
     for (kind, members), color, marker in styles:
-        members.sort(key=lambda each: each.group.point[GROUPING[0]] or 0)
+        members.sort(key=lambda each: each.sizes)
         spots = [(each, each.group.summary("step_s"), (each.peak_bytes or 0) / unit.size) for each in members]
         if kind == "groups of blocks":
             line = [(summary.median, peak) for _, summary, peak in spots if summary]
@@ -99,10 +99,7 @@ def _draw_groupings(axes: Axes, known: Sequence[Grouping]) -> None:
 
 
 def _short(grouping: Grouping) -> str:
-    outer, inner = (grouping.group.point[axis] for axis in GROUPING)
-    if outer is None:
-        return "none"
-    return f"{outer}" if inner is None else f"{outer} of {inner}"
+    return " of ".join(map(str, grouping.sizes)) or "none"
 
 
 def _operation(each: dict[str, Any]) -> str:
@@ -114,4 +111,4 @@ def _has_both(grouping: Grouping) -> bool:
 
 
 def _rest(group: Group) -> dict[str, Any]:
-    return {axis: value for axis, value in group.point.items() if axis not in GROUPING}
+    return {axis: value for axis, value in group.point.items() if axis != GROUPING}

@@ -27,7 +27,7 @@ def _one_level(groupings: Sequence[Grouping], place: str) -> list[str]:
     winners = best(groupings, nested=False)
     if not winners:
         return []
-    sizes = [str(each.group.point["blocks_per_checkpoint"]) for each in winners]
+    sizes = [str(each.sizes[0]) for each in winners]
     tried = [each for each in groupings if not each.is_plain and not each.is_nested and each.peak_bytes]
     chosen = winners[-1]
     ratio = chosen.over_plain("peak_activation_bytes")

@@ -10,7 +10,7 @@ from stepbench.reporting import statistics
 from stepbench.reporting.frames import Group
 from stepbench.reporting.statistics import Comparison
 
-GROUPING = ("blocks_per_checkpoint", "nested")
+GROUPING = "groups"
 WITHIN = 0.01  # of the smallest peak; what lies nearer is as good
 
 
@@ -29,20 +29,24 @@ class Grouping:
     @property
     def name(self) -> str:
         """What it is called: `none`, `groups of 2`, or `groups of 4, each in groups of 2`."""
-        outer, inner = (self.group.point[axis] for axis in GROUPING)
-        if outer is None:
-            return "none"
-        return f"groups of {outer}" if inner is None else f"groups of {outer}, each in groups of {inner}"
+        return ", each in ".join(f"groups of {size}" for size in self.sizes) or "none"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Blocks per group, from the outermost groups to the innermost; () without checkpointing."""
+        axis = self.group.point[GROUPING]
+        # Of a cell that is unsupported this may be any word.
+        return tuple(int(size) for size in axis.split("-") if size.isdecimal())
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing is checkpointed."""
-        return self.group.point[GROUPING[0]] is None
+        return self.group.point[GROUPING] == "none"
 
     @property
     def is_nested(self) -> bool:
         """Whether there are groups inside of groups."""
-        return self.group.point[GROUPING[1]] is not None
+        return len(self.sizes) > 1
 
     @property
     def peak_bytes(self) -> int | None:
@@ -83,7 +87,7 @@ def models(groups: Sequence[Group]) -> list[list[Grouping]]:
     """Return the groupings of each model and step, those that are alike in all else together."""
     found: dict[tuple[Any, ...], list[Group]] = {}
     for group in groups:
-        rest = tuple(value for axis, value in group.point.items() if axis not in GROUPING)
+        rest = tuple(value for axis, value in group.point.items() if axis != GROUPING)
         found.setdefault(rest, []).append(group)
     return [_groupings(alike) for alike in found.values()]
 
@@ -97,11 +101,11 @@ def best(groupings: Sequence[Grouping], *, nested: bool) -> list[Grouping]:
     wanted = [(peak, each) for peak, each in known if each.is_nested == nested]
     least = min((peak for peak, _ in wanted), default=0)
     found = [each for peak, each in wanted if peak <= least * (1 + WITHIN)]
-    return sorted(found, key=lambda each: [each.group.point[axis] or 0 for axis in GROUPING])
+    return sorted(found, key=lambda each: each.sizes)
 
 
 def _groupings(alike: Sequence[Group]) -> list[Grouping]:
-    plain = next((group for group in alike if group.point[GROUPING[0]] is None), None)
+    plain = next((group for group in alike if group.point[GROUPING] == "none"), None)
     return [Grouping(group, plain) for group in alike]
 
 

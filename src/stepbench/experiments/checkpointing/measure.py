@@ -8,59 +8,39 @@ from typing import Any
 import torch
 
 from stepbench.experiments.checkpointing.cell import Cell
-from stepbench.measure import clock, saved_tensors, training_step
-from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+from stepbench.measure import saved_tensors
+from stepbench.measure.measurement import Measurement, Setting
 from stepbench.measure.memory_timeline import Timeline
 from stepbench.models.checkpointing import theoretical_best
 from stepbench.models.layers import rotary_angles
-from stepbench.models.training import AUTOCAST
+from stepbench.models.precision import AUTOCAST
 from stepbench.versions import FakeTensorMode
-from stepbench.workloads import decoder_step, watched_step
-from stepbench.workloads.decoder_step import Shape
+from stepbench.workloads import predicted, step, timed, watched
+from stepbench.workloads.spec import StepSpec
 
 
 def measure(cell: Cell, setting: Setting) -> Measurement:
-    """Time the step, then watch the memory of a second one, and list what a block alone would keep."""
-    blocks = setting.definition["size"]["layers"]
-    shape = decoder_step.Shape(cell.context, cell.batch, cell.precision, group_sizes=_group_sizes(cell, blocks))
-    decoder_step.check_fit(setting, shape)
-    steps = {key: setting.protocol[key] for key in ("warmup_steps", "measured_steps")}
-    timer = clock.for_device(setting.device)
-    step = decoder_step.make(setting, shape, steps=steps["warmup_steps"] + 2 * steps["measured_steps"])
-    samples: dict[str, Any] = training_step.measure(step.phases, clock=timer, **steps)
-    samples["loss_nats"] = step.loss_values()
-    del step  # the second one gets the memory to itself
-    timeline = watched_step.watch(setting, shape).timeline
+    """Predict the step's bytes; or time the step, then watch the memory of a second one. List what a block keeps."""
+    spec = StepSpec.of(cell, setting)
+    if cell.source == "predicted":
+        timeline, found = predicted.predict(spec, setting), Measurement()
+        protocol = {"watched_by": predicted.WATCHED_BY, "optimizer": spec.optimizer, "attention": spec.attention}
+    else:
+        found = timed.measure(spec, setting)
+        timeline = watched.watch(spec, setting).timeline
+        protocol = {"watched_by": watched.WATCHED_BY, **found.protocol}
     return Measurement(
-        samples=samples,
+        samples=found.samples,
         scalars={
-            "blocks": blocks,
-            "theoretical_best_blocks": theoretical_best(blocks),
+            **found.scalars,
+            "blocks": spec.size.layers,
+            "theoretical_best_blocks": theoretical_best(spec.size.layers),
             **_activation_bytes(timeline),
             **timeline.scalars(),
         },
-        details={"timeline": timeline.details(), "saved_by_one_block": _saved_by_one_block(setting, shape)},
-        protocol={
-            **steps,
-            "clock": timer.name,
-            "effective_threads": torch.get_num_threads(),
-            "optimizer": shape.optimizer,
-        },
+        details={"timeline": timeline.details(), "saved_by_one_block": _saved_by_one_block(spec, setting)},
+        protocol=protocol,
     )
-
-
-def _group_sizes(cell: Cell, blocks: int) -> tuple[int, ...]:
-    """Return the sizes of the groups, from the outermost.
-
-    Raises:
-        UnsupportedError: this model cannot be grouped so.
-    """
-    sizes = tuple(size for size in (cell.blocks_per_checkpoint, cell.nested) if size is not None)
-    if cell.nested is not None and cell.blocks_per_checkpoint is None:
-        raise UnsupportedError(f"nested groups need groups to be in, got blocks_per_checkpoint none, nested {sizes[0]}")
-    if any(outer <= inner for outer, inner in zip((blocks + 1, *sizes), (*sizes, 0), strict=True)):
-        raise UnsupportedError(f"groups of {blocks} blocks must get smaller, down to 1, got {list(sizes)}")
-    return sizes
 
 
 def _activation_bytes(timeline: Timeline) -> dict[str, int]:
@@ -76,17 +56,17 @@ def _activation_bytes(timeline: Timeline) -> dict[str, int]:
     }
 
 
-def _saved_by_one_block(setting: Setting, shape: Shape) -> list[dict[str, Any]]:
+def _saved_by_one_block(spec: StepSpec, setting: Setting) -> list[dict[str, Any]]:
     """Return what one block keeps for the backward pass where it is not checkpointed, by operation; on fake tensors."""
-    one_block = {**setting.definition, "size": setting.definition["size"] | {"layers": 1}}
-    alone = dataclasses.replace(setting, definition=one_block)
+    alone = dataclasses.replace(spec, size=dataclasses.replace(spec.size, layers=1), groups=())
     with FakeTensorMode():
-        model = decoder_step.make(alone, dataclasses.replace(shape, group_sizes=()), steps=0).model
-        size, block = model.size, model.blocks[0]
-        x_BTC = torch.empty(shape.batch, shape.context, size.d_model, device=setting.device, requires_grad=True)
-        dtype = AUTOCAST.get(shape.precision)
+        model = step.decoder(alone, setting)
+        block = model.blocks[0]
+        shape, like = (spec.batch, spec.context, spec.size.d_model), next(block.parameters())
+        x_BTC = torch.empty(shape, dtype=like.dtype, device=like.device, requires_grad=True)
+        dtype = AUTOCAST.get(spec.autocast_precision)
         angles = rotary_angles(
-            shape.context, size.head_dim, theta=model.rope_theta, dtype=x_BTC.dtype, device=x_BTC.device
+            spec.context, spec.size.head_dim, theta=model.rope_theta, dtype=torch.float32, device=like.device
         )
         with torch.autocast(setting.device, dtype=dtype, enabled=dtype is not None):
             output = block(x_BTC, *angles)

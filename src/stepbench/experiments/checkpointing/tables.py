@@ -25,7 +25,7 @@ from stepbench.reporting.tables import (
 def groups(results: Results) -> Table:
     """Return one row for each grouping: what it keeps, its peak, its time, and both against no checkpointing."""
     rows = [_row(each) for groupings in models(results.groups()) for each in groupings]
-    axes = [axis for axis in results.axes if axis not in (*GROUPING, "replicate")]
+    axes = [axis for axis in results.axes if axis not in (GROUPING, "replicate")]
     unit = time_unit(rows, ("step",))
     columns = [
         *axis_columns(rows, axes),
@@ -56,7 +56,7 @@ def saved(results: Results) -> Table:
     for groupings in models(results.groups()):
         known = next((each.group for each in groupings if each.group.records), None)
         rows += _saved_rows(known) if known else []
-    axes = [axis for axis in results.axes if axis not in (*GROUPING, "replicate")]
+    axes = [axis for axis in results.axes if axis not in (GROUPING, "replicate")]
     columns = [
         *axis_columns(rows, axes),
         value("operation", text=markup.escape, numeric=False),
@@ -98,6 +98,6 @@ def _row(grouping: Grouping) -> dict[str, Any]:
 def _saved_rows(group: Group) -> list[dict[str, Any]]:
     found = saved_of(group)
     total = sum(each["saved_bytes"] for each in found)
-    point = {axis: value for axis, value in group.point.items() if axis not in GROUPING}
+    point = {axis: value for axis, value in group.point.items() if axis != GROUPING}
     shares = [{**each, "share_ratio": each["saved_bytes"] / total} for each in found]
     return [{**point, **share, RECORDS: {"": group.paths}} for share in shares]

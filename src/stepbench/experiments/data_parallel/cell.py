@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.kernels import names as kernels
+from stepbench.parallel import names as strategies
 from stepbench.pipeline import cells
 
 TITLE = "Data parallelism"
@@ -18,16 +20,29 @@ READS = (
 )
 
 
+# A strategy of ours -> torch's own, whose step is timed in turn with it.
+PARTNERS = {"bucketed": "torch_ddp"}
+
+
 @dataclass(frozen=True)
 class Cell(cells.Cell):
     """A training step on several ranks with a batch each; `bucket_mib` none is 25 where there are buckets."""
 
     size: str
-    strategy: Literal["none", "naive", "flat", "overlapped", "bucketed", "torch_ddp"]
+    strategy: strategies.Name
     context: int
     batch: int = 4
     bucket_mib: int | None = None
     ranks: int = 2
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    parameter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: kernels.Name = "naive"
+    groups: str = "none"
     optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
     replicate: int = 0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The modules of attention, of the strategy, and of the strategy whose step is timed in turn with it."""
+        partner = PARTNERS.get(self.strategy, self.strategy)
+        return (*kernels.modules(self.attention), *strategies.modules(self.strategy, partner))

@@ -31,7 +31,7 @@ READING = "The slowest rank counts at each step."
 
 
 def strategies(results: Results) -> Table:
-    """Return one row for each point: phases, step, what is exposed in two ways, what is sent, the proof."""
+    """Return one row for each point: phases, step, what is exposed in two ways, what is sent, the equivalence check."""
     rows = [_row(group) for group in results.groups()]
     axes = [axis for axis in results.axes if axis not in ("strategy", "replicate")]
     unit = time_unit(rows, (WHOLE,))
@@ -45,16 +45,16 @@ def strategies(results: Results) -> Table:
         Column("exposed share of the step", lambda row: units.percent(row["exposed_ratio"])),
         value("collectives_per_step", "collectives", _count),
         Column("sent per step", lambda row: units.byte_count(row["payload_bytes"])),
-        Column("error of the proof", lambda row: units.scientific(row["proof_difference_ratio"])),
-        Column("allowed", lambda row: units.scientific(row["proof_tolerance_ratio"])),
+        Column("error of the equivalence check", lambda row: units.scientific(row["equivalence_difference_ratio"])),
+        Column("allowed", lambda row: units.scientific(row["equivalence_tolerance_ratio"])),
         MARKS,
         STATUS,
     ]
     told = (
         f"Medians. {READING} Exposed communication is measured in two ways: how long a rank stood still for it in a "
         "whole step (torch's own DDP does not tell), and the whole step less one next to it whose gradients stayed "
-        "where they were, with their 95 % intervals. The proof compares parameters after a few steps with those of one "
-        f"process on the joined batch, over the way they went. {held_constant(rows, axes)}"
+        "where they were, with their 95 % intervals. The equivalence check compares parameters after a few steps with "
+        f"those of one process on the joined batch, over the way they went. {held_constant(rows, axes)}"
     ).strip()
     return Table("strategies", "Strategies", told, frame(rows), columns, "The grid has no cell.")
 
@@ -103,7 +103,7 @@ def _row(group: Group) -> dict[str, Any]:
     row: dict[str, Any] = facts(group, whole.marks if whole else ())
     for name, summary in summaries.items():
         row |= statistics_of(name, summary)
-    keys = ("collectives_per_step", "payload_bytes", "proof_difference_ratio", "proof_tolerance_ratio")
+    keys = ("collectives_per_step", "payload_bytes", "equivalence_difference_ratio", "equivalence_tolerance_ratio")
     return {
         **row,
         **{key: group.scalar(key) for key in keys},

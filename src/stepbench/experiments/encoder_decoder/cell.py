@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stepbench.kernels.names import Name
+from stepbench.kernels import names as kernels
+from stepbench.parallel import names as strategies
 from stepbench.pipeline import cells
 
 TITLE = "Whole epochs of an encoder-decoder"
@@ -26,5 +27,15 @@ class Cell(cells.Cell):
     context: int = 128
     steps: int | None = None
     precision: Literal["fp16", "bf16", "fp32"] = "fp16"
-    attention: Name = "sdpa"
+    attention: kernels.Name = "sdpa"
     replicate: int = 0
+
+    @property
+    def strategy(self) -> str:
+        """The name of the strategy with which so many ranks train together."""
+        return "bucketed" if self.ranks > 1 else "none"
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The modules of the attention implementation and of the strategy."""
+        return (*kernels.modules(self.attention), *strategies.modules(self.strategy))

@@ -12,8 +12,8 @@ from stepbench.experiments.encoder_decoder import data_set
 from stepbench.experiments.encoder_decoder.cell import Cell
 from stepbench.kernels.api import unsupported_reason
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+from stepbench.models.precision import AUTOCAST, precision_reason
 from stepbench.models.presets import Preset, parameters, step_flops
-from stepbench.models.training import AUTOCAST, precision_reason
 from stepbench.workloads import epochs_on_ranks, ranks
 
 WARMUP_EPOCHS, MEASURED_EPOCHS = 1, 3
@@ -48,6 +48,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
             "steps": cell.steps,
             "precision": cell.precision,
             "attention": cell.attention,
+            "strategy": cell.strategy,
         },
         epochs={"warmup": WARMUP_EPOCHS, "measured": MEASURED_EPOCHS},
     )
@@ -70,9 +71,9 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
             "warmup_epochs": WARMUP_EPOCHS,
             "measured_epochs": MEASURED_EPOCHS,
             "threads_per_rank": threads,
-            "strategy": epochs_on_ranks.strategy(cell.ranks),
+            "strategy": cell.strategy,
             "clock": found_by_rank[0]["clock"],
-            "optimizer": "AdamW",
+            "optimizer": "adamw_foreach",
         },
     )
 

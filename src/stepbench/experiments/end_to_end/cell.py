@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stepbench.kernels.names import Name
+from stepbench.kernels import names as kernels
 from stepbench.pipeline import cells
 
 TITLE = "End to end"
@@ -16,13 +16,24 @@ READS = ("ceilings",)
 
 @dataclass(frozen=True)
 class Cell(cells.Cell):
-    """A decoder of one size, trained or run in one way."""
+    """A decoder of one size, trained or run in one way.
+
+    `groups` is none, or blocks per checkpointed group, such as 4, or 4-1 for groups of 1 inside groups of 4.
+    """
 
     size: str
     context: int
     batch: int = 4
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    parameter_dtype: Literal["fp32", "bf16"] = "fp32"
     implementation: Literal["eager", "compiled"] = "eager"
-    attention: Name = "naive"
+    attention: kernels.Name = "naive"
+    groups: str = "none"
+    optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
     passes: Literal["forward", "forward_backward", "train_step"] = "train_step"
     replicate: int = 0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The module of the attention implementation."""
+        return kernels.modules(self.attention)

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from stepbench.experiments.end_to_end.cell import Cell
 from stepbench.measure.measurement import Measurement, Setting
-from stepbench.workloads import timed_step
+from stepbench.workloads import timed
+from stepbench.workloads.spec import StepSpec
 
 
 def measure(cell: Cell, setting: Setting) -> Measurement:
     """Time forward, backward and optimizer of a decoder, and the whole step."""
-    return timed_step.measure(
-        setting,
-        context=cell.context,
-        batch=cell.batch,
-        precision=cell.precision,
-        implementation=cell.implementation,
-        attention=cell.attention,
-        passes=cell.passes,
-        warmup_steps=setting.protocol["warmup_steps"],
-    )
+    return timed.measure(StepSpec.of(cell, setting), setting)

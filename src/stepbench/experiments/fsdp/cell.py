@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.kernels import names as kernels
+from stepbench.parallel import names as strategies
 from stepbench.pipeline import cells
 
 TITLE = "Fully sharded data parallelism"
@@ -14,6 +16,10 @@ READS = (
     "optimizer_sharding",
     "ceilings",
 )
+
+STRATEGIES = {"ddp": "bucketed"}  # the others have their strategy's name
+# A strategy of ours -> torch's own, whose step is timed in turn with it.
+PARTNERS = {"fsdp": "torch_fsdp2"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,22 @@ class Cell(cells.Cell):
     context: int
     batch: int = 4
     ranks: int = 2
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    parameter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: kernels.Name = "naive"
+    groups: str = "none"
     compute_dtype: Literal["fp32", "bf16"] = "fp32"
     prefetch: int | None = None
     optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
     replicate: int = 0
+
+    @property
+    def strategy(self) -> str:
+        """The name of the variant's strategy."""
+        return STRATEGIES.get(self.variant, self.variant)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The modules of attention, of the strategy, and of the strategy whose step is timed in turn with it."""
+        partner = PARTNERS.get(self.strategy, self.strategy)
+        return (*kernels.modules(self.attention), *strategies.modules(self.strategy, partner))

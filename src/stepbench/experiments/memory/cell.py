@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.kernels import names as kernels
 from stepbench.pipeline import cells
 
 TITLE = "Memory"
@@ -15,7 +16,10 @@ READS = ("ceilings",)
 
 @dataclass(frozen=True)
 class Cell(cells.Cell):
-    """A decoder's step, asked for its bytes on fake tensors (`predicted`) or watched while it runs (`measured`)."""
+    """A decoder's step, asked for its bytes on fake tensors (`predicted`) or watched while it runs (`measured`).
+
+    `groups` is none, or blocks per checkpointed group, such as 4, or 4-1 for groups of 1 inside groups of 4.
+    """
 
     source: Literal["predicted", "measured"]
     size: str
@@ -23,5 +27,12 @@ class Cell(cells.Cell):
     batch: int = 4
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     parameter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: kernels.Name = "naive"
+    groups: str = "none"
     passes: Literal["forward", "forward_backward", "train_step"] = "train_step"
     optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The module of the attention implementation."""
+        return kernels.modules(self.attention)

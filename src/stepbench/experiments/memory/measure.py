@@ -6,9 +6,8 @@ from typing import Any
 
 from stepbench.experiments.memory.cell import Cell
 from stepbench.measure.measurement import Measurement, Setting
-from stepbench.models import costs
-from stepbench.models.sizes import ModelSize
-from stepbench.workloads import decoder_step, watched_step
+from stepbench.workloads import predicted, watched
+from stepbench.workloads.spec import StepSpec
 
 
 def measure(cell: Cell, setting: Setting) -> Measurement:
@@ -16,25 +15,17 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
 
     What is measured is predicted as well, because whether it fits has to be known before it is started.
     """
-    shape = decoder_step.Shape(
-        context=cell.context,
-        batch=cell.batch,
-        precision=cell.precision,
-        parameter_dtype=cell.parameter_dtype,
-        passes=cell.passes,
-        optimizer=cell.optimizer,
-    )
-    size = ModelSize(**setting.definition["size"])
-    known: dict[str, Any] = {"parameters": costs.parameters(size, setting.definition["vocabulary"])}
-    timeline, watched_by = decoder_step.predict(setting, shape), "fake tensors"
+    spec = StepSpec.of(cell, setting)
+    known: dict[str, Any] = {"parameters": spec.work()["parameters"]}
+    timeline, watched_by = predicted.predict(spec, setting), predicted.WATCHED_BY
     if cell.source == "measured":
-        known["predicted_peak_bytes"] = predicted = timeline.scalars()["peak_memory_bytes"]
-        decoder_step.check_fit(setting, predicted)
-        watched = watched_step.watch(setting, shape)
-        timeline, watched_by = watched.timeline, "the allocator's events, as torch's profiler reports them"
-        known |= {f"allocator_{phase}_peak_bytes": peak for phase, peak in watched.allocator_peak_bytes.items()}
+        predicted.check_fit(spec, setting, timeline)
+        known["predicted_peak_bytes"] = timeline.scalars()["peak_memory_bytes"]
+        found = watched.watch(spec, setting)
+        timeline, watched_by = found.timeline, watched.WATCHED_BY
+        known |= {f"allocator_{phase}_peak_bytes": peak for phase, peak in found.allocator_peak_bytes.items()}
     return Measurement(
         scalars={**known, **timeline.scalars()},
         details={"timeline": timeline.details()},
-        protocol={"watched_by": watched_by},
+        protocol={"watched_by": watched_by, "optimizer": spec.optimizer, "attention": spec.attention},
     )

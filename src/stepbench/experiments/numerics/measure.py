@@ -9,7 +9,7 @@ from torch import nn
 
 from stepbench.experiments.numerics.cell import TERM, TERMS, Cell
 from stepbench.measure.measurement import Measurement, Setting
-from stepbench.models.training import AUTOCAST
+from stepbench.models.precision import AUTOCAST
 
 SHOWN_TERMS = tuple(range(10, TERMS + 1, 10))
 

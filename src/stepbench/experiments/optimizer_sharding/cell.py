@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.kernels import names as kernels
+from stepbench.parallel import names as strategies
 from stepbench.pipeline import cells
 
 TITLE = "Optimizer sharding"
 QUESTION = "What does sharding the optimizer's state save and cost?"
 SETTINGS = ("protocol", "vocabulary")
 READS = ("ceilings",)
+
+STRATEGIES = {"replicated": "bucketed"}  # whose optimizer is whole on every rank; the others have their strategy's name
+# A strategy of ours -> torch's own, whose step is timed in turn with it.
+PARTNERS = {"sharded_broadcast": "torch_zero"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,20 @@ class Cell(cells.Cell):
     context: int
     batch: int = 4
     ranks: int = 2
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     parameter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: kernels.Name = "naive"
+    groups: str = "none"
     optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
     replicate: int = 0
+
+    @property
+    def strategy(self) -> str:
+        """The name of the variant's strategy."""
+        return STRATEGIES.get(self.variant, self.variant)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The modules of attention, of the strategy, and of the strategy whose step is timed in turn with it."""
+        partner = PARTNERS.get(self.strategy, self.strategy)
+        return (*kernels.modules(self.attention), *strategies.modules(self.strategy, partner))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stepbench.kernels import names as kernels
 from stepbench.pipeline import cells
 
 TITLE = "Profile"
@@ -24,3 +25,8 @@ class Cell(cells.Cell):
     implementation: Literal["eager", "compiled"] = "eager"
     passes: Literal["forward", "forward_backward", "train_step"] = "train_step"
     replicate: int = 0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The module of the attention that every step has here."""
+        return kernels.modules("naive")

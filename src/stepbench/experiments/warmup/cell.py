@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepbench.kernels import names as kernels
 from stepbench.pipeline import cells
 
 TITLE = "Warm-up"
@@ -23,3 +24,8 @@ class Cell(cells.Cell):
     size: str
     warmup: int
     replicate: int = 0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The module of the attention that every step has here."""
+        return kernels.modules("naive")

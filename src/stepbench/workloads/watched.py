@@ -1,4 +1,4 @@
-"""A decoder's step that runs while its allocator is watched, for the experiments that measure memory."""
+"""The memory of a decoder's step that runs, as the device's allocator tells it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from stepbench.measure import allocator_memory
 from stepbench.measure.allocator_memory import Watched
 from stepbench.measure.measurement import Setting
-from stepbench.workloads.decoder_step import DecoderStep, Shape, make
+from stepbench.workloads import step
+from stepbench.workloads.spec import StepSpec
+from stepbench.workloads.step import Step
 
+WATCHED_BY = "the allocator's events, as torch's profiler reports them"
 SNAPSHOT = ".snapshot.pickle"
 
 
-def watch(setting: Setting, shape: Shape) -> Watched:
+def watch(spec: StepSpec, setting: Setting) -> Watched:
     """Run such a step twice and return what the allocator did in the second.
 
     On CUDA the allocator's snapshot is kept beside the record.
@@ -21,10 +24,10 @@ def watch(setting: Setting, shape: Shape) -> Watched:
         ArithmeticError: a loss is not finite, so that what ran was no training step.
         UnsupportedError: the device cannot do what is asked for.
     """
-    made: list[DecoderStep] = []
+    made: list[Step] = []
 
-    def build() -> DecoderStep:
-        made.append(make(setting, shape, steps=2))
+    def build() -> Step:
+        made.append(step.build(spec, setting, steps=2, with_scaler=False))
         return made[-1]
 
     snapshot = None if setting.artifacts is None else Path(f"{setting.artifacts}{SNAPSHOT}")

@@ -1,0 +1,94 @@
+"""The time of a decoder's step: by phases and as a whole, after a warm-up, with its first loss checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from stepbench.kernels import api, naive
+from stepbench.measure import clock, memory, training_step
+from stepbench.measure.measurement import Measurement, Setting
+from stepbench.models.decoder import next_token_loss
+from stepbench.workloads import predicted, step
+from stepbench.workloads.spec import StepSpec
+from stepbench.workloads.step import Step
+
+# Of the loss. Over 16 tokens and more rounding moved it by at most 1e-7 in fp32, 6e-6 in fp16 and 8e-5 in bf16 (nano
+# and micro, naive, sdpa and tiled on a CPU); attention or logits that are all zero moved it by 7e-4 to 1e-2.
+LOSS_TOLERANCE_RATIO = {"fp32": 1e-5, "tf32": 1e-4, "fp16": 1e-4, "bf16": 5e-4}
+
+
+def measure(spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None) -> Measurement:
+    """Time the phases of the step, then the whole step, after `warmup_steps` steps (the protocol's where None).
+
+    Returns:
+        Samples `forward_s`, `backward_s`, `optimizer_s` (as far as the passes go), `step_s`, the same of the warm-up,
+        and `loss_nats` of every step in run order; scalars of parameters, FLOPs, tokens and memory.
+
+    Raises:
+        UnsupportedError: the device cannot do what is asked for.
+        PredictedOutOfMemoryError: the step is predicted not to fit on the device.
+        ArithmeticError: a loss is not finite, or the first is not that of this model and these tokens.
+    """
+    predicted.check_fit(spec, setting)
+    warmup_steps = setting.protocol["warmup_steps"] if warmup_steps is None else warmup_steps
+    made = step.build(spec, setting, steps=steps_for(setting, warmup_steps))
+    memory.reset_peak(setting.device)
+    samples = time(made, setting, warmup_steps=warmup_steps)
+    samples["loss_nats"] = made.loss_values()
+    peak_bytes = memory.peak_bytes(setting.device)
+    del made  # the check needs room of its own
+    _check_loss(samples["loss_nats"][0], spec, setting)
+    return Measurement(
+        samples=samples,
+        scalars={**spec.work(), **peak_bytes},
+        protocol=stated(spec, setting, warmup_steps=warmup_steps),
+    )
+
+
+def steps_for(setting: Setting, warmup_steps: int) -> int:
+    """Return how many steps `time` runs."""
+    return int(warmup_steps + 2 * setting.protocol["measured_steps"])
+
+
+def time(made: Step, setting: Setting, *, warmup_steps: int) -> dict[str, Any]:
+    """Return the samples of a step that has been built."""
+    return {
+        **training_step.measure(
+            made.phases,
+            clock=clock.for_device(setting.device),
+            warmup_steps=warmup_steps,
+            measured_steps=setting.protocol["measured_steps"],
+        )
+    }
+
+
+def stated(spec: StepSpec, setting: Setting, *, warmup_steps: int) -> dict[str, Any]:
+    """Return how a step was timed, for the record's protocol."""
+    return {
+        "warmup_steps": warmup_steps,
+        "measured_steps": setting.protocol["measured_steps"],
+        "clock": clock.for_device(setting.device).name,
+        "effective_threads": torch.get_num_threads(),
+        "optimizer": spec.optimizer,
+        "attention": spec.attention,
+    }
+
+
+def _check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
+    """Hold the loss of the first step against that of a plain model: the same weights and tokens, eager, in float32.
+
+    Raises:
+        ArithmeticError: they differ by more than rounding, so that what was timed is not this model's step.
+    """
+    plain_spec = dataclasses.replace(spec, precision="fp32", groups=())
+    plain = step.decoder(plain_spec, setting, attention=api.bind(naive.IMPLEMENTATION)).float()
+    inputs, targets = next(step.feed(spec, setting))
+    with torch.no_grad():  # one sequence at a time, which takes less memory than the step did
+        pairs = zip(inputs.to(setting.device).split(1), targets.to(setting.device).split(1), strict=True)
+        expected = float(torch.stack([next_token_loss(plain(x), y) for x, y in pairs]).mean())
+    allowed = LOSS_TOLERANCE_RATIO[spec.precision] * expected
+    if not abs(found - expected) <= allowed:
+        raise ArithmeticError(f"the first loss must be within {allowed:.2g} of {expected:.6g} nats, got {found:.6g}")
