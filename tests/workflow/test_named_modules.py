@@ -40,6 +40,7 @@ for cell in bench.cells:
     )
     records.write(bench.root / bench.path(cell), record)
 """
+AXIS = {"ceilings": "operation", "end_to_end": "attention", "attention": "implementation", "data_parallel": "strategy"}
 KERNELS = "src/stepbench/kernels"
 
 
@@ -58,7 +59,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 def restored(recorded: Copy) -> Iterator[Copy]:
     """The copy, whose source is put back after the test."""
     source = recorded.root / "src"
-    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    before = {
+        path: path.read_bytes() for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
     yield recorded
     for path in source.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts and path not in before:
@@ -68,14 +71,18 @@ def restored(recorded: Copy) -> Iterator[Copy]:
             path.write_bytes(content)
 
 
+def source_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+
+
 def would_measure(copy: Copy) -> list[str]:
-    """Return what a dry run would measure, such as `attention implementation~triton`, by the axis that differs."""
+    """Return what a dry run would measure, such as `attention triton`: experiments with the value that differs."""
     records = [str(path.relative_to(copy.root)) for path in sorted((copy.root / "results").glob("*/*/*~*.json"))]
     done = copy.snakemake("-n", *records)
     assert done.code == 0, done.err
     found = re.findall(r"^    output: results/here/(\w+)/(\S+)\.json", done.out, re.MULTILINE)
-    axis = {"end_to_end": "attention", "attention": "implementation", "data_parallel": "strategy", "ceilings": "operation"}
-    return sorted(f"{name} {re.search(rf'(?:^|,){axis[name]}~(\w+)', cell)[1]}" for name, cell in found)  # type: ignore[index]
+    values = (dict(part.split("~") for part in cell.split(",")) for _, cell in found)
+    return sorted(f"{name} {each[AXIS[name]]}" for (name, _), each in zip(found, values, strict=True))
 
 
 def append(copy: Copy, file: str, text: str, *, time: float | None = None) -> None:
@@ -138,4 +145,3 @@ def test_the_source_of_the_copy_is_what_counts(restored: Copy) -> None:
     append(restored, "src/stepbench/models/decoder.py", "\nANOTHER_CONSTANT = 1\n")
     expected = [f"data_parallel {name}" for name in STRATEGIES] + [f"end_to_end {name}" for name in IMPLEMENTATIONS]
     assert would_measure(restored) == sorted(expected)
-    assert Path(restored.root, "src/stepbench/models/decoder.py").exists()
