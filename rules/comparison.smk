@@ -3,7 +3,8 @@ rule comparison:
         [getattr(rules, name).input for name in COMPARED],
         rendered("comparison"),
     output:
-        "report/comparison.md",
+        markdown="report/comparison.md",
+        json="report/comparison.json",
     log:
         "<results>/logs/comparison.log",
     resources:

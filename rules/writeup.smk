@@ -6,7 +6,7 @@ rule write_up:
         "report/templates/writeup.html.j2",
         expand("report/captions/{name}.rst", name=BENCH.names),
         rendered("writeup"),
-        comparison="report/comparison.md",
+        comparison="report/comparison.json",
     output:
         markdown=report(
             "report/writeup.md",

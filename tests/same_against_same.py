@@ -17,8 +17,8 @@ from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
-from stepbench.reporting import findings, frames, statistics, tables, units
-from stepbench.reporting.frames import Group
+from stepbench.reporting import findings, frames, marks, statistics, tables, units
+from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Verdict
 
 ROOT = Path(__file__).parents[1]
@@ -39,11 +39,9 @@ def main() -> int:
     print(
         tables.markdown(
             tables.Table(
-                name="same",
-                title="The same against the same",
-                caption="Whole steps; the even against the odd processes of one cell.",
-                frame=tables.frame(rows),
-            )
+                "The same against the same", "Whole steps; the even against the odd processes of one cell.", rows
+            ),
+            ".",
         )
     )
     found = Counter(row["verdict"] for row in rows)
@@ -61,7 +59,7 @@ def row(group: Group, groups: list[Group]) -> dict[str, Any]:
         "processes": " / ".join(str(len(side)) for side in sides),
         "ratio": units.ratio(compared.ratio, compared.low, compared.high) if compared else units.NOTHING,
         "verdict": compared.verdict.value if compared else group.status,
-        "marks": "; ".join(dict.fromkeys(str(mark) for mark in group.marks)),
+        "noted": marks.text(group.marks),
     }
 
 

@@ -10,8 +10,9 @@ import pytest
 from tests.reporting import synthetic, synthetic_on_ranks
 
 from stepbench.cli import main as command_line
-from stepbench.comparison import document, headlines, machines
+from stepbench.comparison import document, headlines, machines, pairs
 from stepbench.comparison.machines import Machine, Price
+from stepbench.comparison.pairs import Difference
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import bundle, cells, config, staleness
 from stepbench.pipeline.bench import Bench
@@ -76,7 +77,7 @@ def pair_of(bench: Bench, **prices: Price) -> tuple[Machine, Machine]:
 
 
 def test_every_headline_is_a_ratio_with_a_verdict(both: Bench) -> None:
-    found = document.compare(*pair_of(both))
+    found = pairs.compare(*pair_of(both))
     assert [pair.mine.metric.name for pair in found.pairs] == [metric.name for metric in headlines.METRICS]
     assert all(pair.comparison.ratio == pytest.approx(2.0, rel=0.05) for pair in found.pairs)
     by_metric = {pair.mine.metric.name: pair.comparison for pair in found.pairs}
@@ -86,7 +87,7 @@ def test_every_headline_is_a_ratio_with_a_verdict(both: Bench) -> None:
     assert step.high is not None
     assert step.low < 2 < step.high
     assert by_metric["training epoch"].verdict is statistics.Verdict.UNCLEAR  # one process a side
-    assert (found.unlike, found.alone) == ((), (0, 0))
+    assert (found.unlike, found.alone) == ((), ((), ()))
 
 
 def test_rates_are_work_over_the_median_time(both: Bench) -> None:
@@ -109,13 +110,15 @@ def test_another_protocol_is_not_compared_and_said_why(tmp_path: Path) -> None:
     fill(bench_named(tmp_path, THERE, protocol=other))
     here = bench_named(tmp_path, HERE)
     fill(here)
-    found = document.compare(*pair_of(here))
+    found = pairs.compare(*pair_of(here))
     assert found.pairs == ()
     assert len(found.unlike) == len(headlines.METRICS)
     mine = protocol["cpu"]["measured_steps"]
-    assert all(f"protocol.measured_steps {mine} here, 99 there" in reason for _, reason in found.unlike)
+    assert all(
+        f"protocol.measured_steps is {mine} here, 99 there" in map(str, each.differences) for each in found.unlike
+    )
     text = document.document(list(pair_of(here)))
-    assert "Not comparable, because they are not alike:" in text
+    assert "Not comparable, because the settings differ:" in text
 
 
 def test_another_size_under_the_same_name_is_not_compared(tmp_path: Path) -> None:
@@ -123,9 +126,9 @@ def test_another_size_under_the_same_name_is_not_compared(tmp_path: Path) -> Non
     fill(bench_named(tmp_path, THERE, sizes=sizes))
     here = bench_named(tmp_path, HERE)
     fill(here)
-    found = document.compare(*pair_of(here))
-    assert {what.partition(" (")[0] for what, _ in found.unlike} == {"forward and backward", "whole training step"}
-    assert all("size.d_model 128 here, 64 there" in reason for _, reason in found.unlike)
+    found = pairs.compare(*pair_of(here))
+    assert {each.mine.metric.name for each in found.unlike} == {"forward and backward", "whole training step"}
+    assert all("size.d_model is 128 here, 64 there" in map(str, each.differences) for each in found.unlike)
 
 
 def test_where_shards_lie_belongs_to_the_machine(tmp_path: Path) -> None:
@@ -134,7 +137,7 @@ def test_where_shards_lie_belongs_to_the_machine(tmp_path: Path) -> None:
     for name, folder in ((THERE, "/mnt/fast"), (HERE, "/mnt/slow")):
         bench = bench_named(tmp_path, name, experiments=grid, data=data | {"shards_dir": folder})
         synthetic_on_ranks.fill(bench)
-    assert len(document.compare(*pair_of(bench)).pairs) == 1
+    assert len(pairs.compare(*pair_of(bench)).pairs) == 1
 
 
 def test_other_code_is_a_note(both: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +146,7 @@ def test_other_code_is_a_note(both: Bench, monkeypatch: pytest.MonkeyPatch) -> N
 
         record = records.read(path)
         records.write(path, dataclasses.replace(record, fingerprint=record.fingerprint | {"source": {"x": "old"}}))
-    found = document.compare(*pair_of(both))
+    found = pairs.compare(*pair_of(both))
     noted = {pair.mine.metric.name for pair in found.pairs if pair.notes}
     assert noted == {"all-reduce, bus bandwidth"}
 
@@ -152,8 +155,8 @@ def test_what_only_one_machine_has_is_counted(tmp_path: Path) -> None:
     here = bench_named(tmp_path, HERE)
     fill(here)
     synthetic_on_ranks.fill(bench_named(tmp_path, THERE), "collectives")
-    found = document.compare(*pair_of(here))
-    assert (len(found.pairs), found.alone) == (1, (4, 0))
+    found = pairs.compare(*pair_of(here))
+    assert (len(found.pairs), *map(len, found.alone)) == (1, 4, 0)
 
 
 def test_stale_numbers_of_this_machine_are_not_compared(both: Bench) -> None:
@@ -169,7 +172,7 @@ CHEAP, DEAR = Price(1.0, "EUR", "2026-11-21", "a list"), Price(4.0, "EUR", "2026
 
 def test_prices_make_work_per_money_the_cost_of_an_epoch_and_where_it_breaks_even(both: Bench) -> None:
     here, there = pair_of(both, here=CHEAP, there=DEAR)
-    found = document.compare(here, there)
+    found = pairs.compare(here, there)
     table = document._costs(here, there, found)
     assert table
     rows = {row["metric"]: row for row in table.rows}
@@ -186,7 +189,10 @@ def test_prices_make_work_per_money_the_cost_of_an_epoch_and_where_it_breaks_eve
     assert rows["training epoch"]["mine_epoch_cost"] == pytest.approx(seconds / 3600)
     assert rows["training epoch"]["other_epoch_cost"] == pytest.approx(seconds / 2 / 3600 * 4, rel=0.05)
     text = document.document([here, there])
-    assert "1 EUR a device-hour (2026-11-21, a list); rented-8x: 4 EUR a device-hour (2026-11-20, another list)" in text
+    assert (
+        "1.00 EUR per device-hour (2026-11-21, a list); rented-8x: 4.00 EUR per device-hour (2026-11-20, another list)"
+        in text
+    )
 
 
 def test_many_devices_cost_as_many_prices(both: Bench) -> None:
@@ -195,7 +201,7 @@ def test_many_devices_cost_as_many_prices(both: Bench) -> None:
         dataclasses.replace(record, environment=record.environment | {"device": "cuda"}) for record in there.records
     )
     there = dataclasses.replace(there, records=on_gpus)
-    table = document._costs(here, there, document.compare(here, there))
+    table = document._costs(here, there, pairs.compare(here, there))
     assert table
     rows = {row["metric"]: row for row in table.rows}
     assert rows["whole training step"]["break_even_per_device_hour"] == pytest.approx(2.0, rel=0.05)
@@ -204,9 +210,9 @@ def test_many_devices_cost_as_many_prices(both: Bench) -> None:
 
 def test_one_price_alone_still_says_where_it_breaks_even(both: Bench) -> None:
     text = document.document(list(pair_of(both, here=CHEAP)))
-    assert "breaks even at" in text
+    assert "break-even price" in text
     assert "| – | – |" in text
-    assert "By price" not in document.document(list(pair_of(both)))
+    assert "Costs" not in document.document(list(pair_of(both)))
 
 
 def test_two_currencies_are_not_compared(both: Bench) -> None:
@@ -289,7 +295,7 @@ def test_published_means_are_compared_with_measured_ones_and_noted(tmp_path: Pat
     mine, *others = machines.load(States(bench))
     shared = {}
     for other in others:
-        for pair in document.compare(mine, other).pairs:
+        for pair in pairs.compare(mine, other).pairs:
             shared[other.name] = pair
     assert set(shared) == {"nvidia-geforce-rtx-4060-laptop-gpu-1x-published", "nvidia-geforce-rtx-5090-2x-published"}
     pair = shared["nvidia-geforce-rtx-5090-2x-published"]
@@ -298,7 +304,7 @@ def test_published_means_are_compared_with_measured_ones_and_noted(tmp_path: Pat
     assert pair.comparison.verdict is statistics.Verdict.UNCLEAR
     assert "published means" in pair.notes
     text = document.document([mine, *others])
-    assert "**Published**, not measured by stepbench:" in text
+    assert "Published, not measured by stepbench:" in text
     assert "No cell in common with apple-m4-macbook-air" in text
 
 
@@ -312,9 +318,9 @@ def test_a_published_protocol_that_is_another_is_not_compared() -> None:
             for each in laptop.records
         ),
     )
-    found = document.compare(laptop, other)
+    found = pairs.compare(laptop, other)
     assert {pair.mine.metric.name for pair in found.pairs} == {"all-reduce, bus bandwidth"}
-    assert all(reason == "warmup_steps 5 here, 3 there" for _, reason in found.unlike)
+    assert all(each.differences == (Difference("warmup_steps", 5, 3),) for each in found.unlike)
     assert len(found.unlike) == 5
 
 
@@ -325,8 +331,8 @@ def test_damaged_records_of_others_are_counted_and_never_shown(both: Bench) -> N
     here, there = pair_of(both)
     assert len(there.refused) == 2
     text = document.document([here, there])
-    assert "2 records could not be believed." in text
-    assert "bus bandwidth" not in text
+    assert "2 records unreadable." in text
+    assert "| all-reduce, bus bandwidth |" not in text
     assert "<script>" not in text
 
 
@@ -342,7 +348,7 @@ def test_a_record_from_elsewhere_without_sense_has_no_headline(both: Bench) -> N
     odd = tuple(dataclasses.replace(each, **changed[each.experiment]) for each in there.records)
     assert headlines.headlines(odd) == []
     vague = tuple(dataclasses.replace(each, fingerprint={"definition": [1]}) for each in there.records)
-    assert len(document.compare(here, dataclasses.replace(there, records=vague)).pairs) == 5
+    assert len(pairs.compare(here, dataclasses.replace(there, records=vague)).pairs) == 5
 
 
 def test_every_replicate_must_be_alike(both: Bench) -> None:
@@ -351,9 +357,9 @@ def test_every_replicate_must_be_alike(both: Bench) -> None:
     records = list(there.records)
     definition = records[last].fingerprint["definition"] | {"vocabulary": 7}
     records[last] = dataclasses.replace(records[last], fingerprint={"definition": definition})
-    found = document.compare(here, dataclasses.replace(there, records=tuple(records)))
-    assert {what.partition(" (")[0] for what, _ in found.unlike} == {"forward and backward", "whole training step"}
-    assert all(reason == "vocabulary 10000 here, 7 there" for _, reason in found.unlike)
+    found = pairs.compare(here, dataclasses.replace(there, records=tuple(records)))
+    assert {each.mine.metric.name for each in found.unlike} == {"forward and backward", "whole training step"}
+    assert all(each.differences == (Difference("vocabulary", 10000, 7),) for each in found.unlike)
 
 
 def test_a_published_machine_is_never_the_one_that_is_here(tmp_path: Path) -> None:
@@ -379,7 +385,7 @@ def test_two_machines_are_compared_in_a_terminal(
     assert command_line.main(["compare", HERE, THERE, "--price", f"{HERE}=3.00"]) == 0
     out = capsys.readouterr().out
     assert "# Machines compared" in out
-    assert "3 unit of money a device-hour" in out
+    assert "3.00 per device-hour" in out
     assert command_line.main(["compare", HERE, "nobody"]) == 2
     assert "a machine must be one of imaginary-2c, rented-8x, " in capsys.readouterr().err
     assert command_line.main(["compare", HERE]) == 2
@@ -387,7 +393,7 @@ def test_two_machines_are_compared_in_a_terminal(
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
-    mine = machines.load(bench_named(tmp_path, HERE))[0]
-    assert "Nothing that imaginary-2c has measured" in document.document([mine, mine])
+    mine = machines.load(States(bench_named(tmp_path, HERE)))[0]
+    assert "imaginary-2c has no measurements that can be compared yet." in document.document([mine, mine])
     full = dataclasses.replace(mine, records=(None,))  # type: ignore[arg-type]
     assert "No other machine is known" in document.document([full])

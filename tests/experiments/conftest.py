@@ -1,3 +1,3 @@
-from tests.reporting.conftest import empty, full
+from tests.reporting.conftest import empty, full, on_ranks
 
-__all__ = ["empty", "full"]
+__all__ = ["empty", "full", "on_ranks"]

@@ -1,14 +1,16 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.reporting import synthetic
+from tests.reporting import synthetic, synthetic_inside, synthetic_on_ranks
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
-from stepbench.reporting import frames
+from stepbench.reporting import frames, tables
 from stepbench.reporting.frames import Results
 
+FOLDER = "results/imaginary-2c/tables/any"  # where links of a table begin
 SMALL_GRIDS = {
     "ceilings": [{"operation": ["matmul"], "dtype": ["fp32", "bf16"]}, {"operation": ["copy"]}],
     "end_to_end": [
@@ -26,6 +28,40 @@ SMALL_GRIDS = {
 }
 
 
+# Experiments that look inside a step.
+INSIDE_GRIDS: dict[str, list[dict[str, Any]]] = {
+    "memory": [{"source": ["measured", "predicted"], "size": ["nano"], "context": [128]}],
+    "checkpointing": [{"source": ["measured"], "size": ["nano"], "context": [128], "groups": ["none", "1", "2"]}],
+    "profile": [{"size": ["nano"], "context": [128], "passes": ["forward", "train_step"]}],
+}
+# Experiments on several ranks.
+STEP: dict[str, Any] = {"size": ["nano"], "context": [64], "batch": [1]}
+ON_RANKS_GRIDS: dict[str, list[dict[str, Any]]] = {
+    "collectives": [
+        {
+            "operation": ["all_reduce"],
+            "backend": ["gloo"],
+            "ranks": [2],
+            "payload_bytes": [4096, 2**20, 2**24],
+        },
+        {"operation": ["broadcast"], "backend": ["gloo"], "ranks": [2], "payload_bytes": [2**24]},
+    ],
+    "data_parallel": [
+        STEP | {"strategy": ["none", "naive", "flat", "overlapped"]},
+        STEP | {"strategy": ["bucketed"], "bucket_mib": [1, 5]},
+        STEP | {"strategy": ["torch_ddp"], "bucket_mib": [5]},
+    ],
+    "optimizer_sharding": [
+        STEP | {"source": ["measured"], "variant": ["replicated", "sharded_broadcast", "torch_zero"]},
+        STEP | {"source": ["predicted"], "size": ["xl"], "variant": ["replicated", "sharded_broadcast"]},
+    ],
+    "fsdp": [STEP | {"source": ["measured"], "variant": ["fsdp", "torch_fsdp2"]}],
+    "encoder_decoder": [
+        {"preset": ["3.5M"], "data": ["memory", "disk"], "megabytes": [3], "ranks": [1, 2], "batch": [4], "steps": [8]}
+    ],
+}
+
+
 def results(bench: Bench, name: str) -> Results:
     return frames.load(States(bench), experiments.load(name))
 
@@ -38,7 +74,42 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return bench
 
 
+@pytest.fixture(scope="session")
+def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A bench with records of every experiment on several ranks; not to be written to."""
+    made = synthetic.bench(tmp_path_factory.mktemp("ranks"), **ON_RANKS_GRIDS)
+    synthetic_on_ranks.fill(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A bench with records of every experiment; not to be written to."""
+    made = synthetic.bench(tmp_path_factory.mktemp("everything"), **SMALL_GRIDS, **INSIDE_GRIDS, **ON_RANKS_GRIDS)
+    synthetic.fill(made, *SMALL_GRIDS)
+    synthetic_inside.fill(made, *INSIDE_GRIDS)
+    synthetic_on_ranks.fill(made)
+    return made
+
+
 @pytest.fixture
 def empty(tmp_path: Path) -> Bench:
     """A bench with the same grids on which nothing was measured."""
     return synthetic.bench(tmp_path, **SMALL_GRIDS)
+
+
+def markdown(table: tables.Table) -> str:
+    """Return a table as its file beside the records shows it."""
+    return tables.markdown(table, FOLDER)
+
+
+def sentences(bench: Bench, name: str) -> str:
+    """Return the findings of an experiment, a line each."""
+    return "\n".join(map(str, experiments.load(name).find(results(bench, name))))
+
+
+def first_table(bench: Bench, name: str) -> tables.Table:
+    """Return the first table of an experiment."""
+    experiment = experiments.load(name)
+    found: tables.Table = experiment.tabulate(results(bench, name))[experiment.table_names[0]]
+    return found

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from tests.process.test_run import OK, Unstarted, supervised
 from tests.reporting import synthetic
-from tests.reporting.conftest import results
+from tests.reporting.conftest import markdown, results
 
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import environment
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.process import run
-from stepbench.reporting import conditions, findings, tables
+from stepbench.reporting import conditions, findings
 
 GPU = {
     "sm_clock_hz": 1.9e9,
@@ -44,14 +44,16 @@ def test_an_ordinary_idle_machine_gives_no_mark() -> None:
 
 
 def test_other_load_is_marked() -> None:
-    assert told({**LOAD, "others_cpu_s": 8.0}) == ["disturbed (others used 40 % of the cores)"]
-    stolen = "disturbed (the hypervisor gave 15 % of the cores to other guests)"
+    assert told({**LOAD, "others_cpu_s": 8.0}) == ["disturbed (40 % of the CPU used by other processes)"]
+    stolen = "disturbed (15 % CPU steal)"
     assert told({**LOAD, "stolen_cpu_s": 3.0}) == [stolen]
 
 
 def test_a_gpus_host_may_do_other_things_as_long_as_it_can_launch() -> None:
     assert told({**LOAD, "others_cpu_s": 8.0}, device="cuda") == []
-    assert told({**LOAD, "others_cpu_s": 11.0}, device="cuda") == ["disturbed (others used 55 % of the cores)"]
+    assert told({**LOAD, "others_cpu_s": 11.0}, device="cuda") == [
+        "disturbed (55 % of the CPU used by other processes)"
+    ]
 
 
 def test_another_process_on_the_device_is_marked() -> None:
@@ -116,12 +118,12 @@ def test_fake_readings_become_marks_in_table_and_text(tmp_path, monkeypatch) -> 
         assert found.environment["during"]["wall_s"] == 10.0
         assert found.environment["after"]["gpus"][0]["processes"] == [9]
     shown = results(bench, "warmup")
-    (table,) = experiments.load("warmup").tabulate(shown)
-    text = tables.markdown(table)
+    table = experiments.load("warmup").tabulate(shown)["warmup"]
+    text = markdown(table)
     assert "throttled (by heat)" in text
-    assert "disturbed (1 other process on the device, others used 45 % of the cores)" in text
-    assert "throttled: the device kept its clocks below what it can do" in text
-    assert {row["grade"] for row in table.rows} == {"C"}
+    assert "disturbed (1 other process on the device, 45 % of the CPU used by other processes)" in text
+    assert "throttled: the device lowered its clocks because of heat or power" in text
+    assert {row["quality"] for row in table.rows} == {"C"}
     (sentence,) = findings.marked(shown)
-    assert "2 were measured on a throttled device" in sentence
-    assert "2 were disturbed by others" in sentence
+    assert "2 were throttled" in sentence
+    assert "2 were disturbed by other load" in sentence

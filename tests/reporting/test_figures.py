@@ -15,7 +15,8 @@ from tests.reporting.conftest import results
 
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.end_to_end import figures as end_to_end
-from stepbench.reporting import comparison_figures, comparisons, figures, peaks, roofline
+from stepbench.experiments.end_to_end import speedup_figure
+from stepbench.reporting import comparisons, figures, peaks, roofline
 from stepbench.reporting.statistics import MIN_PROCESSES, Verdict
 
 NAMES = ("ceilings", "end_to_end", "warmup", "numerics", "attention")
@@ -75,17 +76,17 @@ def test_axes_are_labelled_and_legends_lie_outside_of_them(full, name):
 
 def test_the_description_is_kept_in_the_file(full, tmp_path):
     figures.write({"phases": drawn_once(full, "end_to_end")["phases"]}, tmp_path)
-    text = figures.description((tmp_path / "phases.svg").read_text())
+    text = figures.read(tmp_path / "phases.json")
     assert text.startswith("Held constant: ")
     assert "precision fp32" in text
-    assert figures.description("<svg/>") == ""
+    assert "precision fp32" in (tmp_path / "phases.svg").read_text()
 
 
 def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     """Ctrl-C in the moment in which the last of its files is about to be there."""
     figures.write({"x": figures.nothing("First.")}, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert sorted(before) == ["x.png", "x.svg"]
+    assert sorted(before) == ["x.json", "x.png", "x.svg"]
     replace = os.replace
 
     def interrupt(source, target):
@@ -105,7 +106,7 @@ def test_a_description_is_escaped_in_the_file(tmp_path):
     figures.write({"x": figures.nothing("<script>alert(1)</script> & more")}, tmp_path)
     svg = (tmp_path / "x.svg").read_text()
     assert "<script" not in svg
-    assert figures.description(svg) == "<script>alert(1)</script> & more"
+    assert figures.read(tmp_path / "x.json") == "<script>alert(1)</script> & more"
 
 
 def test_phases_show_shares_and_what_failed(empty):
@@ -159,10 +160,10 @@ def test_speed_ups_show_ratio_and_verdict(full):
 def test_where_some_pairs_have_enough_processes_only_these_are_drawn(full):
     (pair,) = pairs(full)
     lonely = dataclasses.replace(pair, comparison=dataclasses.replace(pair.comparison, processes=(1, 1)))
-    assert comparison_figures.shown({"a": [lonely, pair], "b": [lonely]}) == {"a": [pair], "b": [lonely]}
+    assert speedup_figure.shown({"a": [lonely, pair], "b": [lonely]}) == {"a": [pair], "b": [lonely]}
     assert pair.processes >= MIN_PROCESSES
-    many = comparison_figures.shown({"a": [pair] * 100, "b": [pair]})
-    assert sum(map(len, many.values())) == comparison_figures.MAX_ROWS
+    many = speedup_figure.shown({"a": [pair] * 100, "b": [pair]})
+    assert sum(map(len, many.values())) == speedup_figure.MAX_ROWS
 
 
 def test_a_ratio_without_bounds_does_not_stretch_the_axis(full):
@@ -170,7 +171,7 @@ def test_a_ratio_without_bounds_does_not_stretch_the_axis(full):
     wild = dataclasses.replace(
         pair.comparison, low=1e-9, high=1e9, verdict=Verdict.UNCLEAR, processes=(2, 2), ratio=1.2
     )
-    figure = comparison_figures.ratios({"a": [dataclasses.replace(pair, comparison=wild)]}, "")
+    figure = speedup_figure.ratios({"a": [dataclasses.replace(pair, comparison=wild)]}, "")
     low, high = figure.axes[0].get_xlim()
     assert 0.5 < low < high < 2
 
@@ -191,7 +192,7 @@ def test_training_steps_stand_under_the_same_roofs(full):
     assert {point.dtype for point in steps} == {"fp32", "bf16"}
     labels = texts(experiments.load("end_to_end").plot(found)["roofline"])
     assert any(text.startswith("fp32 1") and text.endswith("GFLOP/s") for text in labels)
-    assert "step of end_to_end" in labels
+    assert "training step" in labels
 
 
 def test_the_vendors_roof_is_dashed(full):

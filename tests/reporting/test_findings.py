@@ -27,13 +27,13 @@ def test_gaps_are_told_by_kind_with_reasons(tmp_path):
     synthetic.write(bench, "warmup", cells[5], fingerprint={})
     (bench.root / bench.path(cells[6])).write_text("{")
     sentences = findings.gaps(results(bench, "warmup"))
-    assert sentences[0] == "2 cells of 8 ran out of memory: MemoryError: a and MemoryError: b."
-    assert sentences[1] == "1 cell of 8 took longer than the limit: no result after 9 s."
-    assert sentences[2] == "1 cell of 8 is not supported here: no such thing."
-    assert sentences[3] == "1 cell of 8 failed: ValueError: x."
-    assert sentences[4].startswith("1 cell of 8 is stale and left out of every finding: ")
-    assert sentences[5].startswith("1 cell of 8 has a file that cannot be believed: ")
-    assert sentences[6] == "1 cell of 8 has not been measured yet."
+    assert sentences[0] == "2 of 8 cells ran out of memory: MemoryError: a and MemoryError: b."
+    assert sentences[1] == "1 of 8 cells exceeded the time limit: no result after 9 s."
+    assert sentences[2] == "1 of 8 cells is not supported here: no such thing."
+    assert sentences[3] == "1 of 8 cells failed: ValueError: x."
+    assert sentences[4].startswith("1 of 8 cells is stale and left out of every finding: ")
+    assert sentences[5].startswith("1 of 8 cells has an unreadable record: ")
+    assert sentences[6] == "1 of 8 cells has not been measured yet."
 
 
 def test_nothing_is_said_where_nothing_is_missing(full):
@@ -54,9 +54,9 @@ def test_a_point_in_a_row_of_names_is_told_by_what_is_unusual(full):
 def test_noise_is_told_by_kind(full):
     groups = results(full, "end_to_end").groups()
     quiet = [(group, ()) for group in groups]
-    assert findings.noise(quiet) == [f"None of the {len(groups)} points measured carries a mark."]
+    assert findings.noise(quiet) == [f"None of the {len(groups)} points measured has a warning."]
     marked = [(groups[0], (Mark("noisy", "CV 20 %"), Mark("impossible", "2×"))), *quiet[1:]]
     (sentence,) = findings.noise(marked)
     assert "1 is noisy (nano, context 64" in sentence
-    assert "1 claims what cannot be" in sentence
+    assert "1 exceeds a hardware limit" in sentence
     assert findings.noise([]) == []

@@ -7,7 +7,7 @@ from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
 from stepbench.pipeline import reach
-from stepbench.reporting import frames
+from stepbench.reporting import points
 
 WARMUP = {"warmup": [{"size": ["nano"], "warmup": [0, 1], "replicate": [0, 1]}]}
 
@@ -26,10 +26,10 @@ def test_every_configured_cell_has_a_row_whatever_became_of_it(bench):
     write(bench, 1, status="oom", reason="MemoryError: too large")
     write(bench, 2, fingerprint={"source": {}, "software": {"torch": "1.0"}}, samples={"step_s": [9.0]})
     found = results(bench, "warmup")
-    assert found.cells["state"].tolist() == ["fresh", "fresh", "stale", "missing"]
-    assert found.cells["status"].tolist() == ["ok", "oom", "ok", None]
-    assert len(found.usable) == 1
-    assert [frames.label(row) for row in found.rows] == ["ok", "oom", "stale", "not measured"]
+    assert [row["state"] for row in found.rows] == ["fresh", "fresh", "stale", "missing"]
+    assert [row["status"] for row in found.rows] == ["ok", "oom", "ok", None]
+    assert [points.is_ok(row) for row in found.rows] == [True, False, False, False]
+    assert [points.label(row) for row in found.rows] == ["ok", "oom", "stale", "not measured"]
 
 
 def test_replicates_are_grouped_and_a_stale_one_gives_no_number(bench):
@@ -53,42 +53,41 @@ def test_an_unreadable_record_is_named_and_gives_no_number(bench):
     path = bench.root / bench.path(bench.grid("warmup")[0])
     path.write_text(path.read_text().replace("1.0", "0.1"))
     row = results(bench, "warmup").rows[0]
-    assert frames.label(row) == "unreadable"
-    assert "checksum" in frames.why(row)[0]
-    assert results(bench, "warmup").usable.empty
+    assert points.label(row) == "unreadable"
+    assert "checksum" in points.why(row)[0]
+    assert not any(map(points.is_ok, results(bench, "warmup").rows))
 
 
 def test_failures_that_will_be_tried_again_keep_their_status(bench):
     write(bench, 0, status="error", reason="ValueError: no")
     row = results(bench, "warmup").rows[0]
-    assert (row["state"], frames.label(row), frames.why(row)) == ("failed", "error", ("ValueError: no",))
+    assert (row["state"], points.label(row), points.why(row)) == ("failed", "error", ("ValueError: no",))
 
 
 def test_the_slowest_rank_is_the_number():
     record = dataclasses.replace(
         synthetic.records.Record("x", {}, "ok", {}, "", 0.0), samples={"step_s": [[1.0, 5.0], [2.0, 3.0]], "none_s": []}
     )
-    assert frames.processes([record], "step_s") == [[2.0, 5.0]]
-    assert frames.processes([record], "none_s") == []
+    assert points.processes([record], "step_s") == [[2.0, 5.0]]
+    assert points.processes([record], "none_s") == []
 
 
 def test_optional_axes_keep_their_types(full):
     found = results(full, "warmup")
-    assert all(type(value) is int for value in found.cells["warmup"])
+    assert all(type(row["warmup"]) is int for row in found.rows)
 
 
 def test_other_experiments_cells_come_along(full):
     found = results(full, "end_to_end")
     assert set(found.others) == {"ceilings"}
-    assert len(found.others["ceilings"].usable) == len(full.grid("ceilings"))
+    assert sum(map(points.is_ok, found.others["ceilings"].rows)) == len(full.grid("ceilings"))
 
 
-def test_an_experiment_without_cells_has_an_empty_frame(tmp_path):
-    bench = synthetic.bench(tmp_path, **WARMUP)
-    found = results(bench, "numerics")
-    assert found.cells.empty
+def test_an_experiment_without_cells_has_no_rows(tmp_path):
+    found = results(synthetic.bench(tmp_path, **WARMUP), "numerics")
+    assert found.rows == []
     assert found.groups() == []
-    assert list(found.usable.columns) == list(found.cells.columns)
+    assert found.axes == ("case",)
 
 
 def test_reporting_reaches_no_measuring_code():

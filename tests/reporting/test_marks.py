@@ -11,6 +11,7 @@ import scipy.stats
 from stepbench.measure import timing
 from stepbench.measure.clock import FakeClock
 from stepbench.reporting import marks
+from stepbench.reporting.marks import Mark
 from stepbench.reporting.statistics import summarize
 
 
@@ -70,17 +71,27 @@ def test_noise_is_marked_with_its_size():
     assert str(marks.find([np.array([1.0, 1.5] * 6)])[-1]) == "noisy (CV 21 %)"
 
 
-def test_a_grade_is_the_worst_that_a_mark_gives():
-    assert [marks.grade(found) for found in ([], ["noisy"], ["noisy", "disturbed"], ["impossible", "short"])] == [
-        *"ABCD"
-    ]
+def test_the_quality_is_the_worst_that_a_warning_gives():
+    assert [
+        marks.quality(map(Mark, kinds)) for kinds in ([], ["noisy"], ["noisy", "disturbed"], ["impossible", "short"])
+    ] == [*"ABCD"]
 
 
-def test_every_mark_is_explained_and_found_in_a_rows_text():
+def test_every_warning_is_explained():
     for kind, meaning in marks.MEANING.items():
-        assert marks.kinds_in(f"baseline {kind} (3 of 7); other {kind}") == [kind]
-        assert marks.legend([kind]) == f"{kind}: {meaning}"
-    assert marks.kinds_in("") == []
+        assert marks.legend([Mark(kind, "3 of 7", "baseline"), Mark(kind)]) == f"{kind}: {meaning}"
+    assert marks.legend([]) == ""
+
+
+def test_the_text_of_warnings_has_each_kind_once():
+    found = [
+        *marks.about("forward", [Mark("noisy", "CV 12 %")]),
+        Mark("short", "step 20 µs"),
+        *marks.about("step", [Mark("noisy", "CV 14 %"), Mark("wrong")]),
+    ]
+    assert marks.text(found) == "noisy (forward CV 12 %, step CV 14 %); short (step 20 µs); wrong (step)"
+    assert marks.text([Mark("wrong")]) == "wrong"
+    assert marks.text([]) == ""
 
 
 @pytest.mark.parametrize("samples", [[1.0], [0.0, 0.0], [0.0] * 8, [1.0] * 8])

@@ -90,10 +90,8 @@ def test_intervals_and_names_stay_readable_in_the_source():
 
 def test_links_to_records_are_named_by_replicate():
     paths = [f"results/m/warmup/size~nano,warmup~0,replicate~{index}.json" for index in (0, 1)]
-    assert markup.records({"": paths[:1]}, beside="../..") == (
+    assert markup.records({"": paths[:1]}, "results/m/tables/warmup") == (
         "[json](../../warmup/size~nano,warmup~0,replicate~0.json)"
     )
-    assert markup.records({"fp32": paths, "bf16": []}, beside="../results/m").startswith(
-        "fp32 [0](../results/m/warmup/"
-    )
-    assert markup.records({"": []}, beside=".") == "–"
+    assert markup.records({"fp32": paths, "bf16": []}, "report").startswith("fp32 [0](../results/m/warmup/")
+    assert markup.records({"": []}, ".") == "–"

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 from tests.reporting import synthetic
+from tests.reporting.conftest import results
 
 from stepbench.measure import environment
-from stepbench.pipeline.state import States
 from stepbench.reporting import peaks
 from stepbench.reporting.peaks import Peaks, Rate
 from stepbench.reporting.statistics import summarize
 
 
 def test_the_measured_peak_is_the_fastest_size(full):
-    found = Peaks.of(States(full))
+    found = results(full, "ceilings").peaks
     assert set(found.measured) == {"fp32", "bf16"}
     assert found.measured["fp32"].extent == 2048
     assert found.flops_per_s("fp32") == pytest.approx(synthetic.PEAK_FLOPS_PER_S["fp32"], rel=0.05)
@@ -37,11 +37,11 @@ def test_stale_and_failed_ceilings_are_no_peaks(empty):
     samples = {"matmul_256_s": [1e-9] * 7}
     scalars = {"matmul_256_flops": 2 * 256**3}
     synthetic.write(empty, "ceilings", matmul, samples=samples, scalars=scalars, fingerprint={})
-    assert Peaks.of(States(empty)) == Peaks()
+    assert results(empty, "ceilings").peaks == Peaks()
 
 
 def test_the_vendors_figures_of_a_cpu_are_unknown(full):
-    found = Peaks.of(States(full))
+    found = results(full, "ceilings").peaks
     assert found.vendor_flops_per_s == {}
     assert (found.vendor_bytes_per_s, found.vendor_source) == (None, None)
 
@@ -65,7 +65,7 @@ def test_the_vendors_figures_of_a_cpu_are_unknown(full):
 )
 def test_known_devices_have_dense_figures_with_their_source(name, bf16, bandwidth, full, monkeypatch):
     monkeypatch.setattr(environment, "device_name", lambda _: name)
-    found = Peaks.of(States(full))
+    found = results(full, "ceilings").peaks
     assert (found.vendor_flops_per_s["bf16"], found.vendor_bytes_per_s) == (bf16, bandwidth)
     assert found.vendor_flops_per_s["fp32"] <= found.vendor_flops_per_s["tf32"] <= bf16
     assert found.vendor_source

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from tests.reporting import synthetic, synthetic_inside
-from tests.reporting.conftest import SMALL_GRIDS, results
+from tests.reporting.conftest import SMALL_GRIDS, markdown, results
 
 from stepbench.experiments import experiment as experiments
-from stepbench.reporting import sense, tables
+from stepbench.reporting import sense
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.peaks import Peaks, Rate
 from stepbench.reporting.statistics import summarize
@@ -48,10 +48,10 @@ def test_a_product_in_a_nanosecond_is_impossible_and_no_peak(tmp_path) -> None:
     fields["samples"]["matmul_2048_s"] = [1e-9] * 7
     synthetic.write(bench, "ceilings", cell, **fields)
     lied = results(bench, "ceilings")
-    (rates,) = [table for table in experiments.load("ceilings").tabulate(lied) if table.name == "rates"]
+    rates = experiments.load("ceilings").tabulate(lied)["rates"]
     (row,) = [row for row in rates.rows if row["extent"] == 2048 and row["dtype"] == "fp32"]
-    assert row["grade"] == "D"
-    assert "impossible (matmul_2048 was over before a call could be, matmul 2048 " in tables.markdown(rates)
+    assert row["quality"] == "D"
+    assert "impossible (matmul_2048 took less than a function call can, matmul 2048 " in markdown(rates)
     # What is left of it is no peak, so nothing else looks slow beside it.
     assert lied.peaks.flops_per_s("fp32") < honest
     assert lied.peaks.measured["fp32"].extent == 1024
@@ -109,7 +109,7 @@ def test_a_step_cannot_be_shorter_than_its_computation_or_its_waiting(tmp_path) 
     shorter = found(ranks(tmp_path, without_communication_s=[[0.06] * 3, [0.05] * 3]))
     assert shorter == ["parts and whole differ (the step is 0.650× the step without communication)"]
     assert found(ranks(tmp_path, comm_wait_s=[[0.01] * 3, [0.05] * 3])) == [
-        "impossible (it waited 1.28× the step for communication)"
+        "impossible (the exposed wait is 1.28× the step)"
     ]
 
 
@@ -120,7 +120,7 @@ def test_a_step_cannot_be_shorter_than_its_computation_or_its_waiting(tmp_path) 
 def test_more_memory_than_there_is_is_impossible(tmp_path, key: str) -> None:
     samples = {"step_s": [0.1] * 7}
     (mark,) = found(group_of(tmp_path, STEP, "end_to_end", samples=samples, scalars={key: 2**35}))
-    assert mark == "impossible (32.0 GiB of memory where there are 16.0 GiB)"
+    assert mark == "impossible (32.0 GiB of memory, the machine has 16.0 GiB)"
     assert found(group_of(tmp_path, STEP, "end_to_end", samples=samples, scalars={key: 2**33})) == []
 
 
@@ -132,8 +132,8 @@ def test_the_table_of_memory_marks_what_no_device_has(tmp_path) -> None:
     fields = synthetic_inside.memory(bench, cell, synthetic.np.random.default_rng(0), 0.01)
     fields["scalars"]["peak_memory_bytes"] = 2**35
     synthetic.write(bench, "memory", cell, **fields)
-    peaks, *_ = experiments.load("memory").tabulate(results(bench, "memory"))
-    assert "D: measured impossible (32.0 GiB of memory where there are 16.0 GiB)" in tables.markdown(peaks)
+    peaks, *_ = experiments.load("memory").tabulate(results(bench, "memory")).values()
+    assert "D: impossible (measured 32.0 GiB of memory, the machine has 16.0 GiB)" in markdown(peaks)
 
 
 def test_what_is_predicted_may_be_more_than_there_is(tmp_path) -> None:
@@ -160,6 +160,9 @@ def test_a_wrong_result_is_marked_and_has_no_time(tmp_path) -> None:
     group = group_of(tmp_path, STEP, "end_to_end", status="error", kind="wrong_result", reason=reason)
     assert found(group) == ["wrong"]
     assert group.summary("step_s") is None
+    # A record from before reasons had a kind.
+    older = group_of(tmp_path / "older", STEP, "end_to_end", status="error", reason=f"ArithmeticError: {reason}")
+    assert found(older) == ["wrong"]
     other = group_of(tmp_path, STEP, "end_to_end", status="error", kind="exception", reason=f"ValueError: {reason}")
     assert found(other) == []
 
@@ -167,4 +170,4 @@ def test_a_wrong_result_is_marked_and_has_no_time(tmp_path) -> None:
 def test_an_equivalence_check_beyond_its_tolerance_is_marked(tmp_path) -> None:
     proof = {"equivalence_difference_ratio": 3e-3, "equivalence_tolerance_ratio": 1e-4}
     group = group_of(tmp_path, RANKS, "data_parallel", samples=PLAUSIBLE, scalars=proof)
-    assert found(group) == ["wrong (an error of 3.00×10⁻³ where 1.00×10⁻⁴ is allowed)"]
+    assert found(group) == ["wrong (error 3.00×10⁻³, tolerance 1.00×10⁻⁴)"]

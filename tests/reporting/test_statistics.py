@@ -192,7 +192,7 @@ def test_below_five_processes_a_side_nothing_is_decided():
     assert four.verdict is Verdict.UNCLEAR
     assert four.ratio == pytest.approx(10.0, rel=0.01)
     assert four.low is not None
-    assert "5 against 4" in four.why
+    assert "5 and 4 processes" in four.why
     one = compare([1.0], [0.5])
     assert (one.ratio, one.low, one.verdict) == (2.0, None, Verdict.UNCLEAR)
 
@@ -225,7 +225,7 @@ def test_a_zero_median_cannot_be_compared():
     found = compare([1.0] * 5, [0.0] * 5)
     assert found.verdict is Verdict.UNCLEAR
     assert math.isnan(found.ratio)
-    assert "clock" in found.why
+    assert found.why == "a median is zero"
 
 
 def test_a_side_without_processes_is_refused():

@@ -1,78 +1,121 @@
 from __future__ import annotations
 
+import csv
+import json
+import math
 import re
 
-import pandas as pd
-from tests.reporting.conftest import results
+from tests.reporting.conftest import markdown, results
 
-from stepbench.reporting import tables
-from stepbench.reporting.tables import Column, Table
+from stepbench.experiments import experiment as experiments
+from stepbench.reporting import columns, tables
+from stepbench.reporting.columns import Column, word
+from stepbench.reporting.marks import Mark
+from stepbench.reporting.tables import Table
 
+TABLES = "results/m/tables/warmup"
 PATH = "results/m/warmup/size~nano,warmup~0,replicate~0.json"
 
 
 def table(rows, **fields):
-    return Table("name", "A title", "A caption.", tables.frame(rows), **fields)
+    return Table("A title", "A caption.", rows, **fields)
+
+
+def write(found, tmp_path):
+    """Write a table and return its three files: the raw numbers, the Markdown and the JSON."""
+    tables.write({"name": found}, tmp_path, TABLES)
+    return tuple(tmp_path / TABLES / f"name.{kind}" for kind in ("csv", "md", "json"))
 
 
 def test_a_table_is_written_raw_and_readable(tmp_path):
     rows = [{"size": "nano", "step_s": 0.0123456789, "records": {"": [PATH]}}]
-    columns = [tables.value("size", numeric=False), Column("step (ms)", lambda row: f"{1e3 * row['step_s']:.1f}")]
-    tables.write([table(rows, columns=columns)], tmp_path)
-    raw = pd.read_csv(tmp_path / "name.csv")
-    assert raw.to_dict("records") == [{"size": "nano", "step_s": 0.0123456789, "records": PATH}]
-    assert (tmp_path / "name.md").read_text() == (
+    columns = [word("size"), Column("step", lambda row: f"{1e3 * row['step_s']:.1f}", "ms")]
+    raw, readable, _ = write(table(rows, columns=columns), tmp_path)
+    assert list(csv.DictReader(raw.open())) == [{"size": "nano", "step_s": "0.0123456789", "records": PATH}]
+    assert readable.read_text() == (
         "### A title\n\nA caption.\n\n"
         "| size | step (ms) | records |\n| :--- | ---: | :--- |\n"
         "| nano | 12.3 | [json](../../warmup/size~nano,warmup~0,replicate~0.json) |\n"
     )
 
 
-def test_links_lead_to_files_that_exist(full, tmp_path):
-    from stepbench.experiments import experiment as experiments
+def test_the_json_holds_values_texts_warnings_and_records(tmp_path):
+    warnings = columns.warned([Mark("noisy", "CV 12 %", "step")])
+    rows = [{"size": "nano", "step_s": math.nan, **warnings, "records": {"": [PATH]}}]
+    shown = table(rows, columns=[word("size"), Column("step", lambda _: "–", "ms"), columns.WARNINGS], held=["size"])
+    _, readable, file = write(shown, tmp_path)
+    found = json.loads(file.read_text())
+    assert found["title"] == "A title"
+    assert found["caption"] == "A caption. Held constant: size nano."
+    assert found["columns"] == [
+        {"heading": "size", "unit": "", "kind": "text"},
+        {"heading": "step", "unit": "ms", "kind": "number"},
+        {"heading": "quality: warnings", "unit": "", "kind": "text"},
+    ]
+    assert found["rows"] == [
+        {
+            "values": {"size": "nano", "step_s": None, "quality": "B"},
+            "texts": ["nano", "–", "B: noisy (step CV 12 %)"],
+            "warnings": [{"kind": "noisy", "detail": "CV 12 %", "of": "step"}],
+            "records": {"": [PATH]},
+        }
+    ]
+    # Whatever shows the table later says what its own file says.
+    assert tables.markdown(tables.read(file), TABLES) == readable.read_text()
+    assert "Warnings: noisy: " in readable.read_text()
 
+
+def test_links_begin_where_the_text_lies():
+    rows = [{"size": "nano", "records": {"": [PATH]}}]
+    assert f"[json](../{PATH})" in tables.markdown(table(rows), "report")
+    assert "#### A title" in tables.markdown(table(rows), "report", level=4)
+
+
+def test_links_lead_to_files_that_exist(full):
     for name in full.names:
-        folder = full.root / "results" / full.machine / "tables" / name
-        written = experiments.load(name).tabulate(results(full, name))
-        tables.write(written, folder)
-        assert tuple(each.name for each in written) == experiments.load(name).table_names
-        for each in written:
-            text = (folder / f"{each.name}.md").read_text()
+        experiment = experiments.load(name)
+        written, folder = experiment.tabulate(results(full, name)), f"results/{full.machine}/tables/{name}"
+        tables.write(written, full.root, folder)
+        assert tuple(written) == experiment.table_names
+        for each, found in written.items():
+            text = (full.root / folder / f"{each}.md").read_text()
             lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
-            assert len(lines) == len(each.frame)
-            if tables.RECORDS not in each.frame:  # what ships with the project, and was not measured here
+            assert len(lines) == len(found.rows)
+            if not any("records" in row for row in found.rows):  # what ships with the project
                 continue
             for line in lines:
                 targets = re.findall(r"\]\(([^)]+)\)", line)
                 assert targets
-                assert all((folder / target).is_file() for target in targets)
+                assert all((full.root / folder / target).is_file() for target in targets)
 
 
 def test_a_table_without_rows_is_a_sentence(tmp_path):
-    tables.write([table([], empty="There is nothing.")], tmp_path)
-    assert (tmp_path / "name.md").read_text() == "### A title\n\nThere is nothing.\n"
-    assert (tmp_path / "name.csv").exists()
+    raw, readable, file = write(table([], empty="There is nothing."), tmp_path)
+    assert readable.read_text() == "### A title\n\nThere is nothing.\n"
+    assert raw.exists()
+    assert tables.markdown(tables.read(file), TABLES) == readable.read_text()
 
 
 def test_droppable_columns_go_when_nothing_is_in_them():
-    rows = [{"marks": ""}, {"marks": ""}]
-    assert "marks" not in tables.markdown(table(rows, columns=[tables.MARKS]))
-    assert "noisy" in tables.markdown(table([*rows, {"marks": "noisy"}], columns=[tables.MARKS]))
+    rows = [columns.warned([]), columns.warned([])]
+    assert "warnings" not in markdown(table(rows, columns=[columns.WARNINGS]))
+    noisy = [*rows, columns.warned([Mark("noisy")])]
+    assert "| B: noisy |" in markdown(table(noisy, columns=[columns.WARNINGS]))
 
 
 def test_a_status_has_its_reason_and_neither_does_harm():
     row = {"status": "error", "reason": "<script> | `rm`\nnext"}
-    text = tables.markdown(table([row], columns=[tables.STATUS]))
+    text = markdown(table([row], columns=[columns.STATUS]))
     assert r"error: &lt;script&gt; \| \`rm\` next" in text
     assert len(text.strip().splitlines()) == 7
 
 
 def test_a_table_without_columns_shows_its_frame():
-    assert "| size | n |" in tables.markdown(table([{"size": "a_b", "n": 1}]))
+    assert "| size | n |" in markdown(table([{"size": "a_b", "n": 1}]))
 
 
 def test_equal_axes_go_to_the_caption_and_differing_ones_to_columns():
     rows = [{"size": "nano", "context": 64}, {"size": "nano", "context": 128}]
-    assert [column.heading for column in tables.axis_columns(rows, ["size", "context"])] == ["context"]
-    assert tables.held_constant(rows, ["size", "context"]) == "Held constant: size nano."
-    assert tables.held_constant([], ["size"]) == ""
+    assert [column.heading for column in columns.axis_columns(rows, ["size", "context"])] == ["context"]
+    assert columns.held_constant(rows, ["size", "context"]) == "Held constant: size nano."
+    assert columns.held_constant([], ["size"]) == ""

@@ -9,13 +9,13 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pytest
-from tests.reporting import synthetic, synthetic_inside, synthetic_on_ranks, test_on_ranks
-from tests.reporting.conftest import SMALL_GRIDS
+from tests.reporting import synthetic, synthetic_inside, synthetic_on_ranks
+from tests.reporting.conftest import SMALL_GRIDS, markdown
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import records
 from stepbench.pipeline.state import States
-from stepbench.reporting import figures, frames, marks, statistics, tables, units, writeup
+from stepbench.reporting import frames, marks, rendering, statistics, units, writeup
 
 RUN = {"started": "2026-01-01", "cells": 3, "wall_s": 100.0, "inside_s": 91.0, "overhead_per_cell_s": 3.0}
 FEW_GRIDS = {"end_to_end": [{"size": ["nano"], "context": [64, 128, 256, 512]}], "numerics": SMALL_GRIDS["numerics"]}
@@ -24,14 +24,12 @@ NASTY = "<script>alert(1)</script> | *x* [a](javascript:b) `c`"
 
 def rendered(bench, run=None):
     """Write tables, figures and the writeup, and return its two texts."""
-    told = [experiments.load(name) for name in bench.names]
-    machine = bench.root / "results" / bench.machine
-    for experiment in told:
-        found = frames.load(States(bench), experiment)
-        tables.write(experiment.tabulate(found), machine / "tables" / experiment.name)
-        figures.write(experiment.plot(found), machine / "figures" / experiment.name)
+    states = States(bench)
+    shown = [experiments.load(name) for name in bench.names]
+    for experiment in shown:
+        rendering.render(experiment, frames.load(states, experiment), bench.root)
     targets = bench.root / "report" / "writeup.md", bench.root / "report" / "writeup.html"
-    writeup.write_up(States(bench), told, *targets, run)
+    writeup.write_up(states, shown, *targets, run)
     return tuple(target.read_text(encoding="utf-8") for target in targets)
 
 
@@ -40,21 +38,6 @@ def fine(tmp_path_factory):
     bench = synthetic.bench(tmp_path_factory.mktemp("fine"), **SMALL_GRIDS)
     synthetic.fill(bench)
     return bench, *rendered(bench, RUN)
-
-
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory):
-    """A bench with records of every experiment."""
-    inside = {
-        "memory": [{"source": ["measured", "predicted"], "size": ["nano"], "context": [128]}],
-        "checkpointing": [{"source": ["measured"], "size": ["nano"], "context": [128], "groups": ["none", "1", "2"]}],
-        "profile": [{"size": ["nano"], "context": [128], "passes": ["forward", "train_step"]}],
-    }
-    bench = synthetic.bench(tmp_path_factory.mktemp("everything"), **SMALL_GRIDS, **inside, **test_on_ranks.GRIDS)
-    synthetic.fill(bench, *SMALL_GRIDS)
-    synthetic_inside.fill(bench, *inside)
-    synthetic_on_ranks.fill(bench)
-    return bench
 
 
 def total(bench):
@@ -100,7 +83,7 @@ def test_everything_is_in_it(fine):
     assert f"{total(bench)} of {total(bench)} cells gave numbers." in text
     assert "3 steps of warm-up, then 7 steps by phases" in text
     assert "took 100 s of wall time for 3 cells, 91.0 s of it inside measurements" in text
-    assert "cost 3.00 s for each cell" in text
+    assert "cost 3.00 s per cell" in text
     assert "Cells without numbers" not in text
     assert "Undefined" not in text + page
     assert "nan" not in re.sub(r"[a-z]*nan[a-z]+", "", text.lower())
@@ -164,10 +147,12 @@ def test_a_number_is_what_the_raw_samples_of_its_records_say(fine):
 def test_each_row_with_a_number_leads_to_records_that_can_be_believed(everything, name):
     made = experiments.load(name).tabulate(frames.load(States(everything), experiments.load(name)))
     # What kernels compile to is no measurement; the caption says where it comes from.
-    for table in [table for table in made if not table.caption.startswith("Compiled without a GPU")]:
-        for line in [line for line in tables.markdown(table).splitlines() if line[:1] == "|"][2:]:
+    for title, table in made.items():
+        if table.caption.startswith("Compiled without a GPU"):
+            continue
+        for line in [line for line in markdown(table).splitlines() if line[:1] == "|"][2:]:
             targets = re.findall(r"\]\(\.\./\.\./([^)]+)\)", line)
-            assert targets or not re.search(r"\d", re.sub(r"`[^`]*`", "", line)), f"{table.name}: {line}"
+            assert targets or not re.search(r"\d", re.sub(r"`[^`]*`", "", line)), f"{title}: {line}"
             for target in targets:
                 record = records.read(everything.root / "results" / everything.machine / target)
                 assert record.samples or record.scalars or record.reason
@@ -200,7 +185,7 @@ def test_a_noisy_cell_is_marked_in_table_figure_and_text(tmp_path):
     assert [face == "white" for face in faces] == [False, True]
 
 
-def test_every_mark_is_explained(fine):
+def test_every_warning_is_explained(fine):
     _, text, _ = fine
     for kind in ("noisy", "drifting", "throttled", "disturbed", "impossible", "wrong"):
         assert f"{kind}: {marks.MEANING[kind].partition('(')[0]}" in text
@@ -239,13 +224,13 @@ def test_it_renders_from_any_state(tmp_path, state):
             f"0 of {total(bench)} cells gave numbers.",
             "have not been measured yet",
         ],
-        "failed": ["3 cells of 3 ran out of memory: MemoryError: tried 9 GiB.", "### Cells without numbers"],
+        "failed": ["3 of 3 cells ran out of memory: MemoryError: tried 9 GiB.", "### Cells without numbers"],
         "stale": ["are stale and left out of every finding", "| stale |", f"0 of {total(bench)} cells gave numbers."],
         "some": [
             f"{total(bench) - 3} of {total(bench)} cells",
             "no result after 5 s",
-            f"1 cell of {len(bench.grid('end_to_end'))} is stale",
-            "cannot be believed",
+            f"1 of {len(bench.grid('end_to_end'))} cells is stale",
+            "has an unreadable record",
             "| timeout |",
         ],
     }[state]
@@ -288,9 +273,20 @@ def test_a_missing_number_is_an_error_and_never_an_empty_string(fine):
             environment.get_template(name).render()
 
 
+def test_a_write_up_reads_each_record_once_and_makes_no_finding_again(fine, monkeypatch):
+    bench, *_ = fine
+    read, whole = [], records.read
+    monkeypatch.setattr(records, "read", lambda path: read.append(path) or whole(path))
+    monkeypatch.setattr(experiments.Experiment, "find", property(lambda _: pytest.fail("it was found already")))
+    monkeypatch.setattr(experiments.Experiment, "tabulate", lambda *_: pytest.fail("it was tabulated already"))
+    target = bench.root / "again" / "w.md"
+    writeup.write_up(States(bench), [*map(experiments.load, bench.names)], target, target.with_suffix(".html"))
+    assert sorted(read) == sorted(bench.root / bench.path(cell) for cell in bench.cells)
+
+
 def test_a_missing_table_is_an_error(tmp_path):
     bench = synthetic.bench(tmp_path, warmup=SMALL_GRIDS["warmup"])
-    with pytest.raises(FileNotFoundError, match=r"warmup\.md"):
+    with pytest.raises(FileNotFoundError, match=r"warmup\.json"):
         writeup.write_up(States(bench), [experiments.load("warmup")], tmp_path / "a.md", tmp_path / "a.html")
 
 
@@ -321,14 +317,14 @@ def test_numbers_in_captions_are_those_of_the_code():
     captions = writeup.captions(synthetic.ROOT / "report" / "captions" / "end_to_end.rst")
     assert f"{100 * statistics.INTERVAL_LEVEL:.0f} % intervals" in captions["phases"]
     assert f"{100 * statistics.RATIO_LEVEL:.0f} % interval" in captions["speedups"]
-    assert f"room of {100 * statistics.SAME_WITHIN:.0f} %" in captions["speedups"]
+    assert f"grey band of {100 * statistics.SAME_WITHIN:.0f} %" in captions["speedups"]
     assert statistics.MIN_PROCESSES == 5
     assert "five processes a side" in captions["speedups"]
 
 
 def test_the_thresholds_are_told(fine):
     _, text, _ = fine
-    assert f"a standard deviation above {100 * marks.NOISY_CV:.0f} % of their mean" in text
+    assert f"the standard deviation of the samples is above {100 * marks.NOISY_CV:.0f} % of their mean" in text
     assert f"fewer than {statistics.MIN_PROCESSES} processes a side" in text
 
 

@@ -86,13 +86,14 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
 from __future__ import annotations
 
 from stepbench.reporting.frames import Results
+from stepbench.reporting.points import is_ok
 from stepbench.reporting.tables import Table
 
 
 def toy(results: Results) -> Table:
     """Return one row for each cell that has a number."""
-    frame = results.usable[["behaviour", "size", "replicate"]]
-    return Table(name="toy", title="Toy", caption="Nothing is held constant.", frame=frame)
+    rows = [{axis: row[axis] for axis in results.axes} for row in results.rows if is_ok(row)]
+    return Table("Toy", "Nothing is held constant.", rows)
 # -- figures.py
 """The figure."""
 
@@ -112,12 +113,14 @@ def toy(results: Results) -> Figure:
 
 from __future__ import annotations
 
+from stepbench.reporting.findings import Finding, said
 from stepbench.reporting.frames import Results
+from stepbench.reporting.points import is_ok
 
 
-def find(results: Results) -> list[str]:
+def find(results: Results) -> list[Finding]:
     """Return how many cells there are."""
-    return [f"There are {len(results.usable)} toys."]
+    return said("count", [f"There are {sum(map(is_ok, results.rows))} toys."], results.groups())
 '''
 
 KERNEL = '''

@@ -108,8 +108,8 @@ def test_words_are_rendered_again_and_nothing_is_measured(measured: Copy) -> Non
         "src/stepbench/experiments/toy/measure.py", "cell: Cell, setting: Setting) -> Measurement", "cell, setting)"
     )
     measured.edit("src/stepbench/experiments/toy/tables.py", "Nothing is held constant.", "All is held constant.")
-    measured.edit("src/stepbench/experiments/toy/findings.py", "There are {len", "All in all there are {len")
-    measured.edit("src/stepbench/reporting/tables.py", "RECORDS =", "LAYOUT = 2\nRECORDS =")
+    measured.edit("src/stepbench/experiments/toy/findings.py", "There are {sum", "All in all there are {sum")
+    measured.edit("src/stepbench/reporting/columns.py", "RECORDS =", "LAYOUT = 2\nRECORDS =")
     measured.edit("workflow_scripts/render.py", '"""\n', '"""\n# Glue.\n')
     (measured.root / "report/captions/toy.rst").write_text("toy\n    Another caption.\n")
     (measured.root / "README.md").write_text("Another README.\n")

@@ -1,147 +1,156 @@
-"""Machines side by side: ratios with verdicts, what work costs on each, and what cannot be compared and why.
+"""The comparison of machines as a document: ratios with verdicts, costs, and what cannot be compared and why.
 
-Only like is compared with like: the same metric at the same cell, made from the same definition. A published number is
-held against what its document states; what that leaves open is said beside it.
+`build` makes it as a value; report/comparison.md and the writeup's section are both made from that.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from stepbench.comparison.headlines import Headline, headlines
+from stepbench.comparison.headlines import Headline
 from stepbench.comparison.machines import Machine, Price
+from stepbench.comparison.pairs import Compared, Pair, compare, words
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import fingerprint
 from stepbench.pipeline.records import Record
-from stepbench.reporting import conditions, markup, statistics, units
+from stepbench.reporting import markup, statistics, tables, units
+from stepbench.reporting.columns import RECORDS, WARNINGS, Column, ratio, value, warned, word
 from stepbench.reporting.findings import listing, plural
-from stepbench.reporting.statistics import Comparison
-from stepbench.reporting.tables import Column, Row, Table, axis_text, frame, markdown, value
+from stepbench.reporting.points import Row
+from stepbench.reporting.tables import Shown, Table
 
 TITLE = "Machines compared"
-# Where data lies belongs to the machine, not to what was asked of it.
-OF_THE_MACHINE = ("shards_dir",)
-STATED = ("warmup_steps", "measured_steps", "seed")
 MAX_UNLIKE = 12
-RESULTS = "../results"  # from report/
+FOLDER = "report"
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One headline on two machines.
+class Part:
+    """The comparison with one other machine.
 
     Attributes:
-        mine, other: of the first machine and of the second.
-        comparison: of the second against the first: above 1 the second is faster.
-        notes: what a reader should know.
+        machine: its name.
+        provenance: who measured it, and when.
+        tables: ratios and costs.
+        unlike: what both have but not alike: the cell, and the differences.
+        alone: a sentence on what only one of the two has.
     """
 
-    mine: Headline
-    other: Headline
-    comparison: Comparison
-    notes: tuple[str, ...]
+    machine: str
+    provenance: str
+    tables: Sequence[Shown]
+    unlike: Sequence[tuple[str, str]]
+    alone: str
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What came of holding two machines against each other.
+class Document:
+    """The first machine compared with each of the others: a lead, a part for each, and a last sentence."""
 
-    Attributes:
-        pairs: what can be compared.
-        unlike: what was measured on both, but not alike: what it is, and in what it differs.
-        alone: how many headlines only the first and only the second has.
+    lead: str
+    parts: Sequence[Part] = ()
+    last: str = ""
+
+
+def build(machines: Sequence[Machine]) -> Document:
+    """Return the comparison of the first machine with each of the others."""
+    mine, *others = machines
+    if not mine.records:
+        return Document(f"{mine.name} has no measurements that can be compared yet.")
+    if not others:
+        return Document("No other machine is known. To add one: stepbench merge <bundle>.")
+    found = [(other, compare(mine, other)) for other in others]
+    told = [(other, each) for other, each in found if each.pairs or each.unlike or other.refused]
+    strangers = [other for other, each in found if not (each.pairs or each.unlike or other.refused)]
+    shared = [other.name for other, each in found if each.pairs]
+    return Document(
+        f"{mine.name} against {plural(len(others), 'machine')}; it shares cells with "
+        f"{_and(shared) if shared else 'none'}. Two numbers are compared if they have the same cell, definition and "
+        "protocol, as far as these are stated. A cell is named by the axes that differ from their defaults.",
+        [_part(mine, other, each) for other, each in told],
+        f"No cell in common with {_and([_briefly(other) for other in strangers])}." if strangers else "",
+    )
+
+
+def markdown(document: Document, folder: str = FOLDER, level: int = 1) -> str:
+    """Return the document as Markdown.
+
+    Args:
+        document: what `build` or `read` returned.
+        folder: where the text lies, relative to the root.
+        level: of its first heading.
     """
-
-    pairs: tuple[Pair, ...]
-    unlike: tuple[tuple[str, str], ...]
-    alone: tuple[int, int]
-
-
-def compare(mine: Machine, other: Machine) -> Compared:
-    """Hold the headlines of two machines against each other."""
-    sides = [{each.key: each for each in headlines(machine.records)} for machine in (mine, other)]
-    pairs, unlike = [], []
-    for key, first in sides[0].items():
-        second = sides[1].get(key)
-        if second is None:
-            continue
-        if reasons := _unlike(first, second):
-            unlike.append((_named(first), "; ".join(reasons)))
-        else:
-            found = statistics.compare(first.medians_s, second.medians_s)
-            pairs.append(Pair(first, second, found, _notes(first, second)))
-    alone = (len(sides[0].keys() - sides[1].keys()), len(sides[1].keys() - sides[0].keys()))
-    return Compared(tuple(pairs), tuple(unlike), alone)
+    head, below = "#" * level, "#" * (level + 1)
+    texts = [f"{head} {TITLE}", markup.escape(document.lead)]
+    for part in document.parts:
+        texts += [f"{below} {markup.escape(part.machine)}", markup.escape(part.provenance)]
+        texts += [tables.markdown(table, folder, level + 2).rstrip() for table in part.tables]
+        if part.unlike:
+            lines = [f"- {markup.escape(what)}: {markup.escape(why)}" for what, why in part.unlike[:MAX_UNLIKE]]
+            more = len(part.unlike) - MAX_UNLIKE
+            lines += [f"- and {plural(more, 'more cell')}"] if more > 0 else []
+            texts += ["Not comparable, because the settings differ:", "\n".join(lines)]
+        texts.append(markup.escape(part.alone))
+    return "\n\n".join(filter(None, [*texts, markup.escape(document.last)])) + "\n"
 
 
 def document(machines: Sequence[Machine]) -> str:
-    """Return report/comparison.md: the first machine against each of the others."""
-    return f"# {TITLE}\n\n{body(machines)}"
+    """Return report/comparison.md: the first machine compared with each of the others."""
+    return markdown(build(machines))
 
 
-def body(machines: Sequence[Machine]) -> str:
-    """Return the comparison without its heading, a part of the second level for each other machine."""
-    mine, *others = machines
-    if not mine.records:
-        return f"Nothing that {markup.escape(mine.name)} has measured can be compared yet.\n"
-    if not others:
-        return "No other machine is known: `python -m stepbench merge` brings in the bundle of one.\n"
-    found = [(other, compare(mine, other)) for other in others]
-    parts = [_lead(mine, others, [other for other, each in found if each.pairs])]
-    parts += [_part(mine, other, each) for other, each in found if each.pairs or each.unlike or other.refused]
-    if strangers := [other for other, each in found if not (each.pairs or each.unlike or other.refused)]:
-        parts.append(f"No cell in common with {_and([_briefly(other) for other in strangers])}.")
-    return "\n\n".join(parts).strip() + "\n"
+def dump(document: Document) -> str:
+    """Return the document as JSON, which `read` reads."""
+    return json.dumps(dataclasses.asdict(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _lead(mine: Machine, others: Sequence[Machine], shared: Sequence[Machine]) -> str:
-    alike = f"with {_and([markup.escape(other.name) for other in shared])}" if shared else "with none of them"
-    return (
-        f"{markup.escape(mine.name)} against {plural(len(others), 'machine')}; it has cells in common {alike}. "
-        "Only like is compared with like: the same cell, from the same definition and protocol, as far as they are "
-        "stated. Of a cell the axes are named that are not at their defaults."
+def read(file: Path) -> Document:
+    """Return the document that was written with `dump`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    content = json.loads(file.read_text(encoding="utf-8"))
+    parts = [Part(**part | {"tables": [tables.load(each) for each in part["tables"]]}) for part in content["parts"]]
+    return Document(**content | {"parts": parts})
+
+
+def _part(mine: Machine, other: Machine, found: Compared) -> Part:
+    made = (_ratios(mine, other, found), _costs(mine, other, found))
+    unlike = [(_named(each.mine), "; ".join(map(str, each.differences))) for each in found.unlike]
+    sides = zip((mine, other), found.alone, strict=True)
+    alone = [
+        f"{plural(len(only), 'result')} only on {machine.name} ({_kinds(only)})" for machine, only in sides if only
+    ]
+    return Part(
+        other.name,
+        _provenance(other),
+        [tables.show(table) for table in made if table is not None],
+        unlike,
+        f"Not in common: {'; '.join(alone)}." if alone else "",
     )
 
 
-def _briefly(machine: Machine) -> str:
-    name = markup.escape(machine.name)
-    return name if machine.published is None else f"{name} (published)"
-
-
-def _and(words: Sequence[str]) -> str:
-    """Return all words in one sentence, however many."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _part(mine: Machine, other: Machine, found: Compared) -> str:
-    texts = [f"## {markup.escape(other.name)}", _provenance(other)]
-    tables = (_ratios(mine, other, found), _costs(mine, other, found))
-    texts += [markdown(table).rstrip() for table in tables if table is not None]
-    if found.unlike:
-        shown = [f"- {markup.escape(what)}: {markup.escape(why)}" for what, why in found.unlike[:MAX_UNLIKE]]
-        more = len(found.unlike) - MAX_UNLIKE
-        shown += [f"- and {plural(more, 'more cell')}" for _ in range(more > 0)]
-        texts += ["Not comparable, because they are not alike:", "\n".join(shown)]
-    one, two = found.alone
-    texts.append(
-        f"Measured on one of them alone: {plural(one, 'headline')} on {markup.escape(mine.name)}, "
-        f"{plural(two, 'headline')} on {markup.escape(other.name)}."
-    )
-    return "\n\n".join(text for text in texts if text)
+def _kinds(only: Sequence[Headline]) -> str:
+    """Return how many results of each metric there are."""
+    names = [each.metric.name for each in only]
+    return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
 
 
 def _provenance(machine: Machine) -> str:
     if machine.published is not None:
-        note = f" {markup.escape(machine.note)}" if machine.note else ""
-        return f"**Published**, not measured by stepbench: {markup.escape(machine.published)}.{note}"
+        return f"Published, not measured by stepbench: {machine.published}." + (
+            f" {machine.note}" if machine.note else ""
+        )
     commits = sorted({str(record.environment.get("git_commit"))[:10] for record in machine.records})
     days = sorted({record.started[:10] for record in machine.records})
-    refused = f" {plural(len(machine.refused), 'record')} could not be believed." if machine.refused else ""
+    refused = f" {plural(len(machine.refused), 'record')} unreadable." if machine.refused else ""
     if not days:
-        return f"No record of it can be believed.{refused}"
+        return f"No readable record.{refused}"
     last = f" to {days[-1]}" if len(days) > 1 else ""
     return f"Measured by stepbench from {days[0]}{last}, at commit {listing(commits)}.{refused}"
 
@@ -149,80 +158,86 @@ def _provenance(machine: Machine) -> str:
 def _ratios(mine: Machine, other: Machine, found: Compared) -> Table | None:
     if not found.pairs:
         return None
-    rows = [_row(pair, (mine, other)) for pair in found.pairs]
     columns = [
-        value("metric", text=markup.escape, numeric=False),
-        value("cell", text=markup.escape, numeric=False),
-        Column(markup.escape(mine.name), lambda row: row["mine"]),
-        Column(markup.escape(other.name), lambda row: row["other"]),
-        Column("ratio", lambda row: units.ratio(row["speedup_ratio"], row["low_ratio"], row["high_ratio"])),
-        value("verdict", text=axis_text, numeric=False),
+        word("metric"),
+        word("cell"),
+        value("mine", markup.escape(mine.name), markup.escape),
+        value("other", markup.escape(other.name), markup.escape),
+        ratio("speedup", "ratio"),
+        word("verdict"),
+        WARNINGS,
         Column("notes", lambda row: markup.escape(row["notes"]), numeric=False, droppable=True),
-        value("links", "records", numeric=False),
     ]
     caption = (
-        f"The ratio is the rate of {other.name} over that of {mine.name}: above 1, {other.name} is faster; in brackets "
-        f"its {100 * statistics.RATIO_LEVEL:.0f} % interval over process medians. A verdict needs "
+        f"The ratio is the rate of {other.name} over that of {mine.name} (above 1: {other.name} is faster), with its "
+        f"{100 * statistics.RATIO_LEVEL:.0f} % interval over process medians. A verdict needs "
         f"{statistics.MIN_PROCESSES} processes a side."
     )
-    return Table("ratios", f"{other.name} over {mine.name}", caption, frame(rows), columns)
+    rows = [_row(pair, (mine, other)) for pair in found.pairs]
+    return Table(f"{other.name} over {mine.name}", caption, rows, columns)
 
 
 def _row(pair: Pair, machines: tuple[Machine, Machine]) -> dict[str, Any]:
     mine, other, comparison = pair.mine, pair.other, pair.comparison
     return {
         "metric": mine.metric.name,
-        "cell": _cell_words(mine),
+        "cell": words(mine),
         "mine": mine.metric.text(mine.rate),
         "other": other.metric.text(other.rate),
         "mine_per_s": mine.rate,
         "other_per_s": other.rate,
         "speedup_ratio": comparison.ratio,
-        "low_ratio": comparison.low,
-        "high_ratio": comparison.high,
+        "speedup_low_ratio": comparison.low,
+        "speedup_high_ratio": comparison.high,
         "verdict": comparison.verdict.value,
+        **warned(pair.warnings),
         "notes": "; ".join(pair.notes),
-        "links": _links((mine, other), machines),
+        RECORDS: {
+            machine.name: _paths(headline, machine)
+            for headline, machine in zip((mine, other), machines, strict=True)
+            if machine.published is None  # published numbers have no records
+        },
     }
 
 
 def _costs(mine: Machine, other: Machine, found: Compared) -> Table | None:
-    """Return what work costs on each machine, where a price is known; None where there is none."""
+    """Return what work costs on each machine; None where no price is known."""
     prices = [machine.price for machine in (mine, other)]
     paid = [pair for pair in found.pairs if pair.mine.metric.paid]
     known = [price for price in prices if price is not None]
     if not known or not paid:
         return None
     if len({price.currency for price in known}) > 1:
-        words = listing([f"{price.per_device_hour:g} {price.currency}" for price in known])
-        empty = f"What work costs cannot be compared, because the prices are in different currencies: {words}."
-        return Table("costs", "By price", "", frame([]), empty=empty)
+        amounts = listing([f"{price.per_device_hour:g} {price.currency}" for price in known])
+        empty = f"Costs cannot be compared, because the prices are in different currencies: {amounts}."
+        return Table("Costs", "", [], empty=empty)
     currency = known[0].currency
-    rows = [_cost_row(pair, prices) for pair in paid]
+    per = f"per {markup.escape(currency)}" if currency else "per unit of money"
+    money = f" {markup.escape(currency)}" if currency else ""
     columns = [
-        value("metric", text=markup.escape, numeric=False),
-        value("cell", text=markup.escape, numeric=False),
-        Column(f"{markup.escape(mine.name)}, per {markup.escape(currency)}", lambda row: _amount(row, "mine")),
-        Column(f"{markup.escape(other.name)}, per {markup.escape(currency)}", lambda row: _amount(row, "other")),
-        Column("ratio", lambda row: units.ratio(row["per_money_ratio"])),
-        Column("an epoch costs", lambda row: _epoch_costs(row, currency), droppable=True),
-        Column("breaks even at", lambda row: _break_even(row, currency)),
+        word("metric"),
+        word("cell"),
+        Column(f"{markup.escape(mine.name)}, {per}", lambda row: _amount(row, "mine")),
+        Column(f"{markup.escape(other.name)}, {per}", lambda row: _amount(row, "other")),
+        value("per_money_ratio", "ratio", units.ratio),
+        Column("cost of an epoch", lambda row: _epoch_costs(row, money), droppable=True),
+        Column("break-even price", lambda row: _break_even(row, money)),
     ]
     told = [f"{machine.name}: {_priced(machine.price)}" for machine in (mine, other) if machine.price is not None]
     caption = (
-        f"{'; '.join(told)}. Devices that idle cost as much. It breaks even at the price of a device-hour of "
-        f"{other.name} at which its work costs what it costs on {mine.name}."
+        f"{'; '.join(told)}. Idle devices cost as much. At the break-even price of a device-hour of {other.name}, work "
+        f"costs the same on both machines."
     )
-    return Table("costs", "By price", caption, frame(rows), columns)
+    return Table("Costs", caption, [_cost_row(pair, prices) for pair in paid], columns)
 
 
 def _cost_row(pair: Pair, prices: Sequence[Price | None]) -> dict[str, Any]:
     metric = pair.mine.metric
-    row: dict[str, Any] = {"metric": metric.name, "cell": _cell_words(pair.mine), "unit": metric.paid}
+    row: dict[str, Any] = {"metric": metric.name, "cell": words(pair.mine), "unit": metric.paid}
     for side, headline, price in zip(("mine", "other"), (pair.mine, pair.other), prices, strict=True):
         per_hour = None if price is None else price.per_device_hour * headline.devices
         row[f"{side}_per_money"] = headline.rate * 3600 / per_hour if per_hour else None
-        epoch_s = headline.work / headline.rate if metric.experiment == "encoder_decoder" else None
+        epoch_s = headline.work / headline.rate if metric.is_epoch else None
         row[f"{side}_epoch_cost"] = None if epoch_s is None or per_hour is None else epoch_s / 3600 * per_hour
     amounts = [row[f"{side}_per_money"] for side in ("mine", "other")]
     row["per_money_ratio"] = amounts[1] / amounts[0] if all(amounts) else None
@@ -238,92 +253,40 @@ def _amount(row: Row, side: str) -> str:
     return units.NOTHING if amount is None else f"{units.count(amount)} {row['unit']}"
 
 
-def _epoch_costs(row: Row, currency: str) -> str:
+def _epoch_costs(row: Row, money: str) -> str:
     costs = [row[f"{side}_epoch_cost"] for side in ("mine", "other")]
     if all(cost is None for cost in costs):
         return ""
-    return " / ".join(units.NOTHING if cost is None else f"{cost:.3g} {markup.escape(currency)}" for cost in costs)
+    return " / ".join(units.NOTHING if cost is None else f"{cost:.3g}{money}" for cost in costs)
 
 
-def _break_even(row: Row, currency: str) -> str:
+def _break_even(row: Row, money: str) -> str:
     price = row["break_even_per_device_hour"]
-    return units.NOTHING if price is None else f"{price:.3g} {markup.escape(currency)}"
+    return units.NOTHING if price is None else f"{price:.3g}{money}"
 
 
-def _priced(price: Price | None) -> str:
-    if price is None:
-        return "no price"
+def _priced(price: Price) -> str:
     about = ", ".join(each for each in (price.date, price.source) if each)
-    return f"{price.per_device_hour:g} {price.currency} a device-hour" + (f" ({about})" if about else "")
+    money = f"{price.per_device_hour:.2f}" + (f" {price.currency}" if price.currency else "")
+    return f"{money} per device-hour" + (f" ({about})" if about else "")
 
 
-def _unlike(mine: Headline, other: Headline) -> list[str]:
-    """Return in what definition or protocol of any record differ from the first one's, as far as both state them."""
-    first = mine.records[0]
-    for record in (*mine.records, *other.records):
-        if reasons := _differences(first, record):
-            return reasons
-    return []
+def _briefly(machine: Machine) -> str:
+    return machine.name if machine.published is None else f"{machine.name} (published)"
 
 
-def _differences(first: Record, record: Record) -> list[str]:
-    definitions = [_definition(each) for each in (first, record)]
-    if all(definitions):
-        found = fingerprint.difference({"definition": definitions[0]}, {"definition": definitions[1]})
-        return [f"{each.key} {each.before!r} here, {each.after!r} there" for each in found]
-    stated = [{key: each.protocol[key] for key in STATED if key in each.protocol} for each in (first, record)]
-    return [
-        f"{key} {stated[0][key]} here, {stated[1][key]} there"
-        for key in STATED
-        if key in stated[0] and key in stated[1] and stated[0][key] != stated[1][key]
-    ]
-
-
-def _definition(record: Record) -> dict[str, Any]:
-    """Return what a record was asked, without what belongs to its machine; nothing where it does not say."""
-    found = record.fingerprint.get("definition")
-    return {key: value for key, value in found.items() if key not in OF_THE_MACHINE} if isinstance(found, dict) else {}
-
-
-def _notes(mine: Headline, other: Headline) -> tuple[str, ...]:
-    notes = []
-    records = (*mine.records, *other.records)
-    sources = [record.fingerprint["source"] for record in records if record.fingerprint.get("source")]
-    if any(source != sources[0] for source in sources):
-        notes.append("measured by different versions of the code")
-    for whose, each in (("first", mine), ("second", other)):
-        notes += [f"{whose} {mark}" for mark in conditions.find(list(each.records))]
-    if not all(record.samples for record in records):
-        notes.append("published means")
-    if not all(record.protocol for record in records):
-        notes.append("a protocol is not stated")
-    return tuple(notes)
+def _and(names: Sequence[str]) -> str:
+    """Return all names in one sentence, however many."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _named(headline: Headline) -> str:
-    return f"{headline.metric.name} ({_cell_words(headline)})"
+    return f"{headline.metric.name} ({words(headline)})"
 
 
-def _cell_words(headline: Headline) -> str:
-    """Return a cell's axes in words, without those that are at their defaults."""
-    fields = {each.name: each.default for each in dataclasses.fields(experiments.load(headline.metric.experiment).cell)}
-    words = (
-        f"{axis.replace('_', ' ')} {str(found).replace('_', ' ')}"
-        for axis, found in headline.cell.items()
-        if found != fields[axis]
-    )
-    return ", ".join(words)
-
-
-def _links(sides: tuple[Headline, Headline], machines: tuple[Machine, Machine]) -> str:
-    """Return links to the records of each side; published numbers have none of stepbench's own."""
-    found = []
-    for headline, machine in zip(sides, machines, strict=True):
-        if machine.published is None:
-            paths = [f"results/{machine.name}/{record.experiment}/{_stem(record)}.json" for record in headline.records]
-            found.append(markup.records({machine.name: paths}, beside=f"{RESULTS}/{machine.name}"))
-    return markup.BREAK.join(found) or units.NOTHING
+def _paths(headline: Headline, machine: Machine) -> list[str]:
+    return [f"results/{machine.name}/{record.experiment}/{_stem(record)}.json" for record in headline.records]
 
 
 def _stem(record: Record) -> str:
-    return experiments.load(record.experiment).cell(**record.cell).name
+    return str(experiments.load(record.experiment).cell(**record.cell).name)

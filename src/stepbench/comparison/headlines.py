@@ -1,6 +1,6 @@
-"""The numbers that machines are compared by, each with what it is of: work done per second at one cell.
+"""The numbers that machines are compared by: work done per second at one cell.
 
-Two headlines are of the same thing if their metric and their cell are the same, but for the replicate.
+Two headlines are of the same thing if they have the same metric and the same cell, apart from the replicate.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepbench.pipeline.records import Record
-from stepbench.reporting import frames, units
+from stepbench.reporting import points, units
 from stepbench.reporting.message_fits import bus_factor
-
-REPLICATE = "replicate"
+from stepbench.reporting.points import REPLICATE
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,9 @@ class Metric:
         keys: samples whose sum is the time, such as `("forward_s", "backward_s")`.
         work: from a record to what is done in that time, or None where the record does not have it.
         text: how a rate is written.
-        paid: what of it people pay for (`tokens`, `samples`), if they do.
+        paid: the unit of work that people pay for (`tokens`, `samples`), or None.
         counts: whether a record of these axes counts.
+        is_epoch: whether the time is that of an epoch, which has a cost of its own.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Metric:
     text: Callable[[float | None], str]
     paid: str | None = None
     counts: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    is_epoch: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,13 @@ METRICS = (
     ),
     Metric(
         "training epoch", "encoder_decoder", ("epoch_s",), lambda record: record.scalars.get("samples_per_epoch"),
-        _per_s("samples/s"), "samples",
+        _per_s("samples/s"), "samples", is_epoch=True,
     ),
 )  # fmt: skip
 
 
 def headlines(records: Iterable[Record]) -> list[Headline]:
-    """Return what records have to say, the replicates of a cell together, in the order of `METRICS`."""
+    """Return the headlines of records, the replicates of a cell together, in the order of `METRICS`."""
     everything = list(records)
     return [each for metric in METRICS for each in _of_metric(metric, everything)]
 
@@ -126,7 +127,7 @@ def _of_metric(metric: Metric, records: list[Record]) -> list[Headline]:
         if record.experiment != metric.experiment or not metric.counts(record.cell):
             continue
         seconds = _seconds(record, metric.keys)
-        # What a published number was passed through (a whole step or less) does not change its phases.
+        # Phases are the same in a whole step and in less of one, as some published numbers are.
         cell = {axis: value for axis, value in record.cell.items() if axis not in _left_out(metric)}
         if seconds is not None and _work(metric, record):
             by_cell.setdefault(tuple(cell.items()), []).append((record, seconds))
@@ -143,7 +144,7 @@ def _of_metric(metric: Metric, records: list[Record]) -> list[Headline]:
 
 
 def _work(metric: Metric, record: Record) -> float | None:
-    """Return what was done, or None where a record, which may come from elsewhere, does not say it in a number."""
+    """Return the work of a record, or None where a record from elsewhere has no number for it."""
     try:
         work = metric.work(record)
     except TypeError:  # of what is no number
@@ -170,7 +171,7 @@ def _seconds(record: Record, keys: tuple[str, ...]) -> float | None:
     """Return the median of the keys' sum, or the sum of published means."""
     if any(_is_ragged(record.samples.get(key)) for key in keys):
         return None
-    sides = [frames.processes([record], key) for key in keys]
+    sides = [points.processes([record], key) for key in keys]
     if all(sides) and len({len(side[0]) for side in sides}) == 1:
         sums = [sum(values) for values in zip(*(side[0] for side in sides), strict=True)]
         median = statistics.median(sums)

@@ -1,4 +1,4 @@
-"""What each machine has said: this one, those whose bundles were merged, and those that others have published."""
+"""The records of each known machine: this one, those whose bundles were merged, and those that others published."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 
 PUBLISHED = Path(__file__).parent / "published"
-NO_CURRENCY = "unit of money"
+NO_CURRENCY = ""  # of a price from the command line, where config.yaml has none
 NOT_MACHINES = ("data",)  # results/data holds tokens and shards
 
 
@@ -40,10 +40,12 @@ class Machine:
     """One machine and its records.
 
     Attributes:
-        name: the folder under results/, or that of a published file, which ends in `-published`.
+        name: the folder under results/, or the name of a published file, which ends in `-published`.
         records: those that hold numbers, in the order of their cells' names.
-        published: the document that they stand in, if stepbench has not measured them itself; and what it leaves open.
+        published: the document with its numbers, if stepbench has not measured them.
+        note: what that document leaves open.
         price: of one of its devices.
+        refused: why records are unreadable.
     """
 
     name: str
@@ -55,9 +57,9 @@ class Machine:
 
 
 def load(states: States) -> list[Machine]:
-    """Return all machines that something is known of: this one first, then merged ones, then published ones.
+    """Return all known machines: this one first, then merged ones, then published ones.
 
-    Of this machine what is fresh counts, whether the grid has it or not; of merged ones all that can be believed.
+    Of this machine all fresh records count, in the grid or not; of merged ones all that are readable.
     """
     bench = states.bench
     prices = {name: Price(**each) for name, each in bench.settings.get("prices", {}).items()}
@@ -84,7 +86,7 @@ def priced(found: Sequence[Machine], texts: Sequence[str]) -> list[Machine]:
         except ValueError:
             price = 0.0
         if not 0 < price < float("inf") or name not in {machine.name for machine in found}:
-            raise ValueError(f"`--price` must be <machine>=<amount above 0> of a machine that is known, got {text!r}")
+            raise ValueError(f"`--price` must be <machine>=<amount above 0> of a known machine, got {text!r}")
         prices[name] = Price(price, currencies[0] if currencies else NO_CURRENCY)
     return [replace(machine, price=prices.get(machine.name, machine.price)) for machine in found]
 
@@ -115,7 +117,7 @@ def _merged(folder: Path, price: Price | None) -> Machine:
 
 
 def _is_its_own(record: Record, path: Path) -> bool:
-    """Return whether a record says what its path does."""
+    """Return whether a record has the cell that its path names."""
     try:
         cell = cells.parse(experiments.load(path.parent.name).cell, path.stem)
     except ValueError:

@@ -6,7 +6,7 @@
 | `measure.py` | `measure(cell, setting) -> Measurement` |
 | `tables.py` | each public function is a table: it takes the results and returns one; its name is the table's |
 | `figures.py` | each public function is a figure, likewise |
-| `findings.py` | `find(results)`, sentences made from the data |
+| `findings.py` | `find(results)` returns its findings |
 
 Nothing is registered. Reading a Snakefile imports the cells alone: torch, pandas and matplotlib take seconds.
 """
@@ -61,7 +61,7 @@ class Experiment:
         return self._part("measure").measure
 
     @property
-    def find(self) -> Callable[[Any], list[str]]:
+    def find(self) -> Callable[[Any], list[Any]]:
         """The function that returns the findings of its results."""
         return self._part("findings").find
 
@@ -75,10 +75,10 @@ class Experiment:
         """The names of its figures, read without importing anything."""
         return _public_functions(FOLDER / self.name / "figures.py")
 
-    def tabulate(self, results: Any) -> list[Any]:
-        """Return the tables of its results."""
+    def tabulate(self, results: Any) -> dict[str, Any]:
+        """Return the tables of its results by name."""
         module = self._part("tables")
-        return [getattr(module, name)(results) for name in self.table_names]
+        return {name: getattr(module, name)(results) for name in self.table_names}
 
     def plot(self, results: Any) -> dict[str, Any]:
         """Return the figures of its results by name."""

@@ -76,18 +76,14 @@ def prepare_shards(snakemake: Any) -> None:
 
 
 def render(snakemake: Any) -> None:
-    """Write the tables and figures of the experiment that the rule is named after."""
-    # Late: pandas and matplotlib take a second and a half, and the Snakefile is read without them.
-    from stepbench.reporting import figures, frames, tables
+    """Write the tables, figures and findings of the experiment that the rule is named after."""
+    # Late: matplotlib takes a second, and the Snakefile is read without it.
+    from stepbench.reporting import frames, rendering
 
     states = States(bench_of(snakemake))
     experiment = experiments.load(snakemake.rule.removeprefix("render_"))
-    results = frames.load(states, experiment)
-    found, drawn = experiment.tabulate(results), experiment.plot(results)
-    machine = states.bench.root / "results" / states.bench.machine
     with one_line():
-        tables.write(found, machine / "tables" / experiment.name)
-        figures.write(drawn, machine / "figures" / experiment.name)
+        rendering.render(experiment, frames.load(states, experiment), states.bench.root)
         staleness.mark_rendered(states.bench, experiment.name)
 
 
@@ -96,19 +92,22 @@ def compare(snakemake: Any) -> None:
     from stepbench.comparison import document, machines
 
     states = States(bench_of(snakemake))
-    text = document.document(machines.load(states))
+    made = document.build(machines.load(states))
     with one_line():
-        storage.write_atomically(Path(snakemake.output[0]), text)
+        storage.write_atomically(Path(snakemake.output.markdown), document.markdown(made))
+        storage.write_atomically(Path(snakemake.output.json), document.dump(made))
         staleness.mark_rendered(states.bench, staleness.COMPARISON)
 
 
 def write_up(snakemake: Any) -> None:
     """Write the report, and the list of cells that have failed."""
+    from stepbench.comparison import document
     from stepbench.reporting import writeup
 
     states = States(bench_of(snakemake))
     bench = states.bench
     told = [experiments.load(name) for name in bench.names]
+    compared = document.read(Path(snakemake.input.comparison))
     with one_line():
         writeup.write_up(
             states,
@@ -116,7 +115,7 @@ def write_up(snakemake: Any) -> None:
             Path(snakemake.output.markdown),
             Path(snakemake.output.html),
             _run_facts(states),
-            Path(snakemake.input.comparison).read_text(encoding="utf-8"),
+            document.markdown(compared, level=2),
         )
     failures = [
         f"{bench.path(cell)}: {reason}\n"

@@ -24,7 +24,7 @@ from stepbench.process.lock import BusyError
 
 RUN_NOTE = "run.json"
 USAGE_EXIT_CODE = 2
-TABLE_FILES = ("csv", "md")
+TABLE_FILES = ("csv", "md", "json")
 # Snakemake makes hundreds of thousands of objects that stay, and Python looks through them again and again: over 5 000
 # cells that was a sixth of a dry run.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
@@ -87,7 +87,7 @@ def measuring_command(workflow: Any, bench: Bench) -> str:
 
 
 def rendered_files(bench: Bench, report: Callable[..., Any], name: str) -> list[Any]:
-    """Return the files that the rule `render_<experiment>` makes.
+    """Return the files that the rule `render_<experiment>` makes, as `stepbench.reporting.rendering` writes them.
 
     Args:
         bench: the configuration.
@@ -101,8 +101,8 @@ def rendered_files(bench: Bench, report: Callable[..., Any], name: str) -> list[
     ]
     for each in experiment.figure_names:
         stem = f"{machine}/figures/{name}/{each}"
-        files += [report(f"{stem}.svg", caption=caption, category=name), f"{stem}.png"]
-    return files
+        files += [report(f"{stem}.svg", caption=caption, category=name), f"{stem}.png", f"{stem}.json"]
+    return [*files, f"{machine}/findings/{name}.json"]
 
 
 def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:

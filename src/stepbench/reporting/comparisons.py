@@ -1,4 +1,4 @@
-"""What one axis changes while all others stay: ratios with intervals and verdicts."""
+"""Comparisons along one axis, all others equal: ratios with intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepbench.reporting import markup, statistics, units
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.statistics import Comparison
-from stepbench.reporting.tables import (
-    MARKS,
+from stepbench.reporting import marks, markup, statistics, units
+from stepbench.reporting.columns import (
     RECORDS,
+    WARNINGS,
     Column,
-    Row,
-    Table,
     axis_columns,
     axis_text,
     axis_words,
-    frame,
-    held_constant,
+    middle,
+    ratio,
+    time_unit,
+    value,
+    warned,
 )
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group, Row
+from stepbench.reporting.statistics import Comparison
+from stepbench.reporting.tables import Table
 
 READING = (
-    f"The ratio is the baseline's time over the other's, above 1 is faster; in brackets its "
-    f"{100 * statistics.RATIO_LEVEL:.0f} % interval over process medians. The visible effect is the smallest "
-    f"that about {100 * statistics.POWER:.0f} % of such runs would have found."
+    f"The ratio is the speed of the row over that of the baseline (above 1: the row is faster), with its "
+    f"{100 * statistics.RATIO_LEVEL:.0f} % interval over process medians. Detectable: the smallest effect that such a "
+    f"comparison detects with {100 * statistics.POWER:.0f} % power."
 )
 
 
@@ -78,12 +81,11 @@ def pairs(results: Results, axis: str, baseline: Any, key: str = "step_s") -> li
     return found
 
 
-def table(found: Sequence[Pair], *, name: str, title: str, caption: str, empty: str, key: str = "step_s") -> Table:
+def table(found: Sequence[Pair], title: str, caption: str, empty: str, key: str = "step_s") -> Table:
     """Return the table of comparisons along one axis.
 
     Args:
         found: the comparisons.
-        name: the table's name.
         title: its heading.
         caption: what is compared, a sentence.
         empty: what to say where the grid compares nothing.
@@ -91,42 +93,45 @@ def table(found: Sequence[Pair], *, name: str, title: str, caption: str, empty: 
     """
     rows = [_row(pair, key) for pair in found]
     if not found:
-        return Table(name, title, caption, frame([]), empty=empty)
+        return Table(title, caption, [], empty=empty)
     axis = found[0].axis
     others = [each for each in found[0].other.point if each != axis]
-    unit = units.pick(units.SECONDS, [row[f"{side}_median_s"] for row in rows for side in ("baseline", "other")])
-    baseline = axis_text(found[0].baseline.point[axis])
+    unit = time_unit(rows, ("baseline", "other"))
     columns = [
         *axis_columns(rows, others),
-        Column(axis, lambda row: axis_text(row[axis]), numeric=False),
-        Column(f"{baseline} ({unit.name})", lambda row: _time(row, "baseline", unit.size)),
-        Column(f"the other ({unit.name})", lambda row: _time(row, "other", unit.size)),
-        Column("ratio", lambda row: units.ratio(row["speedup_ratio"], row["low_ratio"], row["high_ratio"])),
+        value(axis, text=axis_text, numeric=False),
+        Column(axis_text(found[0].baseline.point[axis]), lambda row: middle("baseline", unit, row), unit.name),
+        Column(_heading(found), lambda row: middle("other", unit, row), unit.name),
+        ratio("speedup", "ratio"),
         Column("verdict", lambda row: row["verdict"] or units.NOTHING, numeric=False),
-        Column("visible effect", _visible),
+        Column("detectable", _detectable),
         Column("processes", lambda row: f"{row['baseline_processes']} / {row['other_processes']}"),
-        MARKS,
+        WARNINGS,
         Column("status", _status, numeric=False),
     ]
-    told = " ".join(part for part in (caption, held_constant(rows, others), READING) if part)
-    return Table(name, title, told, frame(rows), columns, empty)
+    return Table(title, f"{caption} {READING}", rows, columns, empty, others)
+
+
+def _heading(found: Sequence[Pair]) -> str:
+    values = dict.fromkeys(axis_text(pair.value) for pair in found)
+    return next(iter(values)) if len(values) == 1 else "compared"
 
 
 def name_of(pair: Pair, pairs_shown: Sequence[Pair]) -> str:
-    """Return what tells a pair from the others shown beside it, such as `nano, context 64`."""
+    """Return how a pair differs from the others that are shown, such as `nano, context 64`."""
     axes = [axis for axis in pair.other.point if axis != pair.axis]
     differing = [axis for axis in axes if len({each.other.point[axis] for each in pairs_shown}) > 1]
     return ", ".join(_words(axis, pair.other.point[axis]) for axis in differing)
 
 
 def _words(axis: str, value: Any) -> str:
-    return str(value).replace("_", " ") if isinstance(value, str) else f"{axis} {value}"
+    return axis_words(value) if isinstance(value, str) else f"{axis_words(axis)} {axis_words(value)}"
 
 
 def _row(pair: Pair, key: str) -> dict[str, Any]:
     sides = {"baseline": pair.baseline, "other": pair.other}
     summaries = {side: group.summary(key) for side, group in sides.items()}
-    marks = [f"{side} {mark}" for side, summary in summaries.items() if summary for mark in summary.marks]
+    found = [mark for side, summary in summaries.items() if summary for mark in marks.about(side, summary.marks)]
     comparison = pair.comparison
     row: dict[str, Any] = dict(pair.other.point)
     for side, summary in summaries.items():
@@ -136,26 +141,22 @@ def _row(pair: Pair, key: str) -> dict[str, Any]:
     return {
         **row,
         "speedup_ratio": comparison.ratio if comparison else None,
-        "low_ratio": comparison.low if comparison else None,
-        "high_ratio": comparison.high if comparison else None,
+        "speedup_low_ratio": comparison.low if comparison else None,
+        "speedup_high_ratio": comparison.high if comparison else None,
         "p_value": comparison.p_value if comparison else None,
         "visible_ratio": comparison.visible_ratio if comparison else None,
         "verdict": comparison.verdict.value if comparison else None,
         "why": comparison.why if comparison else None,
-        "marks": "; ".join(dict.fromkeys(marks)),
+        **warned(found),
         RECORDS: {axis_words(side.point[pair.axis]): side.paths for side in (pair.baseline, pair.other)},
     }
 
 
-def _time(row: Row, side: str, per: float) -> str:
-    return units.middle(*(row[f"{side}_{part}_s"] for part in ("median", "low", "high")), per=per)
-
-
-def _visible(row: Row) -> str:
-    ratio = row["visible_ratio"]
-    if ratio is None:
+def _detectable(row: Row) -> str:
+    found = row["visible_ratio"]
+    if found is None:
         return units.NOTHING
-    return units.percent(ratio - 1) if ratio < 2 else units.ratio(ratio) if ratio < units.WIDE else "none"
+    return units.percent(found - 1) if found < 2 else units.ratio(found) if found < units.WIDE else "none"
 
 
 def _status(row: Row) -> str:

@@ -1,7 +1,7 @@
-"""The conditions under which a cell was measured, as its record tells them: what held it back, and what disturbed it.
+"""Warnings from the conditions that a record holds: throttling, and other load on the machine.
 
-What a record does not know gives no mark. A CPU's frequency is not looked at: before and after a measurement it is that
-of a machine at rest.
+What a record does not hold gives no warning. A CPU's frequency is not looked at: before and after a measurement it is
+that of an idle machine.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from stepbench.pipeline.records import Record
 from stepbench.reporting import units
 from stepbench.reporting.marks import Mark
 
-# Of the host's cores, on average over a measurement. With little but Snakemake beside it was 0 to 5 % in 59 cells on
-# two cores, and 17 % and more in 11 beside other work. The threads of a CPU's measurement take all cores; a
-# GPU's host has only to launch.
+# Of the host's cores, on average over a measurement: 0 to 5 % in 59 cells on two cores with little but Snakemake
+# running, and 17 % or more in 11 cells beside other work. A CPU's measurement uses all cores; a GPU's host launches.
 OTHERS_SHARE = 0.10
 OTHERS_SHARE_BESIDE_GPU = 0.50
-OTHERS_CPU_S = 0.2  # the kernel counts in hundredths of a second, and on each core: below this it is its rounding
+OTHERS_CPU_S = 0.2  # the kernel counts hundredths of a second on each core; below this it is rounding
 HELD_BACK_SHARE = 0.01  # of the time in which a GPU said that it kept its clocks down
 CLOCK_SHARE = 0.90  # of the clock before, at which a busy GPU runs slower than it did
 
@@ -34,7 +33,7 @@ THROTTLE_REASONS = {
 
 
 def find(records: Sequence[Record]) -> tuple[Mark, ...]:
-    """Return the marks `throttled` and `disturbed` of a point's records, one for each process that measured it."""
+    """Return the warnings `throttled` and `disturbed` of a point's records, one record for each process."""
     found = []
     for kind, ask in (("throttled", _throttled), ("disturbed", _disturbed)):
         told = [causes for record in records if (causes := list(ask(record)))]
@@ -74,8 +73,8 @@ def _disturbed(record: Record) -> Iterable[str]:
         return
     on_gpu = record.environment.get("device") == "cuda"
     shares = {
-        "others used {} of the cores": _number(load, "others_cpu_s"),
-        "the hypervisor gave {} of the cores to other guests": _number(load, "stolen_cpu_s"),
+        "{} of the CPU used by other processes": _number(load, "others_cpu_s"),
+        "{} CPU steal": _number(load, "stolen_cpu_s"),
     }
     taken_s = sum(filter(None, shares.values()))
     allowed = OTHERS_SHARE_BESIDE_GPU if on_gpu else OTHERS_SHARE
@@ -85,7 +84,7 @@ def _disturbed(record: Record) -> Iterable[str]:
 
 
 def _reasons(gpu: Mapping[str, Any]) -> int:
-    """Return the bits of a GPU's reading; one that does not tell them may have been idle."""
+    """Return the bits of a GPU's reading; without them it may have been idle."""
     found = _number(gpu, "throttle_reasons_bitmask")
     return IDLE if found is None else int(found)
 
@@ -95,7 +94,7 @@ def _increase(first: Mapping[str, Any], last: Mapping[str, Any], key: str) -> fl
     return 0.0 if before is None or after is None else after - before
 
 
-# A record may come from elsewhere: what is no number is unknown here, and no accident.
+# A record may come from elsewhere: a value that is not a number counts as unknown.
 
 
 def _gpus(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:

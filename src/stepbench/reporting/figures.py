@@ -1,8 +1,8 @@
-"""The house style of figures, what they are made of, and how they are written.
+"""The style of figures, their parts, and how they are written.
 
-Colours are Okabe and Ito's, which people with any of the common colour deficiencies can tell apart; a marker or a place
-tells the same once more. A figure's label is its description: what it holds constant and how to read it. The files
-carry it, and the writeup finds it there.
+Colours are Okabe and Ito's, which people with any of the common colour deficiencies can tell apart; a marker or a
+position repeats the distinction. A figure's label is its description: what it holds constant and how to read it. It
+stands in the picture's metadata, and in a small JSON file beside it.
 
 Source: Okabe and Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/color/.
 """
@@ -10,10 +10,9 @@ Source: Okabe and Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/co
 from __future__ import annotations
 
 import functools
-import html
 import io
+import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -25,9 +24,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
+from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.process.storage import write_atomically
 from stepbench.reporting import units
-from stepbench.reporting.frames import Group
+from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary, Verdict
 from stepbench.reporting.steps import PHASES, WHOLE
 
@@ -48,6 +48,8 @@ VERDICT_COLORS = {
     Verdict.SAME: MUTED,
     Verdict.UNCLEAR: "#a8a8a8",
 }
+CATEGORY_COLORS = dict(zip(CATEGORIES, ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00"), strict=True))
+NO_NUMBERS = "None of the cells of this figure has numbers; the tables give the reasons."
 WIDTH_INCHES = 7.6
 PNG_DPI = 200  # twice the 100 at which a page shows it
 
@@ -112,7 +114,7 @@ def new(height_inches: float, description: str, *, width_inches: float = WIDTH_I
 
 
 def write(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Write `<name>.svg` and `<name>.png` of each figure into `folder`; the same figure gives the same bytes."""
+    """Write `<name>.svg`, `.png` and `.json` of each figure into `folder`; the same figure gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         description = str(figure.get_label())
@@ -128,17 +130,22 @@ def write(figures: Mapping[str, Figure], folder: Path) -> None:
             pixels = io.BytesIO()
             figure.savefig(pixels, format="png", dpi=PNG_DPI, metadata=png)
             write_atomically(folder / f"{name}.png", pixels.getvalue())
+        text = json.dumps({"description": description}, ensure_ascii=False)
+        write_atomically(folder / f"{name}.json", text + "\n")
 
 
-def description(svg: str) -> str:
-    """Return the description that `write` put into an SVG file."""
-    match = re.search(r"<dc:description>(.*?)</dc:description>", svg, re.DOTALL)
-    return html.unescape(match[1]) if match else ""
+def read(file: Path) -> str:
+    """Return the description that `write` has put into a figure's JSON.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return str(json.loads(file.read_text(encoding="utf-8"))["description"])
 
 
 @styled
 def nothing(sentence: str) -> Figure:
-    """Return the figure that says why there is none."""
+    """Return a figure that shows a sentence: why there is nothing to draw."""
     figure = new(1.1, sentence)
     figure.text(0.5, 0.5, sentence, ha="center", va="center", color=MUTED, wrap=True)
     return figure
@@ -148,7 +155,7 @@ def nothing(sentence: str) -> Figure:
 
 
 def point(axes: Axes, x: float, y: float, summary: Summary, *, along: str, **style: Any) -> None:
-    """Draw a median with its interval along `x` or `y`; the other coordinate is given. What is marked is hollow.
+    """Draw a median with its interval along `x` or `y`; the other coordinate is given. With a warning it is hollow.
 
     Args:
         axes: where to draw.
@@ -217,7 +224,7 @@ def legend_above(figure: Figure, columns: int) -> None:
     # Bare lines come last: they stand for what is missing where the rest has intervals.
     entries = dict(sorted(entries.items(), key=lambda entry: isinstance(entry[1], Line2D)))
     for number in range(columns, 0, -1) if entries else ():
-        # A frame's padding is not reckoned in when room is made for the legend, and it would reach into the axes.
+        # The layout leaves no room for a frame's padding, so the legend would reach into the axes.
         legend = figure.legend(
             list(entries.values()), list(entries), loc="outside upper left", ncols=number, borderpad=0
         )

@@ -1,7 +1,8 @@
-"""Marks: what a reader should know about a number. A mark never removes a sample.
+"""Warnings about a number, as values. A warning never removes a sample.
 
-Here are the marks that samples carry by themselves, and what every mark means. Those of a record's environment are in
-`stepbench.reporting.conditions`, those of comparing numbers with each other in `stepbench.reporting.sense`.
+This module has the warnings that follow from the samples themselves, and the meaning of every kind. Those that follow
+from a record's environment are in `stepbench.reporting.conditions`; those that follow from comparing numbers with each
+other are in `stepbench.reporting.sense`.
 
 Source of the drift: Mann 1945, Nonparametric tests against trend, Econometrica 13 (Kendall's test against time, with
 its normal approximation and the correction for continuity); Sen 1968, Estimates of the regression coefficient based on
@@ -11,9 +12,8 @@ Kendall's tau, JASA 63 (the median of all pairs' slopes).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,26 +26,25 @@ OUTLIER_RATIO = 0.10  # … and at least this far from it, or a very quiet cell 
 DRIFT_P = 0.01  # of Kendall's test against the order of the run
 DRIFT_RATIO = 0.05  # from the first sample to the last, by the Theil-Sen slope
 
-# What each mark means, in plain words, and the grade of a cell that carries it.
+# What each kind of warning means.
 MEANING = {
-    "outliers": f"single samples lie {OUTLIER_DEVIATIONS:.0f} robust standard deviations and "
-    f"{100 * OUTLIER_RATIO:.0f} % from the median or further; they are kept and counted",
-    "noisy": f"the samples scatter, with a standard deviation above {100 * NOISY_CV:.0f} % of their mean (CV)",
-    "drifting": f"the samples rise or fall over the run by more than {100 * DRIFT_RATIO:.0f} %, and not by chance "
-    f"(Kendall's test, p below {DRIFT_P}): it had not settled",
-    "short": "what was timed is so short that the clock's own cost and resolution are in it",
-    "throttled": "the device kept its clocks below what it can do, because of heat or power",
+    "outliers": f"single samples lie at least {OUTLIER_DEVIATIONS:.0f} robust standard deviations and "
+    f"{100 * OUTLIER_RATIO:.0f} % from the median; they are kept and counted",
+    "noisy": f"the standard deviation of the samples is above {100 * NOISY_CV:.0f} % of their mean (CV)",
+    "drifting": f"the samples rise or fall by more than {100 * DRIFT_RATIO:.0f} % over the run, and not by chance "
+    f"(Kendall's test, p below {DRIFT_P}); the measurement had not settled",
+    "short": "the timed region is so short that the clock's own cost and resolution matter",
+    "throttled": "the device lowered its clocks because of heat or power",
     "disturbed": "other processes, or other guests of the same host, used the device or its cores meanwhile",
-    "parts and whole differ": "what should add up does not: phases and step, or computation, communication and step",
-    "impossible": "the number is beyond what the machine can do, or beyond the whole of which it is a part; "
-    "do not use it",
-    "wrong": "what was timed did not compute what it should; there is no number, or do not use it",
+    "parts and whole differ": "the phases do not add up to the step, or communication and computation do not",
+    "impossible": "the number exceeds a limit of the machine, or a part exceeds its whole; do not use it",
+    "wrong": "the computed result is wrong; there is no number, or do not use it",
 }
-_GRADE = {"impossible": "D", "wrong": "D", "throttled": "C", "disturbed": "C", "parts and whole differ": "C"}
-GRADES = (
-    "A cell's grade follows from its marks: A has none; B has marks of its samples alone (outliers, noisy, drifting, "
-    "short); C was throttled or disturbed, or its parts and its whole differ; D is impossible or wrong. No sample is "
-    "dropped, whatever the grade."
+_QUALITY = {"impossible": "D", "wrong": "D", "throttled": "C", "disturbed": "C", "parts and whole differ": "C"}
+QUALITIES = (
+    "The quality of a number follows from its warnings. A: none. B: its samples scatter, drift, have outliers or are "
+    "short. C: the device was throttled or disturbed, or parts and whole differ. D: impossible or wrong. No sample is "
+    "dropped, whatever the quality."
 )
 
 _MAD_TO_STD = 1.4826
@@ -53,38 +52,54 @@ _MAD_TO_STD = 1.4826
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that a reader should know about a number: `kind` is a word, `detail` says how much."""
+    """A warning: what a reader should know about a number.
+
+    Attributes:
+        kind: a key of `MEANING`.
+        detail: how much, in a few words, such as `CV 12 %`.
+        of: what of the row it is about, where a row has several numbers: a phase, a side of a comparison, a machine.
+    """
 
     kind: str
     detail: str = ""
+    of: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} ({self.detail})" if self.detail else self.kind
+        return text([self])
 
 
-def grade(kinds: Iterable[str]) -> str:
-    """Return the grade of a cell with marks of these kinds: A, B, C or D, the worst that any of them gives."""
-    return max((_GRADE.get(kind, "B") for kind in kinds), default="A")
+def about(of: str, found: Iterable[Mark]) -> list[Mark]:
+    """Return the warnings as those of one part of a row."""
+    return [replace(mark, of=" ".join(filter(None, (of, mark.of)))) for mark in found]
+
+
+def text(found: Iterable[Mark]) -> str:
+    """Return warnings in words, one kind after the other, such as `noisy (forward CV 12 %, step CV 14 %)`."""
+    kinds: dict[str, dict[str, None]] = {}
+    for mark in found:
+        kinds.setdefault(mark.kind, {})[" ".join(filter(None, (mark.of, mark.detail)))] = None
+    details = {kind: ", ".join(filter(None, parts)) for kind, parts in kinds.items()}
+    return "; ".join(f"{kind} ({detail})" if detail else kind for kind, detail in details.items())
+
+
+def quality(found: Iterable[Mark]) -> str:
+    """Return the quality of a number with these warnings: A, B, C or D, the worst that any of them gives."""
+    return max((_QUALITY.get(mark.kind, "B") for mark in found), default="A")
 
 
 def fatal(found: Iterable[Mark]) -> list[Mark]:
-    """Return the marks that hold for every number, bytes and sums too, which no load and no clock changes."""
-    return [mark for mark in found if grade([mark.kind]) == "D"]
+    """Return the warnings that hold for every number of a point, bytes and sums too, which no load or clock changes."""
+    return [mark for mark in found if quality([mark]) == "D"]
 
 
-def kinds_in(text: str) -> list[str]:
-    """Return the kinds of marks that a row's text names, in the order of `MEANING`."""
-    return [kind for kind in MEANING if re.search(rf"\b{kind}\b", text)]
-
-
-def legend(kinds: Iterable[str]) -> str:
-    """Return a sentence or a few that say what these kinds of marks mean."""
-    wanted = set(kinds)
+def legend(found: Iterable[Mark]) -> str:
+    """Return what the kinds of these warnings mean, in the order of `MEANING`."""
+    wanted = {mark.kind for mark in found}
     return "; ".join(f"{kind}: {meaning}" for kind, meaning in MEANING.items() if kind in wanted)
 
 
 def find(groups: Sequence[Array]) -> tuple[Mark, ...]:
-    """Return the marks of samples, one array for each process: outliers, drift, noise. Nothing is ever dropped."""
+    """Return the warnings that samples give, one array for each process: outliers, drift, noise."""
     found = []
     outliers = sum(int(_outliers(samples).sum()) for samples in groups)
     if outliers:
@@ -107,9 +122,8 @@ def _outliers(samples: Array) -> NDArray[np.bool_]:
 
 def _drift(samples: Array) -> float | None:
     """Return the change from the first sample to the last, relative to the median, if it is a trend and not chance."""
-    if (
-        samples.size < 5 or np.ptp(samples) == 0 or np.median(samples) <= 0
-    ):  # four cannot reach 1 %, whatever their order
+    # Four samples cannot reach 1 %, whatever their order.
+    if samples.size < 5 or np.ptp(samples) == 0 or np.median(samples) <= 0:
         return None
     n = samples.size
     earlier, later = np.triu_indices(n, k=1)

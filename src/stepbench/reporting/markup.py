@@ -1,7 +1,8 @@
-"""Text that others wrote (a device's name, an exception's message) must be text in Markdown and HTML, and no more."""
+"""Escaping: text from outside (a device's name, an exception's message) stays plain text in Markdown and HTML."""
 
 from __future__ import annotations
 
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -38,22 +39,24 @@ def link(text: str, path: str) -> str:
     return f"[{escape(text)}]({quote(path, safe='/~,.-_')})"
 
 
-def records(paths: Mapping[str, Iterable[str]], *, beside: str) -> str:
+def records(paths: Mapping[str, Iterable[str]], folder: str) -> str:
     """Return links to records: `json` for a single one, several by their replicates.
 
     Args:
         paths: what they are -> `results/<machine>/<experiment>/<cell>.json` of each.
-        beside: how to come from the text's folder to `results/<machine>`.
+        folder: where the text lies, relative to the root as the paths are.
     """
     parts = []
     for what, several in paths.items():
-        targets = [PurePosixPath(beside, *PurePosixPath(path).parts[2:]) for path in several]
-        links = [link(_replicate(target) if len(targets) > 1 else "json", str(target)) for target in targets]
+        found = list(several)
+        links = [
+            link(_replicate(path) if len(found) > 1 else "json", posixpath.relpath(path, folder)) for path in found
+        ]
         if links:
             parts.append(" ".join([escape(what), *links] if what else links))
     return BREAK.join(parts) or "–"
 
 
-def _replicate(path: PurePosixPath) -> str:
-    match = re.search(r"replicate~(\d+)$", path.stem)
-    return match[1] if match else "json"
+def _replicate(path: str) -> str:
+    _, axis, number = PurePosixPath(path).stem.rpartition(",replicate~")
+    return number if axis else "json"

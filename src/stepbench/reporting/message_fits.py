@@ -1,7 +1,7 @@
 """A collective's time as latency and bandwidth: t = α + bytes / β, fitted to the messages that were measured.
 
 The fit is least squares of relative errors: a message of a few KiB counts as much as one of a GiB. Bus bandwidth is
-what the wires must have carried, as nccl-tests define it, and can be compared over operations and numbers of ranks.
+defined as in nccl-tests, and can be compared over operations and numbers of ranks.
 
 Source: NVIDIA, nccl-tests, doc/PERFORMANCE.md.
 """
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 RATE_AXES = ("operation", "backend", "ranks")
@@ -21,7 +22,7 @@ RATE_AXES = ("operation", "backend", "ranks")
 
 @dataclass(frozen=True)
 class Fit:
-    """What describes an operation on some ranks.
+    """The fit of an operation on some ranks.
 
     Attributes:
         operation: one of `OPERATIONS`.
@@ -86,7 +87,7 @@ def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float, float | None
     rows = np.stack([1 / seconds, sizes / seconds], axis=1)
     (latency, per_byte), *_ = np.linalg.lstsq(rows, np.ones(len(points)), rcond=None)
     if latency < 0 or per_byte <= 0:
-        # No latency can be told from the noise: all of it is bandwidth.
+        # The latency is lost in noise: bandwidth alone is fitted.
         latency, per_byte = 0.0, float((sizes / seconds).sum() / ((sizes / seconds) ** 2).sum())
     residuals = np.abs((latency + sizes * per_byte) / seconds - 1)
     return float(latency), float(1 / per_byte), float(residuals.max()) if len(points) > 2 else None

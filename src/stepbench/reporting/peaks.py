@@ -1,4 +1,4 @@
-"""How fast this machine can be: measured by the experiment `ceilings`, and as its vendor says."""
+"""How fast this machine can be: measured by products and copies, and as its vendor says."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from stepbench.measure import environment
 from stepbench.pipeline.records import Record
-from stepbench.pipeline.state import States
 from stepbench.reporting import statistics
 
-EXPERIMENT = "ceilings"
 ABOVE_VENDOR = 1.05  # a clock may run above the one that the vendor reckons with
-# Where the vendor's figures are unknown, what no core of a CPU does: 2048 FLOPs (AMX) in each of 5e9 cycles, and twice
+# Where the vendor's figures are unknown, the limit of a CPU core: 2048 FLOPs (AMX) in each of 5e9 cycles, and twice
 # 64 bytes read and 64 written.
 MOST_FLOPS_PER_CORE_S = 1e13
 MOST_BYTES_PER_CORE_S = 1e12
@@ -77,15 +74,17 @@ class Peaks:
     vendor_source: str | None = None
 
     @classmethod
-    def of(cls, states: States) -> Peaks:
-        """Return the peaks of the bench's machine, from records that are fresh and good."""
-        bench = states.bench
-        looked = [states.of(cell) for cell in bench.grid(EXPERIMENT)]
-        found = rates([state.record for state in looked if state.kind == "fresh" and state.record and state.record.ok])
-        device_name = environment.device_name(bench.device)
+    def of(cls, records: Iterable[Record], device_name: str, cores: float | None) -> Peaks:
+        """Return the peaks of a machine.
+
+        Args:
+            records: usable records; those without rates of products or copies are passed over.
+            device_name: the vendor's name for the device.
+            cores: of a CPU; None for another device.
+        """
+        found = rates(records)
         vendor = vendor_figures(device_name) or {}
-        # An impossible rate is shown and marked in its own table, and nothing is held against it.
-        cores = environment.cores() if bench.device == "cpu" else None
+        # An impossible rate has a warning in its own table, and is no peak.
         found = [rate for rate in found if rate.per_s <= (limit(rate, device_name, cores) or math.inf)]
         products = sorted((rate for rate in found if rate.operation == "matmul"), key=lambda rate: rate.per_s)
         copies = sorted((rate for rate in found if rate.operation == "copy"), key=lambda rate: rate.extent)
@@ -109,7 +108,7 @@ class Peaks:
 
 
 def rates(records: Iterable[Record]) -> list[Rate]:
-    """Return the rate of each operation, dtype and size in records of `ceilings`; replicates are taken together."""
+    """Return the rate of each operation, dtype and size that records hold; replicates are taken together."""
     samples: dict[tuple[str, str, int], list[list[float]]] = {}
     works: dict[tuple[str, str, int], float] = {}
     for record in records:
@@ -124,7 +123,7 @@ def rates(records: Iterable[Record]) -> list[Rate]:
 
 
 def limit(rate: Rate, device_name: str, cores: float | None) -> float | None:
-    """Return what a rate cannot be above, in FLOP/s or bytes/s: the vendor's figure, or what so many cores could do.
+    """Return the upper limit of a rate in FLOP/s or bytes/s: the vendor's figure, or that of so many cores.
 
     Args:
         rate: the operation. The vendor's bandwidth is no limit to a copy that a cache may hold.

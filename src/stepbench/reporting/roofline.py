@@ -1,4 +1,4 @@
-"""The roofline: how fast an operation can be, given how many FLOPs it does with each byte that it must move.
+"""The roofline: how fast an operation can be, given its FLOPs per byte that it must move.
 
 Source: Williams, Waterman and Patterson 2009, Roofline, Communications of the ACM 52(4).
 """
@@ -13,15 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.reporting import figures, units
-from stepbench.reporting.frames import Group
 from stepbench.reporting.peaks import Peaks, Rate
+from stepbench.reporting.points import Group
 from stepbench.reporting.steps import WHOLE, flops
 
 DTYPE_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 DTYPE_COLORS = dict(zip(DTYPE_BYTES, figures.PALETTE, strict=False))
 
-# Bytes per parameter that a step cannot do without, in fp32: weights are read by forward and backward pass, gradients
-# written, and AdamW reads weight, gradient and two moments and writes weight and moments.
+# Bytes per parameter that a step must move, in fp32: forward and backward pass read weights, the backward pass writes
+# gradients, and AdamW reads weight, gradient and two moments and writes weight and moments.
 WEIGHT_BYTES = {"forward": 4, "forward_backward": 12, "train_step": 40}
 
 
@@ -58,7 +58,7 @@ def steps(groups: Sequence[Group]) -> list[Point]:
         if whole is not None and work and parameters and whole.median:
             moved = WEIGHT_BYTES[group.point["passes"]] * parameters
             dtype = group.point["precision"]
-            found.append(Point(work / moved, work / whole.median, dtype, "^", "step of end_to_end"))
+            found.append(Point(work / moved, work / whole.median, dtype, "^", "training step"))
     return found
 
 
@@ -66,7 +66,7 @@ def steps(groups: Sequence[Group]) -> list[Point]:
 def draw(peaks: Peaks, points: Sequence[Point], description: str) -> Figure:
     """Draw the machine's roofs and the points below them."""
     if not peaks.measured and not points:
-        return figures.nothing("No ceiling has been measured on this machine yet.")
+        return figures.nothing("No machine peak has been measured yet.")
     figure = figures.new(4.4, description)
     axes = figure.subplots()
     xs = [point.flops_per_byte for point in points]

@@ -1,24 +1,23 @@
-"""Checks of sense: numbers of one point held against each other, against the machine's peaks and against its memory.
+"""Plausibility checks: the numbers of a point against each other, against the machine's peaks and its memory.
 
-A number that fails one is not dropped. It carries a mark, so that it is never read alone.
+A number that fails a check is not dropped. It carries a warning, so that it is never read alone.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from stepbench.measure.timing import MIN_REGION_S
+from stepbench.pipeline.records import Record
 from stepbench.reporting import peaks as peaks_module
 from stepbench.reporting import units
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.peaks import Peaks
-
-if TYPE_CHECKING:
-    from stepbench.reporting.frames import Group
+from stepbench.reporting.points import Group
 
 PARTS = ("forward", "backward", "synchronization", "optimizer")
 WHOLE = "step"
@@ -33,17 +32,15 @@ MIN_EVENT_REGION_S = 1e-5  # of CUDA events, which tell half a microsecond
 ADAMW_MOVED_BYTES, ADAMW_HELD_BYTES = 28, 16
 
 TIMED = re.compile(r"(forward|backward|optimizer|step|call|matmul_\d+|copy_\d+_mib)_s")
+WRONG = "wrong_result"  # the kind of a record's reason
 
 
 def find(group: Group, peaks: Peaks) -> tuple[Mark, ...]:
-    """Return the marks `wrong`, `impossible`, `parts and whole differ` and `short` of a point."""
+    """Return the warnings `wrong`, `impossible`, `parts and whole differ` and `short` of a point."""
     checks = (_wrong, _regions, _parts, _communication, _memory)
     found = [mark for check in checks for mark in check(group)]
-    found += [Mark("impossible", told) for told in (*_flops(group, peaks), *_bytes(group, peaks), *_ceilings(group))]
-    details: dict[str, list[str]] = {}
-    for mark in found:
-        details.setdefault(mark.kind, []).append(mark.detail)
-    return tuple(Mark(kind, ", ".join(filter(None, dict.fromkeys(told)))) for kind, told in details.items())
+    against_peaks = (*_flops(group, peaks), *_bytes(group, peaks), *_rates(group))
+    return tuple(dict.fromkeys([*found, *(Mark("impossible", told) for told in against_peaks)]))
 
 
 def flops(group: Group) -> int | None:
@@ -56,13 +53,23 @@ def flops(group: Group) -> int | None:
 
 def _wrong(group: Group) -> Iterable[Mark]:
     records = [row["record"] for row in group.rows if row["record"] is not None and row["state"] != "stale"]
-    failed = [record for record in records if record.kind == "wrong_result"]
+    failed = [record for record in records if _is_wrong(record)]
     if failed:
         yield Mark("wrong", f"in {len(failed)} of {len(group.rows)} processes" if len(group.rows) > 1 else "")
     for record in group.records:
         error, allowed = (record.scalars.get(f"equivalence_{key}_ratio") for key in ("difference", "tolerance"))
         if error is not None and allowed is not None and not error <= allowed:
-            yield Mark("wrong", f"an error of {units.scientific(error)} where {units.scientific(allowed)} is allowed")
+            yield Mark("wrong", f"error {units.scientific(error)}, tolerance {units.scientific(allowed)}")
+
+
+def _is_wrong(record: Record) -> bool:
+    """Return whether a result was refused because it is wrong.
+
+    Records from before reasons had a kind say so by the name of the exception that every check of a result raises.
+    """
+    if record.kind is None:
+        return record.status == "error" and (record.reason or "").startswith("ArithmeticError: ")
+    return record.kind == WRONG
 
 
 def _regions(group: Group) -> Iterable[Mark]:
@@ -74,7 +81,7 @@ def _regions(group: Group) -> Iterable[Mark]:
                 continue
             region_s = seconds * _loops(record, key.removesuffix("_s"))
             if region_s < LEAST_REGION_S:
-                yield Mark("impossible", f"{key.removesuffix('_s')} was over before a call could be")
+                yield Mark("impossible", f"{key.removesuffix('_s')} took less than a function call can")
             elif region_s < least_s:
                 yield Mark("short", f"{key.removesuffix('_s')} {units.seconds(region_s)}")
 
@@ -98,7 +105,7 @@ def _communication(group: Group) -> Iterable[Mark]:
         share = units.ratio(whole / bare)
         yield Mark("parts and whole differ", f"the step is {share} the step without communication")
     if whole and waited and waited > ABOVE_PEAK * whole:
-        yield Mark("impossible", f"it waited {units.ratio(waited / whole)} the step for communication")
+        yield Mark("impossible", f"the exposed wait is {units.ratio(waited / whole)} the step")
 
 
 def _memory(group: Group) -> Iterable[Mark]:
@@ -109,12 +116,12 @@ def _memory(group: Group) -> Iterable[Mark]:
         for key, most in (("peak_memory_bytes", device or host), ("peak_host_bytes", host)):
             found = _number(record.scalars.get(key))
             if found and most and found > most:
-                told = f"{units.byte_count(found)} of memory where there are {units.byte_count(most)}"
+                told = f"{units.byte_count(found)} of memory, the machine has {units.byte_count(most)}"
                 yield Mark("impossible", told)
 
 
 def _flops(group: Group, peaks: Peaks) -> Iterable[str]:
-    """Say which rate is above the peak: that of the whole step, or else those of its passes, or that of an epoch."""
+    """Yield the rates above the peak: that of the whole step, or else those of its passes, or that of an epoch."""
     peak = _peak(group, peaks)
     if not peak:
         return
@@ -142,7 +149,7 @@ def _peak(group: Group, peaks: Peaks) -> float | None:
 
 
 def _bytes(group: Group, peaks: Peaks) -> Iterable[str]:
-    """Say whether the optimizer moved more than memory does; of a model that a cache might hold nothing is said."""
+    """Yield by how much the optimizer moved more bytes than memory can; a model that fits a cache is passed over."""
     seconds, count = _median(group.processes("optimizer_s")), group.scalar("parameters")
     dtype, ranks = group.point.get("parameter_dtype", "fp32"), group.point.get("ranks", 1)
     adamw = all(str(record.protocol.get("optimizer")).lower().startswith("adamw") for record in group.records)
@@ -154,16 +161,16 @@ def _bytes(group: Group, peaks: Peaks) -> Iterable[str]:
         yield f"the optimizer moves {units.ratio(rate / peaks.copy.per_s)} the bytes/s of a copy"
 
 
-def _ceilings(group: Group) -> Iterable[str]:
+def _rates(group: Group) -> Iterable[str]:
     for rate in peaks_module.rates(group.records):
         environment = group.records[0].environment
         cores = _number(environment.get("cpu_cores")) if environment.get("device") == "cpu" else None
         limit = peaks_module.limit(rate, str(environment.get("device_name")), cores)
         if limit is not None and rate.per_s > limit:
-            yield f"{rate.operation} {rate.extent} {units.ratio(rate.per_s / limit)} what the device can"
+            yield f"{rate.operation} {rate.extent} {units.ratio(rate.per_s / limit)} the limit of the device"
 
 
-def _loops(record: Any, name: str) -> float:
+def _loops(record: Record, name: str) -> float:
     """Return how many calls were timed as one."""
     loops = record.protocol.get("loops") or record.scalars.get("loops")
     found = loops.get(name) if isinstance(loops, dict) else loops

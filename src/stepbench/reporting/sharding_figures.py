@@ -1,4 +1,4 @@
-"""The picture of what is sharded: bytes of a rank by category."""
+"""The figure of sharding: bytes per rank by category."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from matplotlib.figure import Figure
 
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.reporting import figures, units
+from stepbench.reporting.columns import axis_words, held_constant
+from stepbench.reporting.figures import CATEGORY_COLORS
 from stepbench.reporting.findings import where
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.memory_colors import COLORS
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 from stepbench.reporting.sharding_tables import SOURCE, VARIANT, prefix, replicated
-from stepbench.reporting.tables import axis_words, held_constant
 
 ROW_INCHES = 0.34
 
 
 @figures.styled
 def memory(results: Results) -> Figure:
-    """Draw a bar for each variant: what fills the rank's memory at the peak of a step."""
+    """Draw a bar for each variant: the bytes of the rank at the peak of a step, by category."""
     shown = [group for group in results.groups() if _peak(group) is not None]
     for group in list(shown):
         other = replicated(group, results)
@@ -36,7 +37,7 @@ def memory(results: Results) -> Figure:
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(0, 1.12 * max(_peak(group) or 0 for group in shown) / unit.size)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"bytes of a rank at the peak of a step ({unit.name})")
+    axes.set_xlabel(f"bytes per rank at the peak of a step ({unit.name})")
     figures.legend_above(figure, len(CATEGORIES))
     return figure
 
@@ -45,7 +46,7 @@ def _draw(axes: Axes, position: int, group: Group, unit: units.Unit) -> None:
     left = 0.0
     for category in CATEGORIES:
         part = (group.scalar(f"{prefix(group)}peak_{category}_bytes") or 0) / unit.size
-        axes.barh(position, part, left=left, height=0.66, color=COLORS[category], label=category.replace("_", " "))
+        axes.barh(position, part, left=left, height=0.66, color=CATEGORY_COLORS[category], label=axis_words(category))
         left += part
     text = f" {units.byte_count(_peak(group))}"
     axes.text(left, position, text, va="center", fontsize=8.5, color=figures.MUTED)
@@ -63,5 +64,6 @@ def _rest(group: Group) -> dict[str, object]:
 def _label(group: Group, shown: list[Group]) -> str:
     alike = [each for each in shown if each.point[VARIANT] == group.point[VARIANT]]
     more = where(group, alike) if len(alike) > 1 else ""
-    predicted = ", predicted" if prefix(group) and "predicted" not in more else ""
+    told_apart = len({each.point[SOURCE] for each in alike}) > 1  # then `where` names the source
+    predicted = ", predicted" if prefix(group) and not told_apart else ""
     return f"{axis_words(group.point[VARIANT])}{f' ({more})' if more else ''}{predicted}"

@@ -1,30 +1,32 @@
-"""What is found about sharding, in sentences."""
+"""Findings about sharding."""
 
 from __future__ import annotations
 
 from stepbench.reporting import statistics, units
-from stepbench.reporting.findings import listing, where
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.columns import axis_words
+from stepbench.reporting.findings import Finding, listing, said, where
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 from stepbench.reporting.sharding_tables import REPLICATED, RESIDENT, SOURCE, VARIANT, at, measured, prefix, replicated
-from stepbench.reporting.tables import axis_words
 
 NEAR = 0.05  # of what was measured
 
 
-def find(results: Results) -> list[str]:
-    """Return what each variant saves and costs against keeping everything, and how good the predictions are."""
+def find(results: Results) -> list[Finding]:
+    """Return what each variant saves and costs compared with full replication, and how good the predictions are."""
     groups = results.groups()
-    sentences = []
+    found = []
     for group in groups:
         base = replicated(group, results)
         if group.point[VARIANT] in REPLICATED or base is None:
             continue
-        sentences += [*_saved(group, base, groups), *_cost(group, base, groups)]
-    return sentences + _predictions(measured(results))
+        found += said("memory", _saved(group, base, groups), (group, base))
+        found += said("time", _cost(group, base, groups), (group, base))
+    return found + said("predictions", _predictions(measured(results)), measured(results))
 
 
 def _saved(group: Group, base: Group, groups: list[Group]) -> list[str]:
-    """Say how many bytes a rank keeps between steps and at the peak, over those of the rank that keeps everything."""
+    """Say how many bytes a rank holds between steps and at the peak, relative to full replication."""
     mine, theirs = at(group, "optimizer_after"), at(base, "optimizer_after")
     peaks = [each.scalar(f"{prefix(each)}peak_memory_bytes") for each in (group, base)]
     if not all(peaks) or any(each is None for each in (*mine.values(), *theirs.values())):
@@ -34,9 +36,9 @@ def _saved(group: Group, base: Group, groups: list[Group]) -> list[str]:
         for category in RESIDENT
         if theirs[category]
     ]
-    predicted = " by prediction" if prefix(group) else ""
+    predicted = ", predicted" if prefix(group) else ""
     return [
-        f"{_name(group, groups)} keeps after the update{predicted}, against {axis_words(base.point[VARIANT])}: "
+        f"{_name(group, groups)}, after the update and relative to {axis_words(base.point[VARIANT])}{predicted}: "
         f"{listing(parts)}; its peak is {units.byte_count(peaks[0])}, {units.ratio(peaks[0] / peaks[1])}."
     ]
 
@@ -51,14 +53,14 @@ def _cost(group: Group, base: Group, groups: list[Group]) -> list[str]:
     name = _name(group, groups)
     against = axis_words(base.point[VARIANT])
     if found.verdict is statistics.Verdict.UNCLEAR:
-        return [f"A step of {name} takes {ratio} the time of {against}, which is not certain: {found.why}."]
+        return [f"A step of {name} takes {ratio} the time of {against}, no verdict: {found.why}."]
     if found.verdict is statistics.Verdict.SAME:
         return [f"A step of {name} takes as long as one of {against}: {ratio}."]
     return [f"A step of {name} takes {ratio} the time of {against}."]
 
 
 def _predictions(groups: list[Group]) -> list[str]:
-    """Say how far the predicted peaks are from the measured ones."""
+    """Say how far the predicted peaks are off the measured ones."""
     pairs = [(group, *(group.scalar(f"{side}peak_memory_bytes") for side in ("predicted_", ""))) for group in groups]
     known = [(group, predicted / peak - 1) for group, predicted, peak in pairs if predicted and peak]
     if not known:
@@ -66,10 +68,10 @@ def _predictions(groups: list[Group]) -> list[str]:
     off = [(group, share) for group, share in known if abs(share) > NEAR]
     if not off:
         worst = max(abs(share) for _, share in known)
-        return [f"Every predicted peak is within {units.percent(max(worst, 1e-4))} of the measured one."]
+        return [f"Every predicted peak is within {units.percent(max(worst, units.LEAST_SHARE))} of the measured one."]
     names = [f"{_name(group, groups)} ({units.percent(abs(share))} {'above' if share > 0 else 'below'})"
              for group, share in off]  # fmt: skip
-    return [f"Predicted peaks that are more than {units.percent(NEAR)} away from the measured ones: {listing(names)}."]
+    return [f"Predicted peaks more than {units.percent(NEAR)} off the measured ones: {listing(names)}."]
 
 
 def _name(group: Group, groups: list[Group]) -> str:

@@ -1,83 +1,83 @@
-"""The tables of what is sharded: bytes of a rank at each moment, predicted beside measured, and time."""
+"""The tables of sharding: bytes per rank at each moment, predicted and measured, and time."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from stepbench.reporting import markup, units
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.steps import PHASES, WHOLE, median_alone, one_line, statistics_of, time_unit
-from stepbench.reporting.tables import (
-    MARKS,
+from stepbench.reporting import units
+from stepbench.reporting.columns import (
     STATUS,
+    WARNINGS,
     Column,
-    Row,
-    Table,
     axis_columns,
     axis_text,
     facts,
-    frame,
-    held_constant,
+    interval,
+    median,
+    rest,
+    statistics_of,
+    time_unit,
     value,
+    word,
 )
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group, Row
+from stepbench.reporting.steps import PHASES, WHOLE
+from stepbench.reporting.tables import Table
 
 VARIANT, SOURCE = "variant", "source"
 RESIDENT = ("parameters", "gradients", "optimizer_state")
-# What a record calls a moment -> what people do.
+# A record's name of a moment -> its name in a table.
 MOMENTS = {"built": "after init", "synchronization_after": "before the update", "optimizer_after": "after the update"}
 REPLICATED = ("replicated", "ddp")
-AXES_NOT_SHOWN = (VARIANT, SOURCE, "replicate")
 
 
 def memory(results: Results) -> Table:
     """Return one row for each variant: bytes by category at each moment and at the peak, predicted and measured."""
-    rows = [memory_row(group) for group in results.groups()]
-    axes = [axis for axis in results.axes if axis not in AXES_NOT_SHOWN]
+    rows = [_memory_row(group) for group in results.groups()]
+    axes = rest(results.axes, VARIANT, SOURCE)
     columns = [
         *axis_columns(rows, axes),
         value(VARIANT, text=axis_text, numeric=False),
-        value(SOURCE, "", markup.escape, numeric=False),
+        word(SOURCE),
         *(_moment_column(moment, words) for moment, words in MOMENTS.items()),
-        Column("peak", lambda row: units.byte_count(row["peak_bytes"])),
-        Column("predicted peak", lambda row: units.byte_count(row["predicted_peak_bytes"])),
-        Column("predicted against measured", lambda row: units.difference(row["difference_ratio"])),
-        MARKS,
+        value("peak_bytes", "peak", units.byte_count),
+        value("predicted_peak_bytes", "predicted peak", units.byte_count),
+        value("difference_ratio", "predicted − measured", units.difference),
+        WARNINGS,
         STATUS,
     ]
-    told = (
-        "Bytes of the rank that has the most: parameters + gradients + optimizer state at each moment, in this order. "
-        "The peak counts activations and all that is temporary as well. Predicted is what the strategy's own code "
-        "allocates on fake tensors in a process group that pretends; measured is what the rank did allocate. In a "
-        "prediction messages arrive at once, so that buffers which wait for the wire are missing from it. Where "
-        f"a cell is predicted alone, its moments are predicted too. {held_constant(rows, axes)}"
-    ).strip()
-    return Table("memory", "Bytes per rank", told, frame(rows), columns, "The grid has no cell.")
+    caption = (
+        "Bytes of the rank that holds the most: parameters + gradients + optimizer state at each moment, in this "
+        "order. The peak includes activations and temporary tensors. Predicted: allocations of the strategy's own code "
+        "on fake tensors in a simulated process group. In a prediction messages arrive at once, so that buffers "
+        "waiting for the network are missing from it. Where a cell is only predicted, so are its moments."
+    )
+    return Table("Bytes per rank", caption, rows, columns, held=axes)
 
 
 def time(results: Results) -> Table:
-    """Return one row for each variant that was run: its phases, its step, what it waited for, equivalence check."""
-    groups = measured(results)
-    rows = [_time_row(group) for group in groups]
-    axes = [axis for axis in results.axes if axis not in AXES_NOT_SHOWN]
-    names = ("forward", "backward", "synchronization", "optimizer", "step")
+    """Return one row for each variant that was run: phases, step, exposed wait, and the equivalence check."""
+    rows = [_time_row(group) for group in measured(results)]
+    axes = rest(results.axes, VARIANT, SOURCE)
     unit = time_unit(rows, (WHOLE,))
     columns = [
         *axis_columns(rows, axes),
         value(VARIANT, text=axis_text, numeric=False),
-        *(median_alone(name, unit) for name in names[:-1]),
-        one_line(WHOLE, unit, "whole step"),
-        *(_waited_column(name, words) for name, words in WAITS.items()),
-        Column("error of the equivalence check", lambda row: units.scientific(row["equivalence_difference_ratio"])),
-        Column("allowed", lambda row: units.scientific(row["equivalence_tolerance_ratio"])),
-        MARKS,
+        *(median(name, unit) for name in ("forward", "backward", "synchronization", "optimizer")),
+        interval(WHOLE, unit, "whole step"),
+        *(_wait_column(name, words) for name, words in WAITS.items()),
+        value("equivalence_difference_ratio", "equivalence error", units.scientific),
+        value("equivalence_tolerance_ratio", "tolerance", units.scientific),
+        WARNINGS,
         STATUS,
     ]
-    told = (
-        "Medians of the slowest rank at each step. Of communication: how long the rank stood still for it, of how long "
-        "it was under way; the rest was hidden. torch's own strategies do not tell. The equivalence check compares "
-        f"parameters with those of one process on the joined batch, over the way they went. {held_constant(rows, axes)}"
-    ).strip()
-    return Table("time", "Time per step", told, frame(rows), columns, "No cell of the grid is run.")
+    caption = (
+        "Medians of the slowest rank at each step. Communication: exposed wait of total duration; the difference "
+        "overlapped with computation. torch's own strategies do not report it. The equivalence check compares the "
+        "parameters after a few steps with those of one process on the joined batch, relative to how far they moved."
+    )
+    return Table("Time per step", caption, rows, columns, "No cell of the grid is run.", axes)
 
 
 WAITS = {
@@ -89,21 +89,21 @@ WAITS = {
 
 
 def measured(results: Results) -> list[Group]:
-    """Return the points that are run, not predicted alone."""
+    """Return the points that are run, not only predicted."""
     return [group for group in results.groups() if group.point.get(SOURCE) != "predicted"]
 
 
 def prefix(group: Group) -> str:
-    """Return how the names of a point's bytes begin: those that were measured, or else predicted."""
+    """Return the prefix of a point's bytes: none for measured ones, else that of the predicted ones."""
     return "" if group.scalar("peak_memory_bytes") is not None else "predicted_"
 
 
 def at(group: Group, moment: str) -> dict[str, int | None]:
-    """Return the bytes of what stays between steps at a moment of `MOMENTS`, by category."""
+    """Return the bytes of what stays between steps, by category, at a moment of `MOMENTS`."""
     return {category: group.scalar(f"{prefix(group)}{moment}_{category}_bytes") for category in RESIDENT}
 
 
-def memory_row(group: Group) -> dict[str, Any]:
+def _memory_row(group: Group) -> dict[str, Any]:
     """Return a point's bytes as raw values."""
     peak, predicted = group.scalar("peak_memory_bytes"), group.scalar("predicted_peak_memory_bytes")
     moments = {
@@ -129,7 +129,7 @@ def _moment_column(moment: str, words: str) -> Column:
     return Column(words, text)
 
 
-def _waited_column(operation: str, words: str) -> Column:
+def _wait_column(operation: str, words: str) -> Column:
     def text(row: Row) -> str:
         waited, busy = row[f"{operation}_wait_median_s"], row[f"{operation}_busy_median_s"]
         return "" if busy is None else f"{units.seconds(waited)} of {units.seconds(busy)}"

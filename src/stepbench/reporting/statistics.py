@@ -1,14 +1,13 @@
-"""What samples say, and what they do not: summaries, comparisons, marks.
+"""Statistics of samples: summaries, comparisons, warnings.
 
-Samples of one process are not independent of each other: one process may have got a slower piece of memory than the
-next, and all its samples share that. Two rules follow; `tests/reporting/test_statistics.py` holds their numbers.
+Samples of one process are not independent: a process may have got a slower piece of memory than the next, and all its
+samples share that. Two rules follow; `tests/reporting/test_statistics.py` checks their numbers.
 
-- An interval over several processes looks at one number for each of them, its median. It is Student's t on the
-  logarithms: over three processes it covers 95 % where the percentile bootstrap of the median covers 75 %, and over
-  five 95 % where the bootstrap covers 94 %.
-- An interval within the only process there is comes from the order of its samples (Hettmansperger and Sheather): with
-  the seven samples of the default protocol it covers 95 % where the percentile bootstrap covers 88 %. It tells nothing
-  about another process, so its `basis` is part of the answer.
+- An interval over several processes uses the median of each: Student's t on the logarithms. Over three processes it
+  covers 95 % where the percentile bootstrap of the median covers 75 %, over five 95 % where the bootstrap covers 94 %.
+- An interval within a single process comes from the order of its samples (Hettmansperger and Sheather): with the seven
+  samples of the default protocol it covers 95 % where the percentile bootstrap covers 88 %. It says nothing about
+  another process, so its `basis` is part of the result.
 
 A comparison is decided by a 99 % interval, because a report makes many of them, and never with fewer than five
 processes a side. For a difference two tests must agree: Welch's t on the logarithms, which gives that interval, and the
@@ -41,8 +40,8 @@ PERMUTATION_LEVEL = 0.02  # five and five split in 252 ways: this allows the sid
 POWER = 0.80  # with which the smallest visible effect is found; 0.82 in simulation at five processes a side, because
 POWER_QUANTILE = 0.90  # … its scatter is itself an estimate, and this quantile of Student's t makes up for that
 MIN_PROCESSES = 5  # a side
-SAME_WITHIN = 0.10  # SAME is said only if the interval leaves no room for an effect as large as this
-NEGLIGIBLE = 0.01  # a difference below this is SAME even if it is no chance: where code lies in memory does as much
+SAME_WITHIN = 0.10  # SAME needs an interval that excludes an effect as large as this
+NEGLIGIBLE = 0.01  # a real difference below this is SAME: where code lies in memory does as much
 
 _MAX_PERMUTATIONS = 20_000  # up to eight a side all splits are counted, beyond that so many are drawn
 
@@ -58,7 +57,7 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Summary:
-    """What the samples of one cell and its replicates say.
+    """The statistics of the samples of one cell and its replicates.
 
     Attributes:
         samples: how many there are, of all processes.
@@ -69,8 +68,8 @@ class Summary:
         median: of one process, or the geometric mean of the processes' medians, which is what a ratio compares.
         iqr: from the first to the third quartile of all samples.
         low, high: the 95 % interval of `median`; None where there are too few samples (below six in one process).
-        basis: what the interval is about, in words.
-        marks: what a reader should know.
+        basis: what the interval covers, in words.
+        marks: the warnings about the samples.
     """
 
     samples: int
@@ -97,7 +96,7 @@ class Comparison:
         visible_ratio: the smallest effect that 4 of 5 runs like this would have found; None likewise.
         processes: of the baseline and of the other.
         verdict: of the other against the baseline.
-        why: what the verdict rests on, in words.
+        why: the reason of the verdict, in words.
     """
 
     ratio: float
@@ -177,8 +176,7 @@ def compare(baseline: Sequence[float], other: Sequence[float]) -> Comparison:
         raise ValueError(f"each side must have at least one process, got {counts[0]} and {counts[1]}")
     sides = [np.asarray(side, dtype=np.float64) for side in (baseline, other)]
     if any((side <= 0).any() for side in sides):
-        why = "a median is zero: the clock is too coarse for it"
-        return Comparison(math.nan, None, None, None, None, counts, Verdict.UNCLEAR, why)
+        return Comparison(math.nan, None, None, None, None, counts, Verdict.UNCLEAR, "a median is zero")
     base, rest = (np.log(side) for side in sides)
     difference = float(base.mean() - rest.mean())
     if min(counts) < 2:
@@ -188,16 +186,9 @@ def compare(baseline: Sequence[float], other: Sequence[float]) -> Comparison:
     verdict = Verdict.UNCLEAR
     if min(counts) >= MIN_PROCESSES:
         verdict = Verdict(str(verdicts(base, rest)))
-    return Comparison(
-        ratio=math.exp(difference),
-        low=_exp(difference - half),
-        high=_exp(difference + half),
-        p_value=p_value,
-        visible_ratio=_exp(visible),
-        processes=counts,
-        verdict=verdict,
-        why=_too_few(counts) if min(counts) < MIN_PROCESSES else _WHY[verdict],
-    )
+    bounds = (_exp(difference - half), _exp(difference + half))
+    why = _too_few(counts) if min(counts) < MIN_PROCESSES else _WHY[verdict]
+    return Comparison(math.exp(difference), *bounds, p_value, _exp(visible), counts, verdict, why)
 
 
 def verdicts(baseline: Array, other: Array) -> NDArray[np.str_]:
@@ -238,9 +229,7 @@ def _order_weight(n: int) -> tuple[int, float]:
     # The chance that fewer than k of n fall below the median, on both sides.
     outside = itertools.accumulate(math.comb(n, below) for below in range(n // 2))
     coverage = [1 - 2 * (count / 2**n) for count in outside]
-    k = sum(
-        each >= INTERVAL_LEVEL for each in coverage
-    )  # the innermost pair (k-th from below and above) that is enough
+    k = sum(each >= INTERVAL_LEVEL for each in coverage)  # the innermost pair (k-th from below and above) that covers
     if k == 0:
         return 0, 0.0
     inner = coverage[k] if k < len(coverage) else 0.0
@@ -298,12 +287,13 @@ def _exp(value: float) -> float:
 
 
 def _too_few(counts: tuple[int, int]) -> str:
-    return f"{counts[0]} against {counts[1]} processes; a verdict needs {MIN_PROCESSES} a side"
+    sides = "one process each" if counts == (1, 1) else f"{counts[0]} and {counts[1]} processes"
+    return f"{sides}; a verdict needs {MIN_PROCESSES} a side"
 
 
 _WHY = {
-    Verdict.FASTER: "the interval lies above 1, and so says the permutation test",
-    Verdict.SLOWER: "the interval lies below 1, and so says the permutation test",
-    Verdict.SAME: f"no effect of {SAME_WITHIN:.0%} or more is left in the interval".replace("%", " %"),
+    Verdict.FASTER: "the interval lies above 1, and the permutation test agrees",
+    Verdict.SLOWER: "the interval lies below 1, and the permutation test agrees",
+    Verdict.SAME: f"the interval excludes effects of {100 * SAME_WITHIN:.0f} % or more",
     Verdict.UNCLEAR: "the interval is too wide, or the two tests disagree",
 }

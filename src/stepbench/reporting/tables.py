@@ -1,40 +1,26 @@
-"""Tables: raw numbers in SI units in a .csv, the same numbers with readable units in a .md."""
+"""Tables: what an experiment's `tables.py` returns, and its three files.
+
+`<name>.csv` holds raw numbers in SI units, `<name>.md` the same with readable units, and `<name>.json` both, with
+warnings and records as values; whatever shows a table later is made from the JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from stepbench.process.storage import write_atomically
-from stepbench.reporting import marks as marks_module
-from stepbench.reporting import markup, units
-from stepbench.reporting.frames import Group
-
-RECORDS = "records"  # the column of paths that makes a row's links
-TO_MACHINE = "../.."  # from results/<machine>/tables/<experiment>/ to results/<machine>/
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column as people read it.
-
-    Attributes:
-        heading: its heading, Markdown.
-        text: from a row of raw values to Markdown.
-        numeric: whether it is set to the right.
-        droppable: whether it is left out where no row has anything in it.
-    """
-
-    heading: str
-    text: Callable[[Row], str]
-    numeric: bool = True
-    droppable: bool = False
+from stepbench.reporting import marks, markup
+from stepbench.reporting.columns import MARKS_OF_ROW, RECORDS, WARNINGS, Column, held_constant, value
+from stepbench.reporting.marks import Mark
+from stepbench.reporting.points import Row
 
 
 @dataclass(frozen=True)
@@ -42,130 +28,154 @@ class Table:
     """One table.
 
     Attributes:
-        name: the stem of its files, one of the experiment's `table_names`.
         title: its heading.
         caption: what was held constant and how to read it, a sentence or two of plain text.
-        frame: raw values in SI units; a column's name ends with its unit (`_s`, `_bytes`, `_ratio`, …). The column
-            `records`, if there is one, maps what a row's records are to their paths; every row then links to them.
-        columns: what people see; the frame's own columns where there are none.
+        rows: raw values in SI units; a key ends with its unit (`_s`, `_bytes`, `_ratio`, …). `records` maps what a
+            row's records are to their paths, and `warnings` holds its warnings.
+        columns: what people see; all keys of the rows where there are none.
         empty: the sentence that stands in place of a table without rows.
+        held: axes that the caption names where all rows share their value.
     """
 
-    name: str
     title: str
     caption: str
-    frame: pd.DataFrame
+    rows: Sequence[Row]
     columns: Sequence[Column] = ()
-    empty: str = "The grid has no cells for this table."
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The frame's rows; what is missing is None."""
-        rows = self.frame.astype(object).where(self.frame.notna(), None).to_dict("records")
-        return [{str(key): value for key, value in row.items()} for row in rows]
+    empty: str = "The grid has no cell for this table."
+    held: Iterable[str] = ()
 
 
-def write(tables: Iterable[Table], folder: Path) -> None:
-    """Write `<name>.csv` and `<name>.md` of each table into `folder`, results/<machine>/tables/<experiment>."""
-    for table in tables:
-        frame = table.frame
-        if RECORDS in frame:
-            joined = [" ".join(path for paths in found.values() for path in paths) for found in frame[RECORDS]]
-            frame = frame.assign(**{RECORDS: joined})
-        write_atomically(folder / f"{table.name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-        write_atomically(folder / f"{table.name}.md", markdown(table))
+@dataclass(frozen=True)
+class ShownRow:
+    """One row: raw values, the Markdown of each column, warnings, and what its records are -> their paths."""
+
+    values: Mapping[str, Any]
+    texts: Sequence[str]
+    warnings: Sequence[Mark]
+    records: Mapping[str, Sequence[str]]
 
 
-def markdown(table: Table) -> str:
-    """Return the table as Markdown: a heading, the caption, the rows."""
-    head = f"### {markup.escape(table.title)}\n\n"
-    if table.frame.empty:
-        return f"{head}{markup.escape(table.empty)}\n"
-    return f"{head}{markup.escape(table.caption)}\n\n{_grid(table)}\n{_legend(table)}"
+@dataclass(frozen=True)
+class Shown:
+    """A table as its JSON holds it.
+
+    Attributes:
+        title, caption, empty: as in `Table`.
+        columns: `heading`, `unit` and `kind` (`number` or `text`) of each.
+        rows: one for each row.
+        legend: what the warnings in it mean.
+    """
+
+    title: str
+    caption: str
+    empty: str
+    columns: Sequence[Mapping[str, str]]
+    rows: Sequence[ShownRow]
+    legend: str = ""
 
 
-def frame(rows: Sequence[Row], columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a frame of objects, so that a whole number stays one; `columns` name those of a frame without rows."""
-    return pd.DataFrame(list(rows), columns=None if rows else list(columns), dtype=object)
-
-
-def facts(group: Group, marks: Iterable[object] = ()) -> dict[str, Any]:
-    """Return the columns that every row has: the point, what became of it, its marks and its records."""
-    unique = dict.fromkeys(str(mark) for mark in (*marks, *group.marks))
-    return {
-        **group.point,
-        "status": group.status,
-        "reason": group.reason,
-        "marks": "; ".join(unique),
-        "grade": marks_module.grade(marks_module.kinds_in("; ".join(unique))),
-        RECORDS: {"": group.paths},
-    }
-
-
-STATUS = Column(
-    "status",
-    lambda row: markup.escape(row["status"]) + (f": {markup.escape(row['reason'])}" if row["reason"] else ""),
-    numeric=False,
-)
-
-
-def _graded(row: Row) -> str:
-    found = row["marks"]
-    return f"{marks_module.grade(marks_module.kinds_in(found))}: {markup.escape(found)}" if found else ""
-
-
-MARKS = Column("marks", _graded, numeric=False, droppable=True)
-
-
-def value(name: str, heading: str | None = None, text: Callable[[Any], str] = str, **more: bool) -> Column:
-    """Return a column that shows one raw value."""
-    return Column(heading or name, lambda row: text(row[name]), **more)
-
-
-def or_dash(found: Any) -> str:
-    """Return a word as a table shows it, and a dash where there is none."""
-    return units.NOTHING if found is None else markup.escape(found)
-
-
-def axis_columns(rows: Sequence[Row], axes: Iterable[str]) -> list[Column]:
-    """Return a column for each axis whose value differs between rows."""
-    return [value(axis, text=axis_text, numeric=False) for axis in axes if len({row[axis] for row in rows}) > 1]
-
-
-def held_constant(rows: Sequence[Row], axes: Iterable[str]) -> str:
-    """Return a sentence that names the axes whose value all rows share, or nothing."""
-    same = [f"{axis} {axis_words(rows[0][axis])}" for axis in axes if rows and len({row[axis] for row in rows}) == 1]
-    return f"Held constant: {', '.join(same)}." if same else ""
-
-
-def axis_text(found: Any) -> str:
-    """Return an axis' value as a table shows it."""
-    return markup.escape(axis_words(found))
-
-
-def axis_words(found: Any) -> str:
-    """Return an axis' value in words."""
-    return "none" if found is None else str(found).replace("forward_backward", "forward + backward").replace("_", " ")
-
-
-def _legend(table: Table) -> str:
-    """Return what the marks mean that the table shows, and nothing where it shows none."""
-    shown = [row["marks"] for row in table.rows if row.get("marks")] if MARKS in table.columns else []
-    kinds = {kind for text in shown for kind in marks_module.kinds_in(text)}
-    return f"\n{markup.escape(f'Marks: {marks_module.legend(kinds)}.')}\n" if kinds else ""
-
-
-def _grid(table: Table) -> str:
-    rows = table.rows
-    columns = list(table.columns) or [value(str(name), text=markup.escape) for name in table.frame if name != RECORDS]
-    texts = [[column.text(row) for row in rows] for column in columns]
+def show(table: Table) -> Shown:
+    """Return a table with its texts."""
+    columns = list(table.columns) or [value(key, text=markup.escape) for key in _keys(table.rows) if key != RECORDS]
+    texts = [[column.text(row) for row in table.rows] for column in columns]
     kept = [index for index, column in enumerate(columns) if not column.droppable or any(texts[index])]
-    headings = [columns[index].heading for index in kept]
-    rules = ["---:" if columns[index].numeric else ":---" for index in kept]
-    lines = [[texts[index][position] for index in kept] for position in range(len(rows))]
-    if RECORDS in table.frame:
+    rows = [
+        ShownRow(
+            {key: _plain(found) for key, found in row.items() if key not in (RECORDS, MARKS_OF_ROW)},
+            [texts[index][position] for index in kept],
+            tuple(row.get(MARKS_OF_ROW, ())),
+            row.get(RECORDS, {}),
+        )
+        for position, row in enumerate(table.rows)
+    ]
+    found = marks.legend(mark for row in rows for mark in row.warnings) if WARNINGS in columns else ""
+    return Shown(
+        table.title,
+        " ".join(filter(None, (table.caption, held_constant(table.rows, table.held)))),
+        table.empty,
+        [
+            {"heading": each.heading, "unit": each.unit, "kind": "number" if each.numeric else "text"}
+            for each in (columns[index] for index in kept)
+        ],
+        rows,
+        f"Warnings: {found}." if found else "",
+    )
+
+
+def write(tables: Mapping[str, Table], root: Path, folder: str) -> None:
+    """Write the three files of each table into `folder`, which is relative to `root` as the records' paths are."""
+    for name, table in tables.items():
+        shown = show(table)
+        write_atomically(root / folder / f"{name}.csv", _csv(table))
+        write_atomically(root / folder / f"{name}.md", markdown(shown, folder))
+        text = json.dumps(dataclasses.asdict(shown), indent=1, allow_nan=False)
+        write_atomically(root / folder / f"{name}.json", text + "\n")
+
+
+def read(file: Path) -> Shown:
+    """Return the table that `write` has put into a JSON file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return load(json.loads(file.read_text(encoding="utf-8")))
+
+
+def load(content: Mapping[str, Any]) -> Shown:
+    """Return the table of which `content` is the JSON."""
+    rows = [ShownRow(**row | {"warnings": tuple(Mark(**mark) for mark in row["warnings"])}) for row in content["rows"]]
+    return Shown(**{**content, "rows": rows})
+
+
+def markdown(table: Table | Shown, folder: str, level: int = 3) -> str:
+    """Return a table as Markdown: a heading, the caption, the rows.
+
+    Args:
+        table: the table.
+        folder: where the text lies, relative to the root; links to records begin there.
+        level: of the heading.
+    """
+    shown = show(table) if isinstance(table, Table) else table
+    head = f"{'#' * level} {markup.escape(shown.title)}\n\n"
+    if not shown.rows:
+        return f"{head}{markup.escape(shown.empty)}\n"
+    legend = f"\n{markup.escape(shown.legend)}\n" if shown.legend else ""
+    return f"{head}{markup.escape(shown.caption)}\n\n{_grid(shown, folder)}\n{legend}"
+
+
+def _grid(shown: Shown, folder: str) -> str:
+    headings = [_heading(column) for column in shown.columns]
+    rules = ["---:" if column["kind"] == "number" else ":---" for column in shown.columns]
+    lines = [list(row.texts) for row in shown.rows]
+    if any(row.records for row in shown.rows):
         headings.append("records")
         rules.append(":---")
-        for line, row in zip(lines, rows, strict=True):
-            line.append(markup.records(row[RECORDS], beside=TO_MACHINE))
+        for line, row in zip(lines, shown.rows, strict=True):
+            line.append(markup.records(row.records, folder))
     return "\n".join(f"| {' | '.join(line)} |" for line in [headings, rules, *lines])
+
+
+def _heading(column: Mapping[str, str]) -> str:
+    return f"{column['heading']} ({column['unit']})" if column["unit"] else column["heading"]
+
+
+def _csv(table: Table) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _keys(table.rows), lineterminator="\n")
+    writer.writeheader()
+    for row in table.rows:
+        line = {key: _plain(found) for key, found in row.items()}
+        if RECORDS in row:
+            line[RECORDS] = " ".join(path for paths in row[RECORDS].values() for path in paths)
+        if MARKS_OF_ROW in row:
+            line[MARKS_OF_ROW] = marks.text(row[MARKS_OF_ROW])
+        writer.writerow(line)
+    return text.getvalue()
+
+
+def _keys(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _plain(found: Any) -> Any:
+    return None if isinstance(found, float) and not math.isfinite(found) else found

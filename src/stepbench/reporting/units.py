@@ -1,7 +1,7 @@
-"""From raw SI values to the text that people read; None and what is not finite become a dash.
+"""From raw SI values to readable text; None, NaN and infinity become a dash.
 
-A number shows as many digits as its uncertainty leaves: one of the uncertainty's own, two if that begins with a small
-digit; at most `MAX_DIGITS` in all, and `DEFAULT_DIGITS` where nothing is known about it.
+The uncertainty of a number decides its digits: one digit of the uncertainty, two if that begins with a small digit; at
+most `MAX_DIGITS` in all, and `DEFAULT_DIGITS` where the uncertainty is unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ DEFAULT_DIGITS = 3
 MAX_DIGITS = 5
 SECOND_DIGIT_BELOW = 3.55  # the rounding rule of the Particle Data Group
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-WIDE = 100.0  # an interval whose ends are this many times apart says nothing, and its ends are noise
+WIDE = 100.0  # an interval whose ends are this many times apart says nothing; its ends are noise
+LEAST_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,12 @@ def middle(value: float | None, low: float | None, high: float | None, *, per: f
     return _with_interval(value, low, high)
 
 
+def median(value: float | None, low: float | None, high: float | None, *, per: float = 1.0) -> str:
+    """Return the median alone, divided by `per`, with as many digits as its interval leaves."""
+    value, low, high = (None if each is None else each / per for each in (value, low, high))
+    return number(value, _half(low, high))
+
+
 def plus_minus(value: float | None, spread: float | None, *, per: float = 1.0) -> str:
     """Return `mean ± std`, both divided by `per` and with equal decimals; the mean alone without a deviation."""
     if not _known(value):
@@ -135,11 +142,19 @@ def _with_interval(value: float | None, low: float | None, high: float | None, s
     if not _known(value):
         return NOTHING
     least = least if abs(value) < 10 else 0
+    half = _half(low, high)
+    decimals = max(least, _decimals(value, half, DEFAULT_DIGITS))
+    text = f"{_fixed(value, decimals)}{sign}"
+    if not _known(low) or not _known(high):
+        return text
+    return f"{text} [very wide]" if half is None else f"{text} [{_fixed(low, decimals)}, {_fixed(high, decimals)}]"
+
+
+def _half(low: float | None, high: float | None) -> float | None:
+    """Return half the width of an interval, or None where it is unknown or says nothing."""
     if not _known(low) or not _known(high) or (low > 0 and high / low > WIDE):
-        text = f"{_fixed(value, max(least, _decimals(value, None, DEFAULT_DIGITS)))}{sign}"
-        return f"{text} [very wide]" if _known(low) and _known(high) else text
-    decimals = max(least, _decimals(value, (high - low) / 2, DEFAULT_DIGITS))
-    return f"{_fixed(value, decimals)}{sign} [{_fixed(low, decimals)}, {_fixed(high, decimals)}]"
+        return None
+    return (high - low) / 2
 
 
 def _decimals(value: float, spread: float | None, digits: int) -> int:
@@ -174,7 +189,10 @@ def difference(share: float | None) -> str:
     """Return a signed share such as `−0.42 %`; what would round to nothing shows its size."""
     if share is None:
         return NOTHING
-    if abs(share) < 1e-4:
-        return "under 0.01 %"
-    sign = "+" if share > 0 else "\N{MINUS SIGN}"
-    return f"{sign}{percent(abs(share))}"
+    sign = "" if abs(share) < LEAST_SHARE else "+" if share > 0 else "\N{MINUS SIGN}"
+    return f"{sign}{share_of(share)}"
+
+
+def share_of(share: float) -> str:
+    """Return the size of a share such as `0.42 %`; what would round to nothing is `under 0.01 %`."""
+    return "under 0.01 %" if abs(share) < LEAST_SHARE else percent(abs(share))

@@ -1,4 +1,4 @@
-"""The writeup: report/writeup.md and report/writeup.html from templates, tables, figures and what was found."""
+"""The writeup: report/writeup.md and report/writeup.html, made from templates and the JSON of what was rendered."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from stepbench.experiments.experiment import Experiment
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.process.storage import write_atomically
-from stepbench.reporting import figures, findings, frames, markup, page, protocol, tables, units
+from stepbench.reporting import figures, findings, frames, markup, page, points, protocol, rendering, tables, units
 from stepbench.reporting.frames import Results
+from stepbench.reporting.rendering import Experiment
 
 LABELS = ("ok", "oom", "timeout", "unsupported", "error", "stale", "unreadable", "not measured")
 
-# What of a record's environment names the machine: key -> what people call it.
+# A record's environment -> a name in the table of the machine.
 _FACTS = {
     "device_name": "device",
-    "device_count": "how many",
-    "device_memory_bytes": "its memory",
+    "device_count": "devices",
+    "device_memory_bytes": "device memory",
     "cpu": "CPU",
-    "cpu_cores": "cores that a measurement may use",
-    "host_memory_bytes": "the host's memory",
+    "cpu_cores": "CPU cores available",
+    "host_memory_bytes": "host memory",
     "os": "operating system",
     "torch": "torch",
     "triton": "triton",
@@ -36,7 +36,7 @@ _FACTS = {
     "driver": "driver",
     "python": "Python",
     "git_commit": "commit",
-    "git_dirty": "files changed since that commit",
+    "git_dirty": "uncommitted changes",
 }
 
 
@@ -52,28 +52,28 @@ def write_up(
 
     Args:
         states: those of the configuration; its schema's folder holds report/templates and report/captions.
-        experiments: what to tell about, in this order.
+        experiments: what to report on, in this order; their tables, figures and findings have been rendered.
         out_md: where the Markdown goes; links in it are relative to its folder.
         out_html: where the page goes, which needs no other file.
         run_facts: `cells`, `wall_s`, `inside_s` and `overhead_per_cell_s` of the last run that measured anything.
-        comparison: the text of report/comparison.md, which becomes a section; its links hold in its own folder.
+        comparison: the section on other machines, Markdown with links that are relative to `out_md`.
 
     Raises:
-        FileNotFoundError: a table or a figure has not been written, or a figure has no caption.
-        jinja2.UndefinedError: a template asks for what there is not.
+        FileNotFoundError: a table, a figure or the findings were not rendered, or a figure has no caption.
+        jinja2.UndefinedError: a template uses a value that is missing.
     """
     bench = states.bench
     results = {experiment.name: frames.load(states, experiment) for experiment in experiments}
     folder = bench.schema.parent / "report"
     environment = _environment(folder / "templates")
-    context = _context(bench, experiments, results, run_facts)
-    compared = re.sub(r"^(?=#)", "#", comparison, flags=re.MULTILINE)  # one level deeper than by itself
+    context = _context(bench, experiments, results, run_facts) | {"comparison": comparison}
     for target, for_page in ((out_md, False), (out_html, True)):
+        beside = Path(os.path.relpath(target.parent, bench.root)).as_posix()
         sections = [
-            _section(environment, bench, experiment, results[experiment.name], folder / "captions", target, for_page)
-            for experiment in experiments
+            _section(environment, bench, each, results[each.name], folder / "captions", beside, for_page)
+            for each in experiments
         ]
-        text = environment.get_template("writeup.md.j2").render(**context, sections=sections, comparison=compared)
+        text = environment.get_template("writeup.md.j2").render(**context, sections=sections)
         text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
         if for_page:
             body, contents = page.render(text, target.parent)
@@ -114,9 +114,9 @@ def _environment(folder: Path) -> jinja2.Environment:
 def _context(
     bench: Bench, experiments: Sequence[Experiment], results: Mapping[str, Results], run: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    used = [row["record"] for each in results.values() for row in each.rows if frames.label(row) == "ok"]
+    used = [row["record"] for each in results.values() for row in each.rows if points.label(row) == "ok"]
     counts = {
-        experiment.name: [[frames.label(row) for row in results[experiment.name].rows].count(label) for label in LABELS]
+        experiment.name: [[points.label(row) for row in results[experiment.name].rows].count(label) for label in LABELS]
         for experiment in experiments
     }
     shown = [index for index, label in enumerate(LABELS) if label == "ok" or any(row[index] for row in counts.values())]
@@ -129,7 +129,7 @@ def _context(
         "protocol": protocol.sentences(bench, used),
         "ran": f"{with_numbers} of {findings.plural(all_cells, 'cell')} gave numbers."
         if all_cells
-        else f"The configuration has no cell on the scale {bench.scale}, so there is nothing to tell.",
+        else f"The configuration has no cell on the scale {bench.scale}; there is nothing to report.",
         "labels": [LABELS[index] for index in shown],
         "totals": [
             (experiment.title, [counts[experiment.name][index] for index in shown], sum(counts[experiment.name]))
@@ -145,13 +145,13 @@ def _lead(bench: Bench, used: Sequence[Record]) -> str:
         return f"Machine {bench.machine}. Nothing has been measured on it yet."
     days = sorted({record.started[:10] for record in used})
     return (
-        f"Measured by stepbench on {findings.between(days)}, on the machine {bench.machine}, with the {bench.scale} "
-        "grids of config.yaml. Every number below was rendered from a record; none was typed."
+        f"Measured by stepbench on {findings.between(days)} on the machine {bench.machine}, with the {bench.scale} "
+        "grids of config.yaml. Every number below comes from a record; none was typed."
     )
 
 
 def _machine(bench: Bench, used: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return the machine's facts; where records disagree, all that they say."""
+    """Return the machine's facts; where records disagree, all values."""
     found = [("name", bench.machine)]
     for key, name in _FACTS.items():
         values = [record.environment.get(key) for record in used]
@@ -163,7 +163,7 @@ def _machine(bench: Bench, used: Sequence[Record]) -> list[tuple[str, str]]:
 
 def _fact(key: str, value: Any) -> str:
     if value is None:
-        return "unknown or none"
+        return units.NOTHING
     if key.endswith("_bytes"):
         return units.byte_count(value)
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
@@ -184,50 +184,45 @@ def _section(
     experiment: Experiment,
     results: Results,
     caption_folder: Path,
-    target: Path,
+    beside: str,
     for_page: bool,
 ) -> str:
-    machine = bench.root / "results" / bench.machine
-    beside = Path(os.path.relpath(machine, target.parent)).as_posix()
-    texts = [
-        _table_text(machine / "tables" / experiment.name / f"{name}.md", beside) for name in experiment.table_names
-    ]
+    """Return the section on one experiment; `beside` is the folder of the text, relative to the root."""
+    folders = {kind: rendering.folder_of(bench.machine, kind, experiment.name) for kind in ("tables", "figures")}
+    shown = [tables.read(bench.root / folders["tables"] / f"{name}.json") for name in experiment.table_names]
     captions_found = captions(caption_folder / f"{experiment.name}.rst") if experiment.figure_names else {}
+    sources = {name: f"results/{bench.machine}/{name}" for name in (experiment.name, *experiment.reads)}
     return environment.get_template("section.md.j2").render(
         title=experiment.title,
         question=experiment.question,
-        findings=[*experiment.find(results), *findings.marked(results), *findings.gaps(results)],
+        findings=[
+            each.text for each in findings.read(bench.root / rendering.findings_file(bench.machine, experiment.name))
+        ],
         figures=[
-            _figure(machine / "figures" / experiment.name / f"{name}.svg", name, captions_found, beside)
+            _figure(bench.root, f"{folders['figures']}/{name}", name, captions_found, beside)
             for name in experiment.figure_names
         ],
-        tables=texts,
+        tables=[{"text": tables.markdown(each, beside), "title": each.title, "rows": len(each.rows)} for each in shown],
         sources=[
-            markup.link(name, f"{beside}/{name}/")
-            for name in (experiment.name, *experiment.reads)
-            if (machine / name).is_dir()
+            markup.link(name, f"{os.path.relpath(path, beside)}/")
+            for name, path in sources.items()
+            if (bench.root / path).is_dir()
         ],
-        # The page folds long tables by itself; GitHub needs to be told.
+        # The page folds long tables by itself; GitHub needs an element for it.
         fold=None if for_page else page.FOLD_ROWS,
         gaps=_gaps(results, beside),
     )
 
 
-def _table_text(path: Path, beside: str) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8").replace(f"]({tables.TO_MACHINE}/", f"]({beside}/")
-    title = text.splitlines()[0].removeprefix("### ")
-    return {"text": text, "title": title, "rows": sum(line.startswith("| ") for line in text.splitlines()) - 2}
-
-
-def _figure(path: Path, name: str, captions_found: Mapping[str, str], beside: str) -> dict[str, str]:
+def _figure(root: Path, path: str, name: str, captions_found: Mapping[str, str], beside: str) -> dict[str, str]:
     if name not in captions_found:
         raise FileNotFoundError(
             f"report/captions must have a caption of the figure {name}, got {sorted(captions_found)}"
         )
-    held = figures.description(path.read_text(encoding="utf-8"))
+    held = figures.read(root / f"{path}.json")
     return {
         "title": name,
-        "path": f"{beside}/figures/{path.parent.name}/{path.name}",
+        "path": os.path.relpath(f"{path}.svg", beside),
         "caption": " ".join(part for part in (captions_found[name], held) if part),
     }
 
@@ -235,14 +230,14 @@ def _figure(path: Path, name: str, captions_found: Mapping[str, str], beside: st
 def _gaps(results: Results, beside: str) -> list[dict[str, str]]:
     found = []
     for row in results.rows:
-        label = frames.label(row)
-        if label not in ("ok", "not measured"):  # of these the findings give the number, and there is no reason
+        label = points.label(row)
+        if label not in ("ok", "not measured"):  # the findings give the number of these, and there is no reason
             found.append(
                 {
                     "cell": Path(row["path"]).stem,
                     "status": label,
-                    "reason": "; ".join(frames.why(row)) or units.NOTHING,
-                    "link": markup.records({"": [row["path"]]}, beside=beside),
+                    "reason": "; ".join(points.why(row)) or units.NOTHING,
+                    "link": markup.records({"": [row["path"]]}, beside),
                 }
             )
     return found

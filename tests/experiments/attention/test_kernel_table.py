@@ -7,7 +7,7 @@ from stepbench.pipeline import reach
 
 
 def test_it_shows_every_kernel_on_every_architecture():
-    table = kernel_table.table("kernels")
+    table = kernel_table.table()
     shown = {(row["kernel"], row["architecture"], row["head_dim"]) for row in table.rows}
     kernels = ("forward", "backward_keys", "backward_queries", "backward_fused", "row_statistics")
     assert shown == {(k, a, d) for k in kernels for a in ("sm_80", "sm_90", "sm_100") for d in (64, 128)}
@@ -30,4 +30,4 @@ def test_figures_of_tiles_that_were_tuned_since_are_told():
         if row["head_dim"] == 64:
             row["forward"] = [64, 32, 4, 2]
     assert kernel_table.tuned_since(shown, tiles) == ["sm_90"]
-    assert "have been tuned since" not in kernel_table.table("kernels").caption
+    assert "have been tuned since" not in kernel_table.table().caption

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from tests.reporting import synthetic, synthetic_on_ranks
+from tests.reporting.conftest import markdown
 
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.encoder_decoder import tables as epoch_tables
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
-from stepbench.reporting import frames, tables
+from stepbench.reporting import frames
 from stepbench.reporting.frames import Results
 
 EPOCH: dict[str, Any] = {"preset": ["3.5M"], "megabytes": [3], "batch": [4], "steps": [8], "precision": ["fp32"]}
@@ -31,18 +32,18 @@ def bench(tmp_path: Path) -> Bench:
 def test_all_that_is_declared_is_made(bench: Bench) -> None:
     experiment, found = experiments.load("encoder_decoder"), results(bench)
     made = experiment.tabulate(found)
-    assert tuple(table.name for table in made) == experiment.table_names
+    assert tuple(made) == experiment.table_names
     assert tuple(experiment.plot(found)) == experiment.figure_names
-    assert [len(table.rows) for table in made] == [4, 12, 2, 2]
-    assert all("None" not in tables.markdown(table) for table in made)
+    assert [len(table.rows) for table in made.values()] == [4, 12, 2, 2]
+    assert all("None" not in markdown(table) for table in made.values())
 
 
 def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
     experiment = experiments.load("encoder_decoder")
     found = results(synthetic.bench(tmp_path, encoder_decoder=GRID))
-    assert experiment.find(found) == []
+    assert [*map(str, experiment.find(found))] == []
     assert str(experiment.plot(found)["throughput"].get_label()) == "No epoch has numbers."
-    texts = [tables.markdown(table) for table in experiment.tabulate(found)]
+    texts = [markdown(table) for table in experiment.tabulate(found).values()]
     assert "not measured" in texts[0]
     assert "No epoch has been measured." in texts[1]
     assert "The grid has no epoch on one rank and on more." in texts[3]
@@ -75,20 +76,22 @@ def test_an_epoch_is_that_of_its_slowest_rank(bench: Bench) -> None:
 
 
 def test_the_disk_is_compared_with_memory_and_who_starves_is_named(bench: Bench) -> None:
-    text = "\n".join(experiments.load("encoder_decoder").find(results(bench)))
-    assert "2 of 4 points wait for data for more than 10 % of the epoch, the most with data disk" in text
+    text = "\n".join([*map(str, experiments.load("encoder_decoder").find(results(bench)))])
+    assert (
+        "2 of 4 points wait for data for more than 10 % of the epoch; the longest wait is 20 %, with data disk" in text
+    )
     assert text.count("From disk an epoch takes 1.2") == 2
-    assert "1 against 1 processes" in text
-    assert "Over the samples/s of one rank, with the batch of each kept: 2 ranks 1.8" in text
+    assert "one process each" in text
+    assert "2 ranks, each with the same batch, process 1.8" in text
 
 
 def test_a_loader_that_keeps_up_is_said(tmp_path: Path) -> None:
     bench = synthetic.bench(tmp_path, encoder_decoder=[EPOCH | {"data": ["memory"], "ranks": [1]}])
     synthetic_on_ranks.fill(bench)
-    sentences = experiments.load("encoder_decoder").find(results(bench))
+    sentences = [*map(str, experiments.load("encoder_decoder").find(results(bench)))]
     assert "The highest throughput is" in sentences[0]
     assert "the preset 3.5M" in sentences[0]
-    assert sentences[1].startswith("The loader keeps up: at no point the median wait for data is above 1.")
+    assert sentences[1].startswith("The loader keeps up: the median wait for data is at most 1.")
 
 
 @pytest.mark.parametrize(("share", "marked"), [(0.9, False), (1.2, True)])
@@ -106,5 +109,5 @@ def test_an_epoch_faster_than_the_peak_is_marked(tmp_path: Path, share: float, m
     synthetic.write(
         bench, "encoder_decoder", cell, samples=record.samples, scalars=record.scalars | {"epoch_flops": work}
     )
-    text = tables.markdown(epoch_tables.summary(results(bench)))
+    text = markdown(epoch_tables.summary(results(bench)))
     assert ("impossible (the epoch 1.20× the measured peak)" in text) == marked

@@ -29,7 +29,7 @@ def bench_with(tmp_path, times):
 def test_one_phase_may_dominate_everywhere(tmp_path):
     groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0)})
     assert findings._dominant_phase(groups) == [
-        "The backward pass takes the most of a step at every size: 50 % of the phases' sum."
+        "The backward pass takes the largest part of a step at every size: 50 % of the sum of phases."
     ]
 
 
@@ -37,7 +37,7 @@ def test_or_different_phases_at_different_sizes(tmp_path):
     groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0), ("nano", 64): (1.0, 1.0, 8.0)})
     backward = next(each for each in findings._dominant_phase(groups) if each.startswith("The backward"))
     assert "at nano, context 256, micro, context 64 and micro, context 256" in backward
-    assert "The optimizer takes the most of a step at nano, context 64: 80 % of the phases' sum." in (
+    assert "The optimizer takes the largest part of a step at nano, context 64: 80 % of the sum of phases." in (
         findings._dominant_phase(groups)
     )
 
@@ -51,13 +51,11 @@ def test_backward_over_forward_has_its_range(tmp_path):
     assert findings._backward_over_forward([]) == []
 
 
-@pytest.mark.parametrize(
-    ("long", "words"), [(4.0, "in proportion"), (6.0, "more than in proportion"), (2.0, "less than in proportion")]
-)
+@pytest.mark.parametrize(("long", "words"), [(4.0, "linear"), (6.0, "more than linear"), (2.0, "less than linear")])
 def test_scaling_is_judged(tmp_path, long, words):
     groups = bench_with(tmp_path, {"all": (1.0, 1.0, 2.0), ("nano", 256): (long, long, 2 * long)})
     sentence = findings._scaling(groups, "context")[0]
-    assert sentence.startswith("From context 64 to 256 (4×) a step of nano takes ")
+    assert sentence.startswith("4× the context (64 to 256) makes a step of nano ")
     assert sentence.endswith(f"as long: {words}.")
 
 
@@ -66,12 +64,12 @@ def test_noise_is_no_disproportion(tmp_path):
     for cell, times in zip(bench.grid("end_to_end"), ([1, 2, 1, 3, 1, 2, 1], [3, 9, 2, 3, 8, 3, 2]), strict=True):
         synthetic.write(bench, "end_to_end", cell, samples={"step_s": times})
     (sentence,) = findings._scaling(results(bench, "end_to_end").groups(), "context")
-    assert sentence.endswith("3.00× as long: in proportion, as far as the intervals tell.")
+    assert sentence.endswith("3.00× as long: linear within the intervals.")
 
 
 def test_utilisation_needs_a_peak(tmp_path, full):
     groups = bench_with(tmp_path, {"all": (1.0, 1.0, 1.0)})
-    assert "is not known" in findings._utilisation(groups, Peaks())[0]
+    assert "MFU is unknown" in findings._utilisation(groups, Peaks())[0]
     assert findings._utilisation([], Peaks()) == []
     found = results(full, "end_to_end")
-    assert findings._utilisation(found.groups(), found.peaks)[0].startswith("The most of the measured peak")
+    assert findings._utilisation(found.groups(), found.peaks)[0].startswith("MFU is ")

@@ -9,7 +9,7 @@ from stepbench.kernels import names as kernels
 from stepbench.pipeline import cells
 
 TITLE = "Attention"
-QUESTION = "What does one attention operator cost, in each implementation there is?"
+QUESTION = "What does one attention operator cost in each implementation?"
 SETTINGS = ("protocol",)
 READS = ("ceilings",)
 

@@ -1,4 +1,4 @@
-"""Pictures of one attention operator over the sequence length."""
+"""The figures of one attention operator over the sequence length."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.attention.slices import OVER, PASSES, slice_of
 from stepbench.reporting import figures, units
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.columns import axis_words
+from stepbench.reporting.figures import NO_NUMBERS
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary
-from stepbench.reporting.tables import axis_words
-
-NO_NUMBERS = "None of the cells that this figure shows has numbers today; the table says why."
 
 
 def latency(results: Results) -> Figure:
@@ -33,7 +33,9 @@ def _over_length(groups: Sequence[Group], *, rate: bool) -> Figure:
     shown = slice_of(groups)
     if not any(group.records for group in shown):
         return figures.nothing(NO_NUMBERS)
-    constant = ", ".join(f"{axis} {axis_words(value)}" for axis, value in shown[0].point.items() if axis not in OVER)
+    constant = ", ".join(
+        f"{axis_words(axis)} {axis_words(value)}" for axis, value in shown[0].point.items() if axis not in OVER
+    )
     figure = figures.new(4.2, f"Held constant: {constant}. Axes are logarithmic, bars are 95 % intervals.")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, each in zip(panels, PASSES, strict=True):

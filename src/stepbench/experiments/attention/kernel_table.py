@@ -1,4 +1,4 @@
-"""What the project's own kernels compile to: registers, spills and shared memory, as data that ships with them."""
+"""Registers, spills and shared memory of the project's own kernels, from data that ships with them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepbench.reporting import units
+from stepbench.reporting.columns import Column, value, word
 from stepbench.reporting.findings import listing
-from stepbench.reporting.tables import Column, Row, Table, frame, value
+from stepbench.reporting.points import Row
+from stepbench.reporting.tables import Table
 
-# Named by their paths in the package: what is rendered from them is rendered anew when they change.
+# Paths in the package: their names make the table stale when the files change.
 FIGURES, TILES = "kernels/triton/figures.json", "kernels/triton/tiles.json"
 SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128)}
 
@@ -23,23 +25,23 @@ def read(file: str = FIGURES) -> dict[str, Any]:
     return found
 
 
-def table(name: str) -> Table:
+def table() -> Table:
     """Return a row for each kernel and architecture at the head dims that papers show."""
     kept = read()
     rows = [row for row in kept["rows"] if all(row[key] in wanted for key, wanted in SHOWN.items())]
     caption = (
         f"Compiled without a GPU, with Triton {kept['triton']} on {kept['date']}, in bfloat16 and at the tile shapes "
-        "that the kernels are launched with: queries × keys, warps of 32 threads, stages of the pipeline. Programs: so "
-        "many fit a multiprocessor at a time. Instructions: those of the tensor cores. A spill would be a value "
-        "without a register, written to memory inside of the loop. All of them: python -m stepbench kernels."
+        "that the kernels are launched with: queries × keys, warps of 32 threads, pipeline stages. Programs: how many "
+        "fit a multiprocessor at a time. Instructions: those of the tensor cores. A spill is a value that found no "
+        "register and is written to memory inside the loop. All variants: stepbench kernels."
     )
     if tuned := tuned_since(rows, read(TILES)):
-        caption += f" The tile shapes of {listing(tuned)} have been tuned since, and these figures are of the old ones."
-    return Table(name, "What the Triton kernels compile to", caption, frame(rows), COLUMNS)
+        caption += f" The tile shapes of {listing(tuned)} have been tuned since; these figures are of the old ones."
+    return Table("Resources of the Triton kernels", caption, rows, COLUMNS)
 
 
 def tuned_since(rows: Sequence[Row], tiles: Mapping[str, Any]) -> list[str]:
-    """Return the architectures of which a kernel is launched with another tile shape than its figures are of."""
+    """Return the architectures where a kernel is launched with another tile shape than its figures have."""
     found = {}
     for row in rows:
         shipped = [
@@ -58,12 +60,12 @@ def _instructions(row: Row) -> str:
 
 
 COLUMNS = (
-    value("kernel", numeric=False),
-    value("architecture", numeric=False),
-    value("head_dim", "head dim"),
-    value("dtype", numeric=False),
-    value("causal", numeric=False),
-    value("tile", numeric=False),
+    word("kernel"),
+    word("architecture"),
+    value("head_dim"),
+    word("dtype"),
+    word("causal"),
+    word("tile"),
     value("registers"),
     value("spill_bytes", "spills", units.byte_count),
     value("shared_bytes", "shared memory", units.byte_count),

@@ -1,11 +1,11 @@
-"""Which points of the grid a picture or a sentence about lengths shows."""
+"""The points that figures and findings over the sequence length show."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from stepbench.reporting.frames import Group
+from stepbench.reporting.points import Group
 
 OVER = ("implementation", "seq")
 PASSES = ("forward", "backward")

@@ -1,17 +1,29 @@
-"""The table of one attention operator: times, rates, memory and errors of each implementation."""
+"""The tables of one attention operator: times, rates, memory and errors; what the kernels compile to."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from stepbench.experiments.attention import kernel_table
 from stepbench.experiments.attention.slices import PASSES
-from stepbench.reporting import units
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.tables import MARKS, STATUS, Column, Row, Table, axis_columns, facts, frame, held_constant
+from stepbench.reporting import marks, units
+from stepbench.reporting.columns import (
+    STATUS,
+    WARNINGS,
+    Column,
+    axis_columns,
+    facts,
+    interval,
+    statistics_of,
+    value,
+)
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group, Row
+from stepbench.reporting.tables import Table
+from stepbench.reporting.units import Unit
 
 GRADIENTS = ("dq", "dk", "dv")
+MILLISECOND = Unit("ms", 1e-3)
 
 
 def attention(results: Results) -> Table:
@@ -19,60 +31,45 @@ def attention(results: Results) -> Table:
     groups = results.groups()
     rows = [_row(group) for group in groups]
     axes = list(groups[0].point) if groups else []
-    columns = [*axis_columns(rows, axes)]
+    columns = axis_columns(rows, axes)
     for each in PASSES:
-        columns += [
-            Column(f"{each} (ms)", functools.partial(_middle, name=each)),
-            Column(f"{each} rate", functools.partial(_rate, name=each)),
-        ]
+        columns += [interval(each, MILLISECOND), value(f"{each}_flops_per_s", f"{each} rate", units.flop_rate)]
     columns += [
-        Column("saved for backward", lambda row: units.byte_count(row["saved_bytes"])),
-        Column("peak device memory", lambda row: units.byte_count(row["peak_memory_bytes"]), droppable=True),
+        value("saved_bytes", "saved for backward", units.byte_count),
+        value("peak_memory_bytes", "peak device memory", units.byte_count, droppable=True),
         Column("error of o", lambda row: _error(row, "o")),
         Column("error of gradients", lambda row: _error(row, "gradients")),
-        MARKS,
+        WARNINGS,
         STATUS,
     ]
     caption = (
-        "Medians with their 95 % intervals. Forward passes keep what the backward pass needs. Rates count the two "
-        "matrix products of the forward and the five of the backward pass, half of each under a causal mask. "
-        "Saved for backward: every tensor that autograd holds, inputs included. Errors: the largest distance to "
-        "float64, in brackets that of a plain computation in the same dtype. " + held_constant(rows, axes)
+        "Medians with their 95 % intervals. The forward pass saves what the backward pass needs. Rates count the two "
+        "matrix products of the forward and the five of the backward pass, half of each under a causal mask. Saved for "
+        "backward: every tensor that autograd holds, inputs included. Errors: the largest distance to float64, in "
+        "brackets that of a plain computation in the same dtype."
     )
-    empty = "The grid has no attention operator."
-    return Table("attention", "One attention operator", caption.strip(), frame(rows), columns, empty)
+    return Table("One attention operator", caption, rows, columns, held=axes)
 
 
 def kernels(_results: Results) -> Table:
-    """Return what the project's own Triton kernels compile to, whatever was measured."""
-    return kernel_table.table("kernels")
+    """Return the resources of the project's own Triton kernels, whatever was measured."""
+    return kernel_table.table()
 
 
 def _row(group: Group) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    marks: list[object] = []
+    warnings = []
     for each in PASSES:
         summary, work = group.summary(f"{each}_s"), group.scalar(f"{each}_flops")
-        found |= {
-            f"{each}_s": summary.median if summary else None,
-            f"{each}_low_s": summary.low if summary else None,
-            f"{each}_high_s": summary.high if summary else None,
-            f"{each}_flops_per_s": work / summary.median if summary and work and summary.median else None,
-        }
-        marks += [f"{each} {mark}" for mark in summary.marks if mark not in group.marks] if summary else []
+        found |= statistics_of(each, summary)
+        found[f"{each}_flops_per_s"] = work / summary.median if summary and work and summary.median else None
+        own = [mark for mark in summary.marks if mark not in group.marks] if summary else []
+        warnings += marks.about(each, own)
     found |= {key: group.scalar(key) for key in ("saved_bytes", "peak_memory_bytes", "o_error", "o_plain_error")}
     for kind in ("error", "plain_error"):
         errors = [error for each in GRADIENTS if (error := group.scalar(f"{each}_{kind}")) is not None]
         found[f"gradients_{kind}"] = max(errors, default=None)
-    return facts(group, marks) | found
-
-
-def _middle(row: Row, name: str) -> str:
-    return units.middle(row[f"{name}_s"], row[f"{name}_low_s"], row[f"{name}_high_s"], per=1e-3)
-
-
-def _rate(row: Row, name: str) -> str:
-    return units.flop_rate(row[f"{name}_flops_per_s"])
+    return facts(group, warnings) | found
 
 
 def _error(row: Row, name: str) -> str:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from stepbench.pipeline import cells
 
-TITLE = "The machine's ceilings"
-QUESTION = "How fast can this machine be at all?"
+TITLE = "Machine peaks"
+QUESTION = "What are the peak rates of this machine?"
 SETTINGS = ("protocol",)
 READS = ()
 

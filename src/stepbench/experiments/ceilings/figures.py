@@ -1,4 +1,4 @@
-"""The roofline of this machine."""
+"""The figure of the machine's peaks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepbench.reporting.frames import Results
 
 
 def roofline(results: Results) -> Figure:
-    """Draw the roofline, with the products that were measured in it."""
+    """Draw the roofline with the measured products."""
     rates = peaks.rates([record for group in results.groups() for record in group.records])
-    described = "Solid: measured; dashed: the vendor's figure where it is known."
+    described = "Solid: measured; dashed: the vendor's figures where they are known."
     return drawn.draw(results.peaks, drawn.products(rates), described)

@@ -1,4 +1,4 @@
-"""The tables of `ceilings` and what they say: the fastest of each operation and dtype, the rate at each size."""
+"""The tables of the machine's peaks: the fastest of each operation and dtype, and the rate at each size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from stepbench.reporting import markup, units
 from stepbench.reporting import peaks as peaks_module
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.columns import STATUS, WARNINGS, Column, facts, value, word
+from stepbench.reporting.frames import Results
 from stepbench.reporting.peaks import Peaks, Rate
-from stepbench.reporting.tables import MARKS, STATUS, Column, Row, Table, axis_text, facts, frame
+from stepbench.reporting.points import Group, Row
+from stepbench.reporting.tables import Table
 
 OPERATIONS = {"matmul": "matrix product", "copy": "copy"}
 
@@ -29,14 +31,14 @@ def peaks(results: Results) -> Table:
         Column("size", _extent),
         Column("rate", _rate),
         Column("vendor's peak", lambda row: _unit(row)(row["vendor_per_s"])),
-        Column("share of it", lambda row: units.percent(row["vendor_ratio"])),
-        MARKS,
+        value("vendor_ratio", "of vendor's peak", units.percent),
+        WARNINGS,
         STATUS,
     ]
     source = results.peaks.vendor_source
-    told = f"The vendor's figures: {source}." if source else "The vendor's figures for this device are not known."
+    told = f"The vendor's figures: {source}." if source else "The vendor's figures for this device are unknown."
     caption = f"The fastest size of each matrix product; the largest copy, because no cache holds it. {told}"
-    return Table("peaks", "Peaks", caption, frame(rows), columns, "The grid has no ceilings.")
+    return Table("Peaks", caption, rows, columns)
 
 
 def rates(results: Results) -> Table:
@@ -48,15 +50,13 @@ def rates(results: Results) -> Table:
     columns = [
         *_names(),
         Column("size", _extent),
-        Column("time of one", lambda row: units.seconds(row["median_s"])),
+        value("median_s", "time of one", units.seconds),
         Column("rate", _rate),
-        MARKS,
+        WARNINGS,
         STATUS,
     ]
-    caption = (
-        "A product of two n × n matrices is 2n³ FLOPs; a copy of n bytes moves 2n, since each is read and written."
-    )
-    return Table("rates", "Rate at each size", caption, frame(rows), columns, "The grid has no ceilings.")
+    caption = "A product of two n × n matrices is 2n³ FLOPs; a copy of n bytes moves 2n, one read and one write."
+    return Table("Rate at each size", caption, rows, columns)
 
 
 def _best(found: Sequence[Rate]) -> Rate | None:
@@ -84,12 +84,8 @@ def _vendor(group: Group, peaks: Peaks) -> float | None:
 
 
 def _names() -> list[Column]:
-    return [
-        Column(
-            "operation", lambda row: OPERATIONS.get(row["operation"], markup.escape(row["operation"])), numeric=False
-        ),
-        Column("dtype", lambda row: axis_text(row["dtype"]), numeric=False),
-    ]
+    words = value("operation", text=lambda found: OPERATIONS.get(found, markup.escape(found)), numeric=False)
+    return [words, word("dtype")]
 
 
 def _extent(row: Row) -> str:

@@ -9,7 +9,7 @@ from stepbench.kernels import names as kernels
 from stepbench.pipeline import cells
 
 TITLE = "Checkpointing"
-QUESTION = "What does computing activations again buy, and what does it cost?"
+QUESTION = "What does recomputing activations save, and what does it cost?"
 SETTINGS = ("protocol", "vocabulary")
 READS = ("ceilings",)
 

@@ -1,4 +1,4 @@
-"""Pictures of checkpointing: memory against time, and what one block keeps."""
+"""The figures of checkpointing: memory over time, and the saved activations of one block."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.checkpointing.groupings import GROUPING, Grouping, models, saved_of
 from stepbench.reporting import figures, units
+from stepbench.reporting.columns import held_constant
 from stepbench.reporting.findings import where
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.tables import held_constant
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 
 BAR_INCHES = 0.34
 OPERATIONS_SHOWN = 10
@@ -44,7 +45,7 @@ def tradeoff(results: Results) -> Figure:
 
 @figures.styled
 def saved(results: Results) -> Figure:
-    """Draw what one block keeps for its backward pass by operation, of the first model that has numbers."""
+    """Draw the saved activations of one block by operation, of the first model that has numbers."""
     known = next((group for group in results.groups() if group.records), None)
     if known is None:
         return figures.nothing("No cell has numbers.")
@@ -66,7 +67,7 @@ def saved(results: Results) -> Figure:
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(0, 1.22 * max(sizes))
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"kept by one block ({unit.name})")
+    axes.set_xlabel(f"saved by one block ({unit.name})")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What is found about checkpointing, in sentences."""
+"""Findings about checkpointing."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from collections.abc import Sequence
 
 from stepbench.experiments.checkpointing.groupings import WITHIN, Grouping, best, models, saved_of
 from stepbench.reporting import units
-from stepbench.reporting.findings import listing, where
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.findings import Finding, listing, said, where
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Verdict
 
 
-def find(results: Results) -> list[str]:
-    """Return for each model the best grouping beside the theory's, what it costs, and what a block keeps."""
+def find(results: Results) -> list[Finding]:
+    """Return for each model the best grouping and its theory, what it costs, and what a block saves."""
     every = models(results.groups())
     firsts = [groupings[0].group for groupings in every]
-    sentences = []
+    found = []
     for groupings in every:
         place = f" ({where(groupings[0].group, firsts)})" if len(every) > 1 else ""
-        sentences += [*_one_level(groupings, place), *_nested(groupings, place), *_kept(groupings, place)]
-    return sentences
+        groups = [each.group for each in groupings]
+        found += said("one level", _one_level(groupings, place), groups)
+        found += said("nesting", _nested(groupings, place), groups)
+        found += said("saved activations", _kept(groupings, place), groups)
+    return found
 
 
 def _one_level(groupings: Sequence[Grouping], place: str) -> list[str]:
-    """Say which group size leaves the smallest peak, what the theory says, and what it costs."""
+    """Say which group size gives the smallest peak, what the theory says, and what it costs."""
     winners = best(groupings, nested=False)
     if not winners:
         return []
@@ -31,13 +35,13 @@ def _one_level(groupings: Sequence[Grouping], place: str) -> list[str]:
     tried = [each for each in groupings if not each.is_plain and not each.is_nested and each.peak_bytes]
     chosen = winners[-1]
     ratio = chosen.over_plain("peak_activation_bytes")
-    against = f", {units.ratio(ratio)} that without" if ratio is not None else ""
+    against = f", {units.ratio(ratio)} that without checkpointing" if ratio is not None else ""
     blocks, theory = chosen.group.scalar("blocks"), chosen.theory_blocks
     agree = theory is not None and any(abs(int(size) - theory) < 1 for size in sizes)
-    said = f"√{blocks} = {units.number(theory)}, the theory's figure for blocks that keep no more than their input"
+    rule = f"√{blocks} = {units.number(theory)} (optimal if a block saved its input alone)"
     sentences = [
-        f"Of {len(tried)} sizes of groups, {listing(sizes)} {_leave(sizes)} the smallest peak of activations{place}: "
-        f"{units.byte_count(chosen.peak_bytes)}{against}. {'This agrees with' if agree else 'It is not near'} {said}."
+        f"Of {len(tried)} group sizes, {listing(sizes)} {_leave(sizes)} the smallest peak of activations{place}: "
+        f"{units.byte_count(chosen.peak_bytes)}{against}. {'This agrees with' if agree else 'This is not near'} {rule}."
     ]
     return sentences + _cost(chosen, place)
 
@@ -48,16 +52,16 @@ def _cost(grouping: Grouping, place: str) -> list[str]:
     found = grouping.comparison
     if ratio is None or found is None:
         return []
-    told = f"With {grouping.name} a step takes {units.ratio(ratio, low, high)} the time{place}"
+    told = f"With {grouping.name} a step takes {units.ratio(ratio, low, high)} as long as without checkpointing{place}"
     if found.verdict is Verdict.UNCLEAR:
-        return [f"{told}, which is not certain: {found.why}."]
+        return [f"{told}, no verdict: {found.why}."]
     if found.verdict is Verdict.SAME:
         return [f"{told}: no difference."]
-    return [f"{told}. A forward pass more would be a third of the FLOPs more."]
+    return [f"{told}. One more forward pass is a third more FLOPs."]
 
 
 def _nested(groupings: Sequence[Grouping], place: str) -> list[str]:
-    """Say whether groups inside groups leave a smaller peak than the best of one level."""
+    """Say whether nested groups give a smaller peak than the best of one level."""
     winners, flat = best(groupings, nested=True), best(groupings, nested=False)
     if not winners or not flat:
         return []
@@ -67,28 +71,28 @@ def _nested(groupings: Sequence[Grouping], place: str) -> list[str]:
     ratio = inner.peak_bytes / outer.peak_bytes
     judged = "no smaller" if ratio >= 1 - WITHIN else "a smaller"
     told = (
-        f"{_capital(inner.name)} leave {judged} peak than {outer.name}{place}: {units.byte_count(inner.peak_bytes)} "
+        f"{_capital(inner.name)} give {judged} peak than {outer.name}{place}: {units.byte_count(inner.peak_bytes)} "
         f"against {units.byte_count(outer.peak_bytes)}"
     )
     kept = (inner.kept_bytes, outer.kept_bytes)
     if all(each is not None for each in kept) and kept[0] != kept[1]:
-        told += f"; between the passes they keep {units.byte_count(kept[0])} against {units.byte_count(kept[1])}"
+        told += f"; they save {units.byte_count(kept[0])} against {units.byte_count(kept[1])} between the passes"
     return [f"{told}."]
 
 
 def _kept(groupings: Sequence[Grouping], place: str) -> list[str]:
-    """Say what one block keeps, and which operations keep the most of it."""
+    """Say what one block saves, and which operations save most of it."""
     known: Group | None = next((each.group for each in groupings if each.group.records), None)
     found = saved_of(known) if known else []
     if not found:
         return []
     total = sum(each["saved_bytes"] for each in found)
     parts = [f"{each['operation']} ({units.percent(each['saved_bytes'] / total)})" for each in found[:3]]
-    return [f"One block keeps {units.byte_count(total)} for its backward pass{place}, the most by {listing(parts)}."]
+    return [f"One block saves {units.byte_count(total)} for its backward pass{place}, most of it by {listing(parts)}."]
 
 
 def _leave(sizes: Sequence[str]) -> str:
-    return "block leaves" if list(sizes) == ["1"] else "blocks leave"
+    return "block gives" if list(sizes) == ["1"] else "blocks give"
 
 
 def _capital(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The points of the checkpointing experiment beside the one that is not checkpointed."""
+"""Ways to checkpoint, each relative to the point without checkpointing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepbench.reporting import statistics
-from stepbench.reporting.frames import Group
+from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Comparison
 
 GROUPING = "groups"
@@ -50,17 +50,17 @@ class Grouping:
 
     @property
     def peak_bytes(self) -> int | None:
-        """What activations take at the most."""
+        """The peak of activations."""
         return self.group.scalar("peak_activation_bytes")
 
     @property
     def kept_bytes(self) -> int | None:
-        """What is kept between forward and backward pass."""
+        """The activations saved between forward and backward pass."""
         return self.group.scalar("kept_activation_bytes")
 
     @property
     def theory_blocks(self) -> float | None:
-        """The blocks per group that would be best if a block kept no more than its input."""
+        """The best blocks per group if a block saved its input alone."""
         return self.group.scalar("theoretical_best_blocks")
 
     def over_plain(self, key: str) -> float | None:
@@ -110,6 +110,6 @@ def _groupings(alike: Sequence[Group]) -> list[Grouping]:
 
 
 def saved_of(group: Group) -> list[dict[str, Any]]:
-    """Return the operations of one block that keep something, the largest first."""
+    """Return the operations of one block that save tensors, the largest first."""
     found = [each for each in group.records[0].details["saved_by_one_block"] if each["saved_bytes"]]
     return sorted(found, key=lambda each: -each["saved_bytes"])

@@ -1,76 +1,75 @@
-"""The tables of the checkpointing experiment."""
+"""The tables of checkpointing."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from stepbench.experiments.checkpointing.groupings import GROUPING, Grouping, models, saved_of
-from stepbench.reporting import markup, units
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.steps import one_line, statistics_of, time_unit
-from stepbench.reporting.tables import (
-    MARKS,
+from stepbench.reporting import units
+from stepbench.reporting.columns import (
     RECORDS,
     STATUS,
-    Column,
-    Table,
+    WARNINGS,
     axis_columns,
     facts,
-    frame,
-    held_constant,
+    interval,
+    ratio,
+    rest,
+    statistics_of,
+    time_unit,
     value,
+    word,
 )
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
+from stepbench.reporting.tables import Table
 
 
 def groups(results: Results) -> Table:
-    """Return one row for each grouping: what it keeps, its peak, its time, and both against no checkpointing."""
+    """Return one row for each grouping: saved activations, peak, time, and each relative to no checkpointing."""
     rows = [_row(each) for groupings in models(results.groups()) for each in groupings]
-    axes = [axis for axis in results.axes if axis not in (GROUPING, "replicate")]
-    unit = time_unit(rows, ("step",))
+    axes = rest(results.axes, GROUPING)
     columns = [
         *axis_columns(rows, axes),
-        value("grouping", "checkpointed", markup.escape, numeric=False),
-        Column("kept for the backward pass", lambda row: units.byte_count(row["kept_activation_bytes"])),
-        Column("against none", lambda row: units.ratio(row["kept_ratio"])),
-        Column("peak of activations", lambda row: units.byte_count(row["peak_activation_bytes"])),
-        Column("against none", lambda row: units.ratio(row["peak_ratio"])),
-        Column("peak of all", lambda row: units.byte_count(row["peak_memory_bytes"])),
-        one_line("step", unit, "step"),
-        Column(
-            "against none", lambda row: units.ratio(*(row[f"slowdown_{part}ratio"] for part in ("", "low_", "high_")))
-        ),
-        MARKS,
+        word("grouping", "checkpointed"),
+        value("kept_activation_bytes", "saved activations", units.byte_count),
+        value("kept_ratio", "relative to none", units.ratio),
+        value("peak_activation_bytes", "peak of activations", units.byte_count),
+        value("peak_ratio", "relative to none", units.ratio),
+        value("peak_memory_bytes", "peak memory", units.byte_count),
+        interval("step", time_unit(rows, ("step",))),
+        ratio("slowdown", "relative to none"),
+        WARNINGS,
         STATUS,
     ]
-    told = (
+    caption = (
         "The peak of activations is the most that forward and backward pass hold beside parameters, gradients and "
-        "optimizer state; what is computed again counts. Times were taken without the profiler, in another model than "
-        f"the bytes. {held_constant(rows, axes)}"
-    ).strip()
-    return Table("groups", "Checkpointed groups of blocks", told, frame(rows), columns, "The grid has no cell.")
+        "optimizer state, recomputed activations included. Times were taken without the profiler, in another instance "
+        "of the model than the bytes."
+    )
+    return Table("Checkpointed groups of blocks", caption, rows, columns, held=axes)
 
 
 def saved(results: Results) -> Table:
-    """Return one row for each operation of one block that keeps something, for each model and step."""
+    """Return one row for each operation of one block that saves tensors, for each model and step."""
     rows = []
     for groupings in models(results.groups()):
         known = next((each.group for each in groupings if each.group.records), None)
         rows += _saved_rows(known) if known else []
-    axes = [axis for axis in results.axes if axis not in (GROUPING, "replicate")]
+    axes = rest(results.axes, GROUPING)
     columns = [
         *axis_columns(rows, axes),
-        value("operation", text=markup.escape, numeric=False),
+        word("operation"),
         value("calls"),
-        Column("kept", lambda row: units.byte_count(row["saved_bytes"])),
-        Column("share of the block", lambda row: units.percent(row["share_ratio"])),
+        value("saved_bytes", "saved", units.byte_count),
+        value("share_ratio", "share of the block", units.percent),
     ]
-    told = (
-        "What one block keeps for its backward pass if it is not checkpointed, by autograd's name of the operation. A "
-        "tensor that several operations keep counts with the first; parameters do not count, the block's input does. "
-        f"{held_constant(rows, axes)}"
-    ).strip()
-    empty = "No cell has numbers."
-    return Table("saved", "What one block keeps", told, frame(rows), columns, empty)
+    caption = (
+        "Activations that one block saves for its backward pass without checkpointing, by autograd's name of the "
+        "operation. A tensor that several operations save counts with the first. The block's input counts, parameters "
+        "do not."
+    )
+    return Table("Saved activations of one block", caption, rows, columns, "No cell has numbers.", axes)
 
 
 def _row(grouping: Grouping) -> dict[str, Any]:

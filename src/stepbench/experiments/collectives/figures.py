@@ -1,4 +1,4 @@
-"""The picture of the collectives experiment."""
+"""The figure of collectives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.reporting import figures, units
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.columns import axis_words
+from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import Fit, bus_bytes_per_s, bus_factor, fits, message_bytes
-from stepbench.reporting.tables import axis_words
+from stepbench.reporting.points import Group
 
 COLUMNS = 2
 

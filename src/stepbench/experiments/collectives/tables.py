@@ -1,4 +1,4 @@
-"""The tables of the collectives experiment."""
+"""The tables of collectives."""
 
 from __future__ import annotations
 
@@ -6,53 +6,52 @@ import dataclasses
 from typing import Any
 
 from stepbench.reporting import message_fits, units
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.message_fits import bus_bytes_per_s, bus_factor, groups_of, message_bytes
-from stepbench.reporting.steps import one_line, statistics_of, time_unit
-from stepbench.reporting.tables import (
-    MARKS,
+from stepbench.reporting.columns import (
     RECORDS,
     STATUS,
-    Column,
-    Table,
+    WARNINGS,
     axis_columns,
     axis_text,
     facts,
-    frame,
-    held_constant,
+    interval,
+    statistics_of,
+    time_unit,
     value,
+    word,
 )
+from stepbench.reporting.frames import Results
+from stepbench.reporting.message_fits import bus_bytes_per_s, bus_factor, groups_of, message_bytes
+from stepbench.reporting.points import Group
+from stepbench.reporting.tables import Table
 
 
 def messages(results: Results) -> Table:
     """Return one row for each operation and message: time of the slowest rank, bandwidths, skew."""
-    groups = results.groups()
-    rows = [_row(group) for group in groups]
+    rows = [_row(group) for group in results.groups()]
     axes = ["backend", "ranks"]
-    unit = time_unit(rows, ("call",))
     columns = [
         value("operation", text=axis_text, numeric=False),
         *axis_columns(rows, axes),
-        Column("message", lambda row: units.byte_count(row["message_bytes"])),
-        one_line("call", unit, "one call"),
-        Column("algorithm bandwidth", lambda row: units.byte_rate(row["algorithm_bytes_per_s"])),
-        Column("bus bandwidth", lambda row: units.byte_rate(row["bus_bytes_per_s"])),
-        Column("skew", lambda row: units.percent(row["skew_ratio"])),
-        MARKS,
+        value("message_bytes", "message", units.byte_count),
+        interval("call", time_unit(rows, ("call",)), "one call"),
+        value("algorithm_bytes_per_s", "algorithm bandwidth", units.byte_rate),
+        value("bus_bytes_per_s", "bus bandwidth", units.byte_rate),
+        value("skew_ratio", "skew", units.percent),
+        WARNINGS,
         STATUS,
     ]
-    told = (
-        "One call, begun by all ranks together, until the slowest rank has its result; the message is the whole of "
-        "what is reduced, or of what every rank has in the end. Algorithm bandwidth is the message over the time; bus "
+    caption = (
+        "All ranks start one call together; it ends when the slowest rank has its result. The message is all that is "
+        "reduced, or all that every rank has in the end. Algorithm bandwidth is the message over the time; bus "
         "bandwidth is that times 2(n−1)/n for all-reduce, (n−1)/n for all-gather and reduce-scatter and 1 for "
         "broadcast, as nccl-tests define it. Skew is the median difference between the slowest and the fastest rank, "
-        f"over the time. {held_constant(rows, axes)}"
-    ).strip()
-    return Table("messages", "Time and bandwidth of collectives", told, frame(rows), columns, "The grid has no cell.")
+        "over the time."
+    )
+    return Table("Time and bandwidth of collectives", caption, rows, columns, held=axes)
 
 
 def fits(results: Results) -> Table:
-    """Return one row for each operation, backend and number of ranks: the two numbers that describe it."""
+    """Return one row for each operation, backend and number of ranks: latency and bandwidth."""
     rows = [
         {
             **dataclasses.asdict(each),
@@ -63,19 +62,19 @@ def fits(results: Results) -> Table:
     ]
     columns = [
         value("operation", text=axis_text, numeric=False),
-        value("backend", text=axis_text, numeric=False),
+        word("backend"),
         value("ranks"),
-        Column("latency α", lambda row: units.seconds(row["latency_s"])),
-        Column("bandwidth β", lambda row: units.byte_rate(row["bytes_per_s"])),
-        Column("bus bandwidth of β", lambda row: units.byte_rate(row["bus_bytes_per_s"])),
-        Column("worst residual", lambda row: units.percent(row["residual_ratio"])),
-        value("messages", "sizes"),
+        value("latency_s", "latency α", units.seconds),
+        value("bytes_per_s", "bandwidth β", units.byte_rate),
+        value("bus_bytes_per_s", "bus bandwidth of β", units.byte_rate),
+        value("residual_ratio", "worst residual", units.percent),
+        value("messages", "message sizes"),
     ]
-    told = (
-        "Time = α + bytes / β, fitted to the medians by least squares of relative errors. The worst residual is how "
-        "far the fit is off at one of the messages; two sizes leave none."
+    caption = (
+        "Time = α + bytes / β, fitted to the medians by least squares of relative errors. The worst residual is the "
+        "largest error of the fit at a message size; a fit through two sizes has none."
     )
-    return Table("fits", "Latency and bandwidth", told, frame(rows), columns, "No operation has two sizes of messages.")
+    return Table("Latency and bandwidth", caption, rows, columns, "No operation has two message sizes.")
 
 
 def _row(group: Group) -> dict[str, Any]:

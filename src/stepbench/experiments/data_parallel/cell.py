@@ -12,12 +12,7 @@ from stepbench.pipeline import cells
 TITLE = "Data parallelism"
 QUESTION = "How much communication hides behind the backward pass?"
 SETTINGS = ("protocol", "vocabulary")
-READS = (
-    "collectives",
-    "optimizer_sharding",
-    "fsdp",
-    "ceilings",
-)
+READS = ("ceilings", "collectives", "optimizer_sharding", "fsdp")
 
 
 # A strategy of ours -> torch's own, whose step is timed in turn with it.

@@ -1,20 +1,20 @@
 """Exposed communication: as measured, and as latency and bandwidth of all-reduce predict it.
 
 The prediction is that of a pipeline: the backward pass of T seconds makes S bytes of gradients at an even pace, and a
-bucket of b bytes is sent when it is full, one after the other, each in α + b/β. Either the wire is faster, and what is
-exposed is the last bucket; or it is not, and it has to send everything after the first bucket is full.
+bucket of b bytes is sent when it is full, one after the other, each in α + b/β. If the network is faster, the last
+bucket alone is exposed; if it is slower, it sends everything after the first bucket is full.
 
     exposed(b) = max(α + b/β, b/S·T + S/b·α + S/β − T)
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
-from stepbench.reporting import by_rank
-from stepbench.reporting.frames import Group
 from stepbench.reporting.message_fits import Fit
+from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary
 
 STEPS_PER_DOUBLING = 8
@@ -24,7 +24,7 @@ SMALLEST_BYTES = 2**14
 
 def exposed(group: Group) -> Summary | None:
     """Return the whole step less the step without communication that was measured next to it."""
-    return by_rank.differences(group, "step_s", "without_communication_s")
+    return group.stepwise(operator.sub, "step_s", "without_communication_s")
 
 
 def exposed_by_fit(fit: Fit, backward_s: float, payload_bytes: float, bucket_bytes: float) -> float:

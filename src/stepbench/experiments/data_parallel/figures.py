@@ -1,4 +1,4 @@
-"""The picture of exposed communication by strategy."""
+"""The figures of data parallelism: exposed communication, timeline, projection."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.data_parallel import projection as projected
 from stepbench.experiments.data_parallel.exposure import exposed as less_than_without
-from stepbench.reporting import figures, timeline_figures
+from stepbench.reporting import figures, timelines
+from stepbench.reporting.columns import axis_words, held_constant
 from stepbench.reporting.findings import where
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.tables import axis_words, held_constant
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 
 ROW_INCHES = 0.42
-KINDS = ("whole step", "waited for communication", "whole step less the step without communication")
+KINDS = ("whole step", "exposed wait", "whole step − step without communication")
 
 
 @figures.styled
 def exposed(results: Results) -> Figure:
-    """Draw a row for each point: its step, and what of it is exposed communication, measured in two ways."""
+    """Draw a row for each point: its step and its exposed communication, measured in two ways."""
     shown = [group for group in results.groups() if group.summary("step_s") is not None]
     if not shown:
         return figures.nothing("No strategy has numbers.")
@@ -41,9 +42,9 @@ def exposed(results: Results) -> Figure:
     return figure
 
 
-def lanes(results: Results) -> Figure:
+def timeline(results: Results) -> Figure:
     """Draw a step of each strategy over time."""
-    return timeline_figures.lanes(results, "strategy")
+    return timelines.timeline(results, "strategy")
 
 
 def projection(results: Results) -> Figure:

@@ -1,33 +1,36 @@
-"""What is found about data parallelism, in sentences."""
+"""Findings about data parallelism."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from stepbench.experiments.data_parallel import projection
-from stepbench.experiments.data_parallel.bars import BARS
 from stepbench.experiments.data_parallel.exposure import best_bucket, bucket_mib, exposed
-from stepbench.reporting import paired_tables, units
-from stepbench.reporting.findings import listing, where
-from stepbench.reporting.frames import Group, Results
+from stepbench.experiments.data_parallel.tables import TARGETS
+from stepbench.reporting import paired, units
+from stepbench.reporting.columns import axis_words
+from stepbench.reporting.findings import Finding, listing, said, where
+from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import chosen
-from stepbench.reporting.tables import axis_words
+from stepbench.reporting.points import Group
 
 LARGE_DISAGREEMENT = 0.1  # of the step
-RESTED = ("size", "context", "batch", "ranks", "precision", "optimizer")
+MODEL_AXES = ("size", "context", "batch", "ranks", "precision", "optimizer")
 
 
-def find(results: Results) -> list[str]:
-    """Return who exposes the most and the least, whether two ways to measure it agree, and the best bucket."""
+def find(results: Results) -> list[Finding]:
+    """Return what each strategy exposes, whether two ways to measure it agree, the best bucket, the targets."""
     models: dict[tuple[Any, ...], list[Group]] = {}
     for group in results.groups():
-        models.setdefault(tuple(group.point[axis] for axis in RESTED), []).append(group)
+        models.setdefault(tuple(group.point[axis] for axis in MODEL_AXES), []).append(group)
     firsts = [groups[0] for groups in models.values()]
-    sentences = []
+    found = []
     for groups in models.values():
         place = f" ({where(groups[0], firsts)})" if len(firsts) > 1 else ""
-        sentences += [*_ladder(groups, place), *_disagreements(groups, place), *_bucket(groups, results, place)]
-    return [*sentences, *paired_tables.find(results, BARS), *projection.find(results)]
+        found += said("exposed communication", _ladder(groups, place), groups)
+        found += said("two measurements", _disagreements(groups, place), groups)
+        found += said("bucket size", _bucket(groups, results, place), groups)
+    return [*found, *paired.find(results, TARGETS), *projection.find(results)]
 
 
 def _ladder(groups: list[Group], place: str) -> list[str]:
@@ -43,13 +46,13 @@ def _ladder(groups: list[Group], place: str) -> list[str]:
     parts = [f"{_name(group, groups)} {units.percent(max(share, 0.0))}" for share, group in known]
     fastest = min((group for _, group in known), key=lambda group: _median(group, "step_s"))
     return [
-        f"Of its step a strategy exposes as communication{place}: {', '.join(parts)}.",
+        f"Exposed communication as a share of the step{place}: {', '.join(parts)}.",
         f"The shortest step is that of {_name(fastest, groups)}{place}: {units.seconds(_median(fastest, 'step_s'))}.",
     ]
 
 
 def _disagreements(groups: list[Group], place: str) -> list[str]:
-    """Say where waiting and the difference of steps tell different stories."""
+    """Say where the exposed wait and the difference of steps disagree."""
     apart, judged = [], 0
     for group in groups:
         bare, waited, whole = exposed(group), group.summary("comm_wait_s"), group.summary("step_s")
@@ -64,18 +67,18 @@ def _disagreements(groups: list[Group], place: str) -> list[str]:
         return []
     if not apart:
         return [
-            "The two ways to measure what is exposed, waiting and the difference of steps, agree within "
+            "The two measurements of exposed communication, wait and difference of steps, agree within "
             f"{units.percent(LARGE_DISAGREEMENT)} of the step for every strategy{place}."
         ]
     return [
-        f"The two ways to measure what is exposed disagree by more than {units.percent(LARGE_DISAGREEMENT)} of the "
-        f"step{place}: {listing(apart)}. More by the difference is what communication costs without anybody waiting "
-        "for it: it takes cores, memory bandwidth and launches from the computation."
+        f"The two measurements of exposed communication differ by more than {units.percent(LARGE_DISAGREEMENT)} of the "
+        f"step{place}: {listing(apart)}. Where the difference of steps is larger, communication slows computation "
+        "without a wait: it takes cores, memory bandwidth and launches."
     ]
 
 
 def _bucket(groups: list[Group], results: Results, place: str) -> list[str]:
-    """Say which size of buckets was the best, and which one the fit of all-reduce calls the best."""
+    """Say which bucket size was the best, and which one is the best by the fit of all-reduce."""
     sized = [group for group in groups if group.point["strategy"] == "bucketed" and group.summary("step_s")]
     fit = chosen(results.others.get("collectives"), "all_reduce", groups[0].point["ranks"])
     if not sized:
@@ -87,13 +90,13 @@ def _bucket(groups: list[Group], results: Results, place: str) -> list[str]:
         return []
     size, left_s = best_bucket(fit, backward.median, payload)
     measured = (
-        f"Of buckets of {listing(told)} those of {bucket_mib(best.point)} MiB gave the shortest step{place}"
+        f"Of the bucket sizes {listing(told)}, {bucket_mib(best.point)} MiB gives the shortest step{place}"
         if len(sized) > 1
-        else f"Buckets of {told[0]} were measured{place}"
+        else f"One bucket size was measured, {told[0]}{place}"
     )
     return [
-        f"{measured}; latency and bandwidth of all-reduce and the backward time say {units.byte_count(size)}, which "
-        f"would leave {units.seconds(left_s)} exposed if both ran side by side."
+        f"{measured}. The best by latency and bandwidth of all-reduce and the backward time is "
+        f"{units.byte_count(size)}, with {units.seconds(left_s)} exposed if both ran side by side."
     ]
 
 
@@ -104,5 +107,5 @@ def _median(group: Group, key: str) -> float:
 
 def _name(group: Group, groups: list[Group]) -> str:
     alike = [each for each in groups if each.point["strategy"] == group.point["strategy"]]
-    bucket = f" with buckets of {group.point['bucket_mib']} MiB" if len(alike) > 1 and group.point["bucket_mib"] else ""
+    bucket = f" with {group.point['bucket_mib']} MiB buckets" if len(alike) > 1 and group.point["bucket_mib"] else ""
     return f"{axis_words(group.point['strategy'])}{bucket}"

@@ -1,8 +1,8 @@
-"""A projection of the step's time to more ranks: a model, not a measurement, and marked so wherever it is shown.
+"""A projection of the step's time to more ranks: a model, not a measurement, and labelled so wherever it is shown.
 
-Computation is what was measured on this machine; a ring on the network that config.yaml states moves the bytes. Every
-rank keeps the batch that was measured, so that work grows with ranks (weak scaling); with tensor parallelism the ranks
-of a group share one batch. With S bytes of gradients or parameters, forward, backward and update F, B, U of one rank:
+Computation is as measured on this machine; communication is a ring on the network that config.yaml states. Every rank
+keeps the measured batch, so that work grows with ranks (weak scaling); with tensor parallelism the ranks of a group
+share one batch. With S bytes of gradients or parameters, forward, backward and update F, B, U of one rank:
 
     data parallel     F + max(B, all-reduce(S)) + U
     sharded           F + max(B, reduce-scatter(S)) + U/n + all-gather(S)
@@ -21,12 +21,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from stepbench.experiments.data_parallel.network import Link, Network
 from stepbench.reporting import figures, units
-from stepbench.reporting.findings import listing
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.columns import RECORDS, Column, axis_words, value
+from stepbench.reporting.findings import Finding, listing, said
+from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import Fit, chosen
-from stepbench.reporting.network import Link, Network
-from stepbench.reporting.tables import RECORDS, Column, Table, frame, value
+from stepbench.reporting.points import Group
+from stepbench.reporting.tables import Table
 
 RANKS = tuple(2**power for power in range(13))
 ACTIVATION_BYTES = {"bf16": 2, "fp16": 2}
@@ -61,7 +63,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Step:
-    """A projected step: its time, what of it is communication that nothing hides, and how many batches it trains on."""
+    """A projected step: its time, its exposed communication, and how many batches it trains on."""
 
     seconds: float
     exposed_s: float
@@ -152,76 +154,73 @@ def basis(results: Results) -> tuple[Group, Work] | None:
     )
 
 
+def network_of(results: Results) -> Network | None:
+    """Return the network that config.yaml states, or None."""
+    return Network.of(results.settings.get("network"))
+
+
 def table(results: Results) -> Table:
-    """Return one row for each number of ranks: the step of each strategy, and how well it scales."""
+    """Return one row for each number of ranks: the step of each strategy, and its scaling efficiency."""
     title = f"{MARK}: the step on more ranks"
-    found = basis(results)
-    if found is None or results.network is None:
-        why = "config.yaml states no `network`" if results.network is None else "no step has been measured"
-        return Table("projection", title, "", frame([]), empty=f"There is no projection, because {why}.")
+    found, network = basis(results), network_of(results)
+    if found is None or network is None:
+        why = "config.yaml states no `network`" if network is None else "no step has been measured"
+        return Table(title, "", [], empty=f"There is no projection, because {why}.")
     group, work = found
-    rows = [_row(work, results.network, ranks) | {RECORDS: {"": group.paths}} for ranks in RANKS]
+    rows = [_row(work, network, ranks) | {RECORDS: {"": group.paths}} for ranks in RANKS]
     columns = [value("ranks"), *(_column(name) for name in STRATEGIES)]
-    told = (
-        f"{MARK}, not measured. Projected from the step of {_described(group)}. {results.network.in_words()} The "
-        "step's time, and in brackets tokens/s per rank over those of one rank, that is how much of each further rank "
-        "is left. It supposes perfect overlap and a network that nobody else uses."
+    caption = (
+        f"{MARK}, not measured, from the step of {_described(group)}. {network.in_words()} The step's time, and in "
+        "brackets the scaling efficiency: tokens/s per rank over those of one rank. Assumptions: perfect overlap, and "
+        "no other traffic."
     )
-    return Table("projection", title, told, frame(rows), columns, "")
+    return Table(title, caption, rows, columns)
 
 
 @figures.styled
 def figure(results: Results) -> Figure:
-    """Draw how much of each further rank is left, over the number of ranks, a line for each strategy."""
-    found = basis(results)
-    if found is None or results.network is None:
+    """Draw the scaling efficiency over the number of ranks, a line for each strategy."""
+    found, network = basis(results), network_of(results)
+    if found is None or network is None:
         return figures.nothing("There is nothing to project from, or no network to project to.")
     group, work = found
-    drawn = figures.new(3.9, f"{MARK} from the step of {_described(group)}. {results.network.in_words()}")
+    drawn = figures.new(3.9, f"{MARK} from the step of {_described(group)}. {network.in_words()}")
     axes = drawn.subplots()
     for place, (name, project) in enumerate(STRATEGIES.items()):
-        shares = [_efficiency(work, project(work, results.network, ranks), ranks) for ranks in RANKS]
+        shares = [_efficiency(work, project(work, network, ranks), ranks) for ranks in RANKS]
         color, marker = figures.PALETTE[place], figures.MARKERS[place]
         axes.plot(RANKS, [100 * share for share in shares], marker=marker, color=color, label=name, linestyle="--")
-    axes.axvline(results.network.ranks_per_node, color=figures.MUTED, linewidth=0.9, linestyle=":")
-    axes.annotate(
-        "one node",
-        (results.network.ranks_per_node, 3),
-        xytext=(4, 0),
-        textcoords="offset points",
-        fontsize=8.5,
-        color=figures.MUTED,
-    )
+    axes.axvline(network.ranks_per_node, color=figures.MUTED, linewidth=0.9, linestyle=":")
+    place_of_text: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points"}
+    axes.annotate("one node", (network.ranks_per_node, 3), fontsize=8.5, color=figures.MUTED, **place_of_text)
     axes.set_xscale("log", base=2)
     axes.set_xticks(RANKS, [str(ranks) for ranks in RANKS])
     axes.set_xticks([], minor=True)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("ranks")
-    axes.set_ylabel("tokens/s per rank, % of one rank's")
+    axes.set_ylabel("scaling efficiency (%)")
     axes.set_title(f"{MARK} – not measured", color=figures.PALETTE[1])
     figures.legend_above(drawn, 3)
     return drawn
 
 
-def find(results: Results) -> list[str]:
-    """Say from how many ranks on communication would stop hiding, and how near the model comes to what was measured."""
-    found = basis(results)
-    if found is None or results.network is None:
+def find(results: Results) -> list[Finding]:
+    """Return from how many ranks on communication is exposed, and how near the model comes to measured steps."""
+    found, network = basis(results), network_of(results)
+    if found is None or network is None:
         return []
-    _, work = found
+    group, work = found
     parts = []
     for name, project in STRATEGIES.items():
-        limit = next((ranks for ranks in RANKS[1:] if _stops(project(work, results.network, ranks))), None)
-        parts.append(f"{name} from {limit} ranks on" if limit else f"{name} not up to {RANKS[-1]}")
-    return [
-        f"{MARK}: communication of {units.percent(STOPS_ABOVE)} of the step or more would be exposed by "
-        f"{'; by '.join(parts)}.",
-        *_checked(results, found[0], work),
-    ]
+        limit = next((ranks for ranks in RANKS[1:] if _stops(project(work, network, ranks))), None)
+        parts.append(f"{name} from {limit} ranks on" if limit else f"{name} not up to {RANKS[-1]} ranks")
+    reached = f"exposed communication exceeds {units.percent(STOPS_ABOVE)} of the step with"
+    text = f"{MARK}: {reached} {'; with '.join(parts)}."
+    return [*said("projection", [text], [group]), *_checked(results, group, work)]
 
 
-def _checked(results: Results, group: Group, work: Work) -> list[str]:
-    """Hold the model against measured steps, with the fits of this machine's own collectives in the network's place."""
+def _checked(results: Results, group: Group, work: Work) -> list[Finding]:
+    """Compare the model with measured steps, with the fits of this machine's own collectives as its network."""
     ranks = group.point["ranks"]
     fits = [chosen(results.others.get("collectives"), each, ranks) for each in ("all_reduce", "all_gather")]
     fit = next((each for each in fits if each is not None), None)
@@ -229,23 +228,25 @@ def _checked(results: Results, group: Group, work: Work) -> list[str]:
         return []
     network = _as_network(fit)
     measured = {
-        "data parallel": next((g for g in results.groups() if g.point["strategy"] == "bucketed"), None),
+        "data parallel": results.group(strategy="bucketed"),
         "sharded optimizer": _other(results, "optimizer_sharding", SHARDED, group),
         "FSDP": _other(results, "fsdp", FULLY, group),
     }
-    parts = []
+    parts, used = [], []
     for name, other in measured.items():
         summary = other.summary("step_s") if other else None
-        if summary is not None:
+        if other is not None and summary is not None:
             step = STRATEGIES[name](work, network, ranks)
             parts.append(f"{name} {units.ratio(step.seconds / summary.median)}")
+            used.append(other)
     if not parts:
         return []
-    return [
-        f"The same model with latency and bandwidth of this machine's own {fit.operation.replace('_', '-')} gives for "
-        f"{ranks} ranks, over the step that was measured: {listing(parts)}. Below 1 the model is too optimistic, which "
-        "it must be where ranks share cores and cannot overlap."
-    ]
+    text = (
+        f"With latency and bandwidth of this machine's own {axis_words(fit.operation)} the same model gives for "
+        f"{ranks} ranks, over the measured step: {listing(parts)}. Below 1 it is too optimistic, as expected where "
+        "ranks share cores and cannot overlap."
+    )
+    return said("model check", [text], used)
 
 
 def _as_network(fit: Fit) -> Network:
@@ -258,11 +259,8 @@ def _as_network(fit: Fit) -> Network:
 
 def _other(results: Results, experiment: str, variant: str, like: Group) -> Group | None:
     other = results.others.get(experiment)
-    shared = ("size", "context", "batch", "ranks")
-    for group in other.groups() if other else []:
-        if group.point["variant"] == variant and all(group.point[axis] == like.point[axis] for axis in shared):
-            return group
-    return None
+    shared = {axis: like.point[axis] for axis in ("size", "context", "batch", "ranks")}
+    return other.group(variant=variant, **shared) if other else None
 
 
 def _row(work: Work, network: Network, ranks: int) -> dict[str, Any]:

@@ -1,94 +1,96 @@
-"""The tables of the data-parallel experiment: the strategies, and the size of buckets."""
+"""The tables of data parallelism: strategies, bucket sizes, the comparison with torch's own, the projection."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from stepbench.experiments.data_parallel import projection as projected
-from stepbench.experiments.data_parallel.bars import BARS
+from stepbench.experiments.data_parallel.cell import PARTNERS
 from stepbench.experiments.data_parallel.exposure import best_bucket, bucket_mib, exposed, exposed_by_fit
-from stepbench.reporting import paired_tables, units
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.message_fits import chosen
-from stepbench.reporting.statistics import Summary
-from stepbench.reporting.steps import WHOLE, median_alone, middle, one_line, statistics_of, time_unit
-from stepbench.reporting.tables import (
-    MARKS,
+from stepbench.reporting import paired, units
+from stepbench.reporting.columns import (
     STATUS,
+    WARNINGS,
     Column,
-    Table,
     axis_columns,
     axis_text,
     facts,
-    frame,
-    held_constant,
+    interval,
+    median,
+    or_dash,
+    rest,
+    statistics_of,
+    time_unit,
     value,
 )
+from stepbench.reporting.frames import Results
+from stepbench.reporting.message_fits import chosen
+from stepbench.reporting.paired import Target, Targets
+from stepbench.reporting.points import Group
+from stepbench.reporting.steps import WHOLE
+from stepbench.reporting.tables import Table
 
+TARGETS: Targets = {"bucketed": Target(PARTNERS["bucketed"], 1.02)}
 MIB = 2**20
 PHASES = ("forward", "backward", "synchronization", "optimizer")
-READING = "The slowest rank counts at each step."
 
 
 def strategies(results: Results) -> Table:
-    """Return one row for each point: phases, step, what is exposed in two ways, what is sent, the equivalence check."""
+    """Return one row for each point: phases, step, exposed communication in two ways, messages, equivalence check."""
     rows = [_row(group) for group in results.groups()]
-    axes = [axis for axis in results.axes if axis not in ("strategy", "replicate")]
+    axes = rest(results.axes, "strategy")
     unit = time_unit(rows, (WHOLE,))
     columns = [
         value("strategy", text=axis_text, numeric=False),
         *axis_columns(rows, axes),
-        *(median_alone(name, unit) for name in PHASES),
-        one_line(WHOLE, unit, "whole step"),
-        Column(f"waited ({unit.name})", lambda row: middle("comm_wait", unit, row)),
-        Column(f"step less the step without communication ({unit.name})", lambda row: middle("exposed", unit, row)),
-        Column("exposed share of the step", lambda row: units.percent(row["exposed_ratio"])),
-        value("collectives_per_step", "collectives", _count),
-        Column("sent per step", lambda row: units.byte_count(row["payload_bytes"])),
-        Column("error of the equivalence check", lambda row: units.scientific(row["equivalence_difference_ratio"])),
-        Column("allowed", lambda row: units.scientific(row["equivalence_tolerance_ratio"])),
-        MARKS,
+        *(median(name, unit) for name in PHASES),
+        interval(WHOLE, unit, "whole step"),
+        interval("comm_wait", unit, "exposed wait"),
+        interval("exposed", unit, "step − step without communication"),
+        value("exposed_ratio", "exposed share of the step", units.percent),
+        value("collectives_per_step", "collectives", or_dash),
+        value("payload_bytes", "sent per step", units.byte_count),
+        value("equivalence_difference_ratio", "equivalence error", units.scientific),
+        value("equivalence_tolerance_ratio", "tolerance", units.scientific),
+        WARNINGS,
         STATUS,
     ]
-    told = (
-        f"Medians. {READING} Exposed communication is measured in two ways: how long a rank stood still for it in a "
-        "whole step (torch's own DDP does not tell), and the whole step less one next to it whose gradients stayed "
-        "where they were, with their 95 % intervals. The equivalence check compares parameters after a few steps with "
-        f"those of one process on the joined batch, over the way they went. {held_constant(rows, axes)}"
-    ).strip()
-    return Table("strategies", "Strategies", told, frame(rows), columns, "The grid has no cell.")
+    caption = (
+        "Medians of the slowest rank at each step. Exposed communication is measured in two ways: how long a rank "
+        "waits for it in a whole step (torch's own DDP does not report it), and the difference between the whole step "
+        "and a step without communication next to it, each with its 95 % interval. The equivalence check compares the "
+        "parameters after a few steps with those of one process on the joined batch, relative to how far they moved."
+    )
+    return Table("Strategies", caption, rows, columns, held=axes)
 
 
 def buckets(results: Results) -> Table:
-    """Return one row for each size of buckets: the step, what is exposed, and what the fit of all-reduce predicts."""
+    """Return one row for each bucket size: the step, exposed communication, and what the fit of all-reduce predicts."""
     groups = [group for group in results.groups() if group.point["strategy"] in ("bucketed", "torch_ddp")]
     rows = [_bucket_row(group, results) for group in groups]
-    axes = [axis for axis in results.axes if axis not in ("strategy", "bucket_mib", "replicate")]
-    unit = time_unit(rows, (WHOLE,))
+    axes = rest(results.axes, "strategy", "bucket_mib")
     columns = [
         *axis_columns(rows, axes),
         value("strategy", text=axis_text, numeric=False),
-        Column("buckets of", lambda row: f"{bucket_mib(row)} MiB"),
-        value("collectives_per_step", "collectives", _count),
-        one_line(WHOLE, unit, "whole step"),
-        Column("exposed", lambda row: units.seconds(row["exposed_median_s"])),
-        Column("exposed by the fit", lambda row: units.seconds(row["predicted_exposed_s"])),
-        Column("best bucket by the fit", lambda row: _mib(row["best_bucket_bytes"])),
-        MARKS,
+        Column("bucket size", lambda row: f"{bucket_mib(row)} MiB"),
+        value("collectives_per_step", "collectives", or_dash),
+        interval(WHOLE, time_unit(rows, (WHOLE,)), "whole step"),
+        value("exposed_median_s", "exposed", units.seconds),
+        value("predicted_exposed_s", "exposed by the fit", units.seconds),
+        value("best_bucket_bytes", "best bucket by the fit", _mib),
+        WARNINGS,
         STATUS,
     ]
-    told = (
-        "The fit of all-reduce (latency and bandwidth, see the collectives) and the backward time that was measured "
-        "without communication say what would be exposed if both ran side by side, and which size of buckets would "
-        f"leave the least. {held_constant(rows, axes)}"
-    ).strip()
-    empty = "The grid has no strategy with buckets."
-    return Table("buckets", "The size of buckets", told, frame(rows), columns, empty)
+    caption = (
+        "The fit of all-reduce (latency and bandwidth, see the collectives) and the measured backward time without "
+        "communication predict what is exposed if both run side by side, and the bucket size that exposes the least."
+    )
+    return Table("Bucket size", caption, rows, columns, "The grid has no strategy with buckets.", axes)
 
 
 def beside(results: Results) -> Table:
-    """Return what stands beside torch's own."""
-    return paired_tables.beside(results, BARS)
+    """Return the comparison with torch's own."""
+    return paired.beside(results, TARGETS)
 
 
 def projection(results: Results) -> Table:
@@ -113,7 +115,7 @@ def _row(group: Group) -> dict[str, Any]:
 
 def _bucket_row(group: Group, results: Results) -> dict[str, Any]:
     fit = chosen(results.others.get("collectives"), "all_reduce", group.point["ranks"])
-    backward: Summary | None = group.summary("backward_s")
+    backward = group.summary("backward_s")
     payload = group.scalar("payload_bytes") or (group.scalar("parameters") or 0) * 4
     row = _row(group) | {"predicted_exposed_s": None, "best_bucket_bytes": None}
     if fit is None or backward is None or not payload:
@@ -128,7 +130,3 @@ def _bucket_row(group: Group, results: Results) -> dict[str, Any]:
 
 def _mib(found: float | None) -> str:
     return units.NOTHING if found is None else f"{units.number(found / MIB)} MiB"
-
-
-def _count(found: Any) -> str:
-    return units.NOTHING if found is None else str(found)

@@ -1,12 +1,11 @@
-"""What the epochs of one point come to."""
+"""The raw values of a point's epochs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from stepbench.reporting.frames import Group
-from stepbench.reporting.steps import statistics_of
-from stepbench.reporting.tables import facts
+from stepbench.reporting.columns import facts, statistics_of
+from stepbench.reporting.points import Group
 
 KEY = "epoch_s"
 AXES = ("preset", "data", "ranks")

@@ -1,4 +1,4 @@
-"""The picture of whole epochs."""
+"""The figure of whole epochs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.encoder_decoder import epochs
 from stepbench.reporting import figures, units
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.tables import axis_words, held_constant
+from stepbench.reporting.columns import axis_words, held_constant
+from stepbench.reporting.findings import plural
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 
 ROW_INCHES = 0.36
 
@@ -56,12 +58,12 @@ def throughput(results: Results) -> Figure:
 
 
 def _label(group: Group, differing: list[str]) -> str:
-    """Return what tells a point from the others, but for the data, which its color tells."""
+    """Return how a point differs from the others, apart from the data, which its color shows."""
     parts = []
     for axis in differing:
         found = group.point[axis]
         if axis == "ranks":
-            parts.append(f"{found} rank{'' if found == 1 else 's'}")
+            parts.append(plural(found, "rank"))
         elif axis != "data":
-            parts.append(axis_words(found) if isinstance(found, str) else f"{axis} {axis_words(found)}")
+            parts.append(axis_words(found) if isinstance(found, str) else f"{axis_words(axis)} {axis_words(found)}")
     return ", ".join(parts) or axis_words(group.point["data"])

@@ -1,4 +1,4 @@
-"""Pictures of a training step: its phases by size, its time over context, what is compared, the roofline."""
+"""The figures of the training step: phases by size, time over context, comparisons, the roofline."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.experiments.end_to_end import reference as points
+from stepbench.experiments.end_to_end import speedup_figure
 from stepbench.experiments.end_to_end.reference import COMPARED, REFERENCE, reference
-from stepbench.reporting import comparison_figures, comparisons, figures, tables, units
+from stepbench.reporting import columns, comparisons, figures, units
 from stepbench.reporting import roofline as drawn
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.figures import NO_NUMBERS
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary
 from stepbench.reporting.steps import PHASES, WHOLE
 
 ROW_INCHES = 0.46
 OFFSETS = (-0.21, -0.07, 0.07, 0.21)  # of the three phases and the step, so that no interval hides another
-NO_NUMBERS = "None of the cells that this figure shows has numbers today; the tables say why."
-
 
 STEP_IN_THE_ROOFLINE = (
-    "Solid: measured in ceilings; dashed: the vendor's figure where it is known. A step stands where it would be if "
-    "weights, gradients and optimizer state were all that it moves; activations move it to the left."
+    "Solid: measured peaks; dashed: the vendor's figures where they are known. A step is drawn as if it moved weights, "
+    "gradients and optimizer state only; activations would shift it to the left."
 )
 
 
@@ -41,10 +42,10 @@ def context(results: Results) -> Figure:
 
 
 def speedups(results: Results) -> Figure:
-    """Draw the ratios of what is compared."""
+    """Draw the ratios of the comparisons."""
     panels = {title: comparisons.pairs(results, axis, REFERENCE[axis]) for axis, title in COMPARED.items()}
-    shown = [pair.other for pairs in comparison_figures.shown(panels).values() for pair in pairs]
-    return comparison_figures.ratios(panels, _constant(shown))
+    shown = [pair.other for pairs in speedup_figure.shown(panels).values() for pair in pairs]
+    return speedup_figure.ratios(panels, _constant(shown))
 
 
 def roofline(results: Results) -> Figure:
@@ -54,7 +55,7 @@ def roofline(results: Results) -> Figure:
 
 def _constant(shown: Sequence[Group]) -> str:
     found = [group.point for group in shown]
-    return tables.held_constant(found, found[0] if found else ())
+    return columns.held_constant(found, found[0] if found else ())
 
 
 @figures.styled
@@ -78,7 +79,7 @@ def _phases(groups: Sequence[Group], description: str) -> Figure:
     times.set_xlabel("median time and its interval")
     figures.log_axis(times, "x", figures.duration)
     shares.set_xlim(0, 100)
-    shares.set_xlabel("share of the phases' sum (%)")
+    shares.set_xlabel("share of the sum of phases (%)")
     shares.grid(visible=False)
     shares.spines["left"].set_visible(False)
     shares.tick_params(left=False)

@@ -1,4 +1,4 @@
-"""What is found about timed training steps, in sentences."""
+"""Findings about timed training steps."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Sequence
 
 from stepbench.experiments.end_to_end import reference as points
 from stepbench.experiments.end_to_end.reference import COMPARED, REFERENCE, reference
-from stepbench.reporting import comparisons, findings, statistics, steps, units
-from stepbench.reporting.findings import between, listing, where
-from stepbench.reporting.frames import Group, Results
+from stepbench.experiments.end_to_end.step_table import utilisation
+from stepbench.reporting import comparisons, findings, statistics, units
+from stepbench.reporting.findings import Finding, between, listing, said, where
+from stepbench.reporting.frames import Results
 from stepbench.reporting.peaks import Peaks
+from stepbench.reporting.points import Group
 from stepbench.reporting.steps import PHASES, WHOLE
 
 
-def find(results: Results) -> list[str]:
-    """Say what dominates, how time grows with context, and what is faster than what."""
-    groups = results.groups()
-    found = _dominant_phase(points.by_size(groups))
-    found += _backward_over_forward(points.by_size(groups))
-    found += _scaling(reference(groups), "context")
-    found += _utilisation(reference(groups), results.peaks)
+def find(results: Results) -> list[Finding]:
+    """Return which phase dominates, how time grows with context, the utilisation, and what is faster than what."""
+    shown, sizes = reference(results.groups()), points.by_size(results.groups())
+    found = said("dominant phase", _dominant_phase(sizes), sizes)
+    found += said("backward over forward", _backward_over_forward(sizes), sizes)
+    found += said("scaling", _scaling(shown, "context"), shown)
+    found += said("utilisation", _utilisation(shown, results.peaks), shown)
     for axis in COMPARED:
         found += findings.comparison(comparisons.pairs(results, axis, REFERENCE[axis]))
     return found
@@ -39,7 +41,7 @@ def _dominant_phase(groups: Sequence[Group]) -> list[str]:
         shares = between([units.percent(share) for share, _ in sorted(found)])
         title = "optimizer" if name == "optimizer" else f"{name} pass"
         scope = "at every size" if len(found) == total > 1 else f"at {listing([place for _, place in found])}"
-        sentences.append(f"The {title} takes the most of a step {scope}: {shares} of the phases' sum.")
+        sentences.append(f"The {title} takes the largest part of a step {scope}: {shares} of the sum of phases.")
     return sentences
 
 
@@ -78,7 +80,7 @@ def _scaling(groups: Sequence[Group], axis: str) -> list[str]:
         low, high = min(known), max(known)
         grown, judged = _growth(known[low], known[high], high / low)
         sentences.append(
-            f"From {axis} {low} to {high} ({high / low:g}×) a step of {size} takes {grown} as long: {judged}."
+            f"{high / low:g}× the {axis} ({low} to {high}) makes a step of {size} {grown} as long: {judged}."
         )
     return sentences
 
@@ -89,30 +91,27 @@ def _growth(small: statistics.Summary, large: statistics.Summary, more: float) -
     least = large.low / small.high if large.low and small.high else grown
     most = large.high / small.low if large.high and small.low else grown
     if max(grown / more, more / grown) <= 1 + statistics.SAME_WITHIN:
-        judged = "in proportion"
+        judged = "linear"
     elif least <= more <= most:
-        judged = "in proportion, as far as the intervals tell"
+        judged = "linear within the intervals"
     else:
-        judged = f"{'more' if grown > more else 'less'} than in proportion"
+        judged = f"{'more' if grown > more else 'less'} than linear"
     return units.ratio(grown), judged
 
 
 def _utilisation(groups: Sequence[Group], peaks: Peaks) -> list[str]:
-    """Say which point uses most of the measured peak, and how little the least does."""
-    found = [(share, group) for group in groups if (share := steps.utilisation(group, peaks)[0]) is not None]
+    """Say which points have the lowest and the highest MFU."""
+    found = [(share, group) for group in groups if (share := utilisation(group, peaks)[0]) is not None]
     if not found:
-        if any(group.records for group in groups):
-            return [
-                "How much of the machine's peak the steps use is not known: no fresh record of ceilings gives a peak."
-            ]
-        return []
+        known = any(group.records for group in groups)
+        return ["MFU is unknown: there is no fresh record of the machine's peaks."] if known else []
     found.sort(key=lambda each: each[0])
     (least, worst), (most, best) = found[0], found[-1]
-    vendor = steps.utilisation(best, peaks)[1]
+    vendor = utilisation(best, peaks)[1]
     also = f" ({units.percent(vendor)} of the vendor's)" if vendor is not None else ""
     if len(found) == 1:
-        return [f"The step uses {units.percent(most)} of the measured peak{also} at {where(best, groups)}."]
+        return [f"MFU is {units.percent(most)} of the measured matmul peak{also} at {where(best, groups)}."]
     return [
-        f"The most of the measured peak is used at {where(best, groups)}: {units.percent(most)}{also}; "
-        f"the least at {where(worst, groups)}: {units.percent(least)}."
+        f"MFU is {units.percent(least)} ({where(worst, groups)}) to {units.percent(most)} ({where(best, groups)}) of "
+        f"the measured matmul peak{f'; the latter is {units.percent(vendor)} of the vendor’s' if vendor else ''}."
     ]

@@ -1,10 +1,10 @@
-"""The points that tables, pictures and sentences are about: those of the reference variant."""
+"""The points of the reference variant, which tables, figures and findings are about."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stepbench.reporting.frames import Group
+from stepbench.reporting.points import Group
 
 REFERENCE = {"precision": "fp32", "implementation": "eager", "attention": "naive"}
 COMPARED = {"precision": "Precision", "implementation": "Compilation", "attention": "Attention"}

@@ -12,10 +12,7 @@ from stepbench.pipeline import cells
 TITLE = "Fully sharded data parallelism"
 QUESTION = "What does sharding everything save and cost?"
 SETTINGS = ("protocol", "vocabulary")
-READS = (
-    "optimizer_sharding",
-    "ceilings",
-)
+READS = ("ceilings", "optimizer_sharding")
 
 STRATEGIES = {"ddp": "bucketed"}  # the others have their strategy's name
 # A strategy of ours -> torch's own, whose step is timed in turn with it.

@@ -1,11 +1,14 @@
-"""The bytes of each variant, its time, and what stands beside torch's own."""
+"""The tables of fully sharded data parallelism: bytes, time, and the comparison with torch's own."""
 
 from __future__ import annotations
 
-from stepbench.experiments.fsdp.bars import BARS
-from stepbench.reporting import paired_tables, sharding_tables
+from stepbench.experiments.fsdp.cell import PARTNERS
+from stepbench.reporting import paired, sharding_tables
 from stepbench.reporting.frames import Results
+from stepbench.reporting.paired import Target, Targets
 from stepbench.reporting.tables import Table
+
+TARGETS: Targets = {"fsdp": Target(PARTNERS["fsdp"], 1.1, memory_ratio=1.05)}
 
 
 def memory(results: Results) -> Table:
@@ -19,5 +22,5 @@ def time(results: Results) -> Table:
 
 
 def beside(results: Results) -> Table:
-    """Return what stands beside torch's own."""
-    return paired_tables.beside(results, BARS)
+    """Return the comparison with torch's own."""
+    return paired.beside(results, TARGETS)

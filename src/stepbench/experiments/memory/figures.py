@@ -1,4 +1,4 @@
-"""Pictures of memory: a step's bytes over time, the peak by size, the peak over the context."""
+"""The figures of memory: a step's bytes over time, the peak by size, the peak over the context."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from stepbench.experiments.memory.shapes import (
 )
 from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES
 from stepbench.reporting import figures, units
+from stepbench.reporting.columns import held_constant
+from stepbench.reporting.figures import CATEGORY_COLORS as COLORS
 from stepbench.reporting.frames import Results
-from stepbench.reporting.memory_colors import COLORS
-from stepbench.reporting.tables import held_constant
 from stepbench.reporting.units import Unit
 
 ROW_INCHES = 0.42
@@ -52,7 +52,7 @@ def timeline(results: Results) -> Figure:
 
 @figures.styled
 def sizes(results: Results) -> Figure:
-    """Draw a row for each size: at the left the peak of a training step, at the right what it is made of."""
+    """Draw a row for each size: at the left the peak of a training step, at the right its shares by category."""
     shown = by_size(shapes(results))
     if not shown:
         return figures.nothing("No training step's memory has been predicted or measured.")
@@ -82,7 +82,7 @@ def context(results: Results) -> Figure:
     """Draw the peak over the context, a line for each kind of step that has several contexts."""
     several = over_context(shapes(results))
     if not several:
-        return figures.nothing("No kind of step has been looked at for more than one context.")
+        return figures.nothing("No kind of step has numbers at more than one context.")
     every = [shape for each in several for shape in each]
     named = [each[0] for each in several]
     figure = figures.new(3.9, held_constant([shape.point for shape in every], every[0].point))
@@ -143,7 +143,7 @@ def _draw_timeline(axes: Axes, timeline: dict[str, Any]) -> None:
     axes.set_xlim(0, end / x_unit.size)
     axes.set_ylim(0, 1.04 * highest / unit.size)
     axes.set_ylabel(f"allocated ({unit.name})")
-    axes.set_xlabel(f"time ({x_unit.name})" if in_time else "allocations and frees, in their order")
+    axes.set_xlabel(f"time ({x_unit.name})" if in_time else "allocations and frees, in order")
     axes.grid(visible=False, axis="x")
 
 

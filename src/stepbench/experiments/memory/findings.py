@@ -1,4 +1,4 @@
-"""What is found about memory, in sentences."""
+"""Findings about memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,26 @@ from stepbench.experiments.memory.shapes import (
 )
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.reporting import units
-from stepbench.reporting.findings import listing, plural
+from stepbench.reporting.findings import Finding, listing, plural, said
 from stepbench.reporting.frames import Results
 
 
-def find(results: Results) -> list[str]:
-    """Return what fills the memory, how good predictions are, what context and training add, and what would fit."""
+def find(results: Results) -> list[Finding]:
+    """Return the largest category, how good predictions are, what context and training add, and what would fit."""
     found = shapes(results)
-    return [*_largest_part(found), *_agreement(found), *_context(found), *_training(found), *_fit(found)]
+    sentences = {
+        "largest category": _largest_part(found),
+        "predictions": _agreement(found),
+        "context": _context(found),
+        "training": _training(found),
+        "fit": _fit(found),
+    }
+    groups = [group for shape in found for group in shape.sources.values()]
+    return [each for kind, texts in sentences.items() for each in said(kind, texts, groups)]
 
 
 def _largest_part(found: Sequence[Shape]) -> list[str]:
-    """Say what the peak of a training step is mostly made of, size by size."""
+    """Say which category is the largest at the peak of a training step, size by size."""
     leaders: dict[str, list[tuple[str, float]]] = {}
     for shape in by_size(found):
         parts = by_category(shape.best[1], "peak") if shape.best else None
@@ -40,7 +48,9 @@ def _largest_part(found: Sequence[Shape]) -> list[str]:
         shares = [units.percent(share) for _, share in sorted(sizes, key=lambda each: each[1])]
         span = shares[0] if len(shares) == 1 else f"{shares[0]} to {shares[-1]}"
         names = listing([size for size, _ in sizes])
-        sentences.append(f"At the peak of a training step of {names} the largest part is {WORDS[category]}: {span}.")
+        sentences.append(
+            f"At the peak of a training step of {names} the largest category is {WORDS[category]}: {span}."
+        )
     return sentences
 
 
@@ -50,10 +60,10 @@ def _agreement(found: Sequence[Shape]) -> list[str]:
     if not known:
         return ["No shape has both a prediction and a measurement."] if any(shape.best for shape in found) else []
     worst, ratio = max(known, key=lambda each: abs(each[1]))
-    off = units.difference(abs(ratio)).removeprefix("+")
-    far = off if off.startswith("under") else f"at most {off}"
-    shapes_ = plural(len(known), "shape")
-    return [f"The predicted peak of {shapes_} lies {far} off the measured one ({described(worst, found)})."]
+    off = units.share_of(ratio)
+    far = off if abs(ratio) < units.LEAST_SHARE else f"at most {off}"
+    place = described(worst, found)
+    return [f"The predicted peak of {plural(len(known), 'shape')} is {far} off the measured one ({place})."]
 
 
 def _context(found: Sequence[Shape]) -> list[str]:
@@ -65,9 +75,9 @@ def _context(found: Sequence[Shape]) -> list[str]:
         before, after = _peak(low), _peak(high)
         name = described(high, [others[-1] for others in several])
         sentences.append(
-            f"From context {low.point['context']} to {high.point['context']} "
-            f"({high.point['context'] / low.point['context']:g}×) the peak of {name} grows "
-            f"{units.ratio(after / before)}, from {units.byte_count(before)} to {units.byte_count(after)}."
+            f"{high.point['context'] / low.point['context']:g}× the context ({low.point['context']} to "
+            f"{high.point['context']}) makes the peak of {name} {units.ratio(after / before)} as large, from "
+            f"{units.byte_count(before)} to {units.byte_count(after)}."
         )
     return sentences
 
@@ -89,10 +99,12 @@ def _training(found: Sequence[Shape]) -> list[str]:
     low, high = min(ratios, key=lambda each: each[0]), max(ratios, key=lambda each: each[0])
     shown = [shape for _, shape in ratios]
     if len(ratios) == 1:
-        return [f"A training step of {described(low[1], shown)} needs {units.ratio(low[0])} a forward pass alone."]
+        return [
+            f"A training step of {described(low[1], shown)} needs {units.ratio(low[0])} the memory of a forward pass."
+        ]
     return [
         f"A training step needs {units.ratio(low[0])} ({described(low[1], shown)}) to {units.ratio(high[0])} "
-        f"({described(high[1], shown)}) what a forward pass alone needs."
+        f"({described(high[1], shown)}) the memory of a forward pass."
     ]
 
 
@@ -104,13 +116,17 @@ def _fit(found: Sequence[Shape]) -> list[str]:
         return []
     where, limit = capacity
     too_large = [shape for shape in steps if _peak(shape) > limit]
-    held = f"The {units.byte_count(limit)} of this {where} hold the training step of"
+    held = f"A training step fits into the {units.byte_count(limit)} of this {where} for"
     if not too_large:
-        return [f"{held} every size here, the largest with {units.byte_count(max(map(_peak, steps)))}."]
+        return [f"{held} every size here; the largest needs {units.byte_count(max(map(_peak, steps)))}."]
     needs = [f"{shape.point['size']} ({units.byte_count(_peak(shape))})" for shape in too_large]
     fitting = [str(shape.point["size"]) for shape in steps if shape not in too_large]
-    holds = f"{held} {listing(fitting)}; " if fitting else f"The {units.byte_count(limit)} of this {where} hold none; "
-    return [f"{holds}{listing(needs)} would not fit."]
+    fits = (
+        f"{held} {listing(fitting)}"
+        if fitting
+        else f"No training step fits into the {units.byte_count(limit)} of this {where}"
+    )
+    return [f"{fits}; it would not for {listing(needs)}."]
 
 
 def _capacity(shape: Shape) -> tuple[str, int] | None:

@@ -1,4 +1,4 @@
-"""Points of the memory experiment as shapes: what was predicted for one and what was measured at it, side by side."""
+"""Shapes of the memory experiment: a step with its prediction and its measurement."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES, GRADIENTS, OPTIMIZER_STATE, PARAMETERS, TEMPORARY
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.columns import axis_words
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 from stepbench.reporting.steps import PHASES
-from stepbench.reporting.tables import axis_words
 
 PREDICTED, MEASURED = SOURCES = ("predicted", "measured")
 WORDS = {
@@ -47,7 +48,7 @@ class Shape:
     def peak_bytes(self, source: str) -> int | None:
         """Return the peak of the step; of a CUDA device its caching allocator's own, where that was measured.
 
-        What was measured was predicted first, so that its record holds both.
+        A measured step was predicted first, so its record holds both.
         """
         group = self.group(source)
         if group is None:
@@ -115,7 +116,7 @@ def over_context(found: Sequence[Shape]) -> list[list[Shape]]:
 
 
 def described(shape: Shape, shown: Sequence[Shape]) -> str:
-    """Return what tells a shape from others: its size, and the axes in which they differ."""
+    """Return how a shape differs from others: its size, and the axes in which they differ."""
     axes = [axis for axis in shape.point if axis != "size" and len({each.point[axis] for each in shown}) > 1]
     words = [_axis_words(axis, shape.point[axis]) for axis in axes]
     return ", ".join([str(shape.point["size"]), *words])
@@ -123,4 +124,4 @@ def described(shape: Shape, shown: Sequence[Shape]) -> str:
 
 def _axis_words(axis: str, value: Any) -> str:
     text = axis_words(value)
-    return text if axis in ("passes", "precision", "optimizer") else f"{axis.replace('_', ' ')} {text}"
+    return text if axis in ("passes", "precision", "optimizer") else f"{axis_words(axis)} {text}"

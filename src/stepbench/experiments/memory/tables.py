@@ -1,4 +1,4 @@
-"""The tables of the memory experiment."""
+"""The tables of memory: peaks predicted and measured, and each phase."""
 
 from __future__ import annotations
 
@@ -17,56 +17,40 @@ from stepbench.experiments.memory.shapes import (
     shapes,
 )
 from stepbench.measure.memory_timeline import CATEGORIES
-from stepbench.reporting import markup, units
+from stepbench.reporting import marks, markup, units
+from stepbench.reporting.columns import RECORDS, STATUS, WARNINGS, Column, axis_columns, value, warned, word
 from stepbench.reporting.frames import Results
-from stepbench.reporting.marks import fatal
-from stepbench.reporting.tables import (
-    MARKS,
-    RECORDS,
-    STATUS,
-    Column,
-    Row,
-    Table,
-    axis_columns,
-    frame,
-    held_constant,
-    or_dash,
-    value,
-)
+from stepbench.reporting.points import Row
+from stepbench.reporting.tables import Table
 
-MINUS = "\N{MINUS SIGN}"
 NEXT_TO_NOTHING = 1e-4  # of a peak
 CATEGORIES_TOLD = (
-    "Activations were allocated in the forward pass and are still there at its end; temporary is all that is neither "
-    "these nor parameters, gradients or optimizer state. The step is one after the first: in its forward pass the last "
-    "step's gradients and the optimizer's state exist."
+    "Activations are what the forward pass allocates and the backward pass still needs; temporary is everything that "
+    "is neither these nor parameters, gradients or optimizer state. The step is one after the first: its forward pass "
+    "runs beside the last step's gradients and the optimizer state."
 )
 
 
 def peaks(results: Results) -> Table:
-    """Return one row for each shape: its peak as predicted and as measured, and what the peak is made of."""
+    """Return one row for each shape: its peak as predicted and as measured, and the peak by category."""
     found = shapes(results)
     rows = [_peak_row(shape) for shape in found]
     axes = list(found[0].point) if found else []
     columns = [
         *_names(rows, axes),
-        Column("predicted peak", lambda row: units.byte_count(row["predicted_bytes"])),
-        Column("measured peak", lambda row: units.byte_count(row["measured_bytes"])),
-        Column("predicted against measured", lambda row: units.difference(row["difference_ratio"])),
-        value("peak_in", "reached in", or_dash, numeric=False),
+        value("predicted_bytes", "predicted peak", units.byte_count),
+        value("measured_bytes", "measured peak", units.byte_count),
+        value("difference_ratio", "predicted − measured", units.difference),
+        word("peak_in", "reached in"),
         *(_category_column(category) for category in CATEGORIES),
-        MARKS,
+        WARNINGS,
         STATUS,
     ]
-    told = " ".join(
-        [
-            "The peak of a whole step, and what it is made of (as measured where it was). Predicted is what the step's "
-            "own code allocates on fake tensors; measured is what the device's allocator did.",
-            CATEGORIES_TOLD,
-            held_constant(rows, axes),
-        ]
-    ).strip()
-    return Table("peaks", "Peak memory: predicted and measured", told, frame(rows), columns, "The grid has no shape.")
+    caption = (
+        "The peak of a whole step by category (as measured where there is a measurement). Predicted: allocations of "
+        f"the step's own code on fake tensors; measured: those of the device's allocator. {CATEGORIES_TOLD}"
+    )
+    return Table("Peak memory: predicted and measured", caption, rows, columns, held=axes)
 
 
 def phases(results: Results) -> Table:
@@ -76,14 +60,13 @@ def phases(results: Results) -> Table:
     axes = list(found[0].point) if found else []
     columns = [
         *_names(rows, axes),
-        value("source", "", markup.escape, numeric=False),
-        value("phase", text=markup.escape, numeric=False),
-        Column("peak", lambda row: units.byte_count(row["peak_bytes"])),
+        word("source"),
+        word("phase"),
+        value("peak_bytes", "peak", units.byte_count),
         *(_category_column(category) for category in CATEGORIES),
     ]
-    told = f"The highest moment of each phase. {CATEGORIES_TOLD} {held_constant(rows, axes)}".strip()
-    empty = "No shape has numbers."
-    return Table("phases", "Memory in each phase", told, frame(rows), columns, empty)
+    caption = f"The peak of each phase. {CATEGORIES_TOLD}"
+    return Table("Memory in each phase", caption, rows, columns, "No shape has numbers.", axes)
 
 
 def _peak_row(shape: Shape) -> dict[str, Any]:
@@ -98,8 +81,8 @@ def _peak_row(shape: Shape) -> dict[str, Any]:
         "peak_in": peak_phase(best[1]) if best else None,
         **{f"{category}_bytes": parts[category] if parts else None for category in CATEGORIES},
         **_status(shape),
-        "marks": "; ".join(
-            f"{source} {mark}" for source, group in shape.sources.items() for mark in fatal(group.marks)
+        **warned(
+            mark for source, group in shape.sources.items() for mark in marks.about(source, marks.fatal(group.marks))
         ),
         RECORDS: {source: shape.sources[source].paths for source in SOURCES if source in shape.sources},
     }
@@ -146,7 +129,7 @@ def _category_column(category: str) -> Column:
     def text(row: Mapping[str, Any]) -> str:
         size_bytes, total = row[f"{category}_bytes"], sum(row[f"{each}_bytes"] or 0 for each in CATEGORIES)
         if size_bytes is not None and size_bytes < NEXT_TO_NOTHING * total:
-            return "≈ 0"  # a loss of four bytes is no part of a gigabyte
+            return "≈ 0"  # such as a loss of four bytes in a gigabyte
         return units.byte_count(size_bytes)
 
     return Column(WORDS[category], text)

@@ -1,21 +1,72 @@
-"""Which sum is off by how much and why, and which tensors autocast leaves in float32."""
+"""Findings about low precision: the errors of sums, and the dtypes that autocast chooses."""
 
 from __future__ import annotations
 
-from stepbench.experiments.numerics import rounding
-from stepbench.experiments.numerics.cases import CASES, TENSORS, WAYS, find_case
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stepbench.experiments.numerics.cases import CASES, TENSORS, WAYS
 from stepbench.experiments.numerics.cell import TERM, TERMS
+from stepbench.reporting import units
+from stepbench.reporting.columns import axis_words
+from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
 
 
-def find(results: Results) -> list[str]:
-    """Return which sum is off by how much and why, and which tensors autocast leaves in float32."""
+def find(results: Results) -> list[Finding]:
+    """Return which sum has which error and why, and which tensors autocast leaves in float32."""
     found = []
-    group = find_case(results, "accumulation")
+    group = results.group(case="accumulation")
     if group is not None and group.records:
-        found += rounding.sums(group.records[0].scalars, WAYS, TERM, TERMS)
-    for case in CASES:
-        group = find_case(results, case)
+        found += said("accumulation", _sums(group.records[0].scalars), [group])
+    for case, precision in CASES.items():
+        group = results.group(case=case)
         if group is not None and group.records:
-            found += rounding.dtypes(group.records[0].scalars, TENSORS, case.removeprefix("autocast_"))
+            found += said("autocast", _dtypes(group.records[0].scalars, precision), [group])
     return found
+
+
+def _sums(scalars: Mapping[str, Any]) -> list[str]:
+    """Say how large the error of each sum is, and how much of it is the rounding of the term."""
+    exact = scalars["sum_fp64"]
+    off = {way: scalars[f"sum_{way}"] - exact for way in WAYS}
+    worst, best = max(off, key=lambda way: abs(off[way])), min(off, key=lambda way: abs(off[way]))
+    found = [
+        f"Of {len(WAYS)} ways to add up {TERMS} times {TERM}, “{WAYS[worst]}” has the largest error "
+        f"({units.scientific(off[worst])}, {units.percent(abs(off[worst]) / exact)} of the sum) and “{WAYS[best]}” the "
+        f"smallest ({units.scientific(off[best])})."
+    ]
+    rounded = float(np.float16(TERM))
+    kept = off.get("fp32_sum_of_fp16_terms")
+    if kept:
+        share = TERMS * (rounded - TERM) / kept
+        found.append(
+            f"As a float16 the term is {units.exactly(rounded)}. This rounding explains {units.percent(share)} of the "
+            f"error {units.scientific(kept)} of float16 terms added up in float32."
+        )
+    upcast = "fp32_sum_of_upcast_fp16_terms"
+    if kept is not None and upcast in off:
+        same = off[upcast] == kept
+        found.append(
+            "Upcasting each term first does not change a bit of the sum: the addition upcasts anyway."
+            if same
+            else f"Upcasting each term first changes the error to {units.scientific(off[upcast])}."
+        )
+    return found
+
+
+def _dtypes(scalars: Mapping[str, Any], precision: str) -> list[str]:
+    """Say which tensors have which dtype under autocast."""
+    by_dtype: dict[str, list[str]] = {}
+    for tensor in TENSORS:
+        by_dtype.setdefault(str(scalars[f"{tensor}_dtype"]), []).append(axis_words(tensor))
+    parts = [f"{dtype}: {_all(names)}" for dtype, names in by_dtype.items()]
+    norms = {scalars[f"{name}_dtype"] for name in ("layer_norm", "rms_norm")}
+    differ = " Autocast treats the two norms differently here." if len(norms) > 1 else ""
+    return [f"Under autocast to {precision}, {'; '.join(parts)}.{differ}"]
+
+
+def _all(names: Sequence[str]) -> str:
+    return listing(names) if len(names) <= 2 else f"{', '.join(names[:-1])} and {names[-1]}"

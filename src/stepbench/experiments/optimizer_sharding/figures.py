@@ -1,10 +1,10 @@
-"""The bytes of each variant by category, and a step of each over time."""
+"""The figures of optimizer sharding: bytes by category, and a step over time."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from stepbench.reporting import sharding_figures, timeline_figures
+from stepbench.reporting import sharding_figures, timelines
 from stepbench.reporting.frames import Results
 
 
@@ -13,6 +13,6 @@ def memory(results: Results) -> Figure:
     return sharding_figures.memory(results)
 
 
-def lanes(results: Results) -> Figure:
+def timeline(results: Results) -> Figure:
     """Draw a step of each variant over time."""
-    return timeline_figures.lanes(results, "variant")
+    return timelines.timeline(results, "variant")

@@ -1,4 +1,4 @@
-"""Pictures of a profile: what kind of work fills each phase, and which operators take the most time."""
+"""The figures of a profile: each phase by kind of work, and the operators that take the most time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from stepbench.experiments.profile import operators as ops
 from stepbench.experiments.profile.operators import KINDS, Phase
 from stepbench.reporting import figures, units
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.tables import held_constant
+from stepbench.reporting.columns import held_constant
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 
 COLORS = dict(
     zip(KINDS, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#b9b9b9", "#e4e4e4"), strict=True)

@@ -1,4 +1,4 @@
-"""What is found in profiles, in sentences."""
+"""Findings about profiles."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from collections.abc import Sequence
 from stepbench.experiments.profile import operators
 from stepbench.experiments.profile.operators import ADDS_UP_WITHIN, MATRIX_PRODUCTS, OUTSIDE
 from stepbench.reporting import units
-from stepbench.reporting.findings import between, listing
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.findings import Finding, between, listing, said
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 
 
-def find(results: Results) -> list[str]:
-    """Return the top operator of each phase, calls per step, matrix products' share, attention, what is missing."""
+def find(results: Results) -> list[Finding]:
+    """Return the top operator of each phase, calls, matrix products, attention, overhead, sums, and nsys' kernels."""
     groups = [group for group in results.groups() if operators.phases(group)]
     if not groups:
         return []
-    return [
-        *_top(groups),
-        *_calls(groups),
-        *_matrix_products(groups),
-        *_attention(groups),
-        *_outside(groups),
-        *_sum(groups),
-        *_nsys(groups),
-    ]
+    kinds = {
+        "top operator": _top,
+        "calls": _calls,
+        "matrix products": _matrix_products,
+        "attention": _attention,
+        "framework overhead": _outside,
+        "sum of phases": _sum,
+        "nsys": _nsys,
+    }
+    return [finding for kind, tell in kinds.items() for finding in said(kind, tell(groups), groups)]
 
 
 def _top(groups: Sequence[Group]) -> list[str]:
@@ -43,7 +45,7 @@ def _top(groups: Sequence[Group]) -> list[str]:
         title = "optimizer" if phase_name == "optimizer" else f"{phase_name} pass"
         everywhere = len(found) == counts[phase_name]
         scope = "" if everywhere else f" ({listing([place for _, place in found])})"
-        sentences.append(f"The operator to attack first in the {title} is {operator}{scope}: {shares} of its time.")
+        sentences.append(f"In the {title} the operator {operator} takes the most time{scope}: {shares}.")
     return sentences
 
 
@@ -72,11 +74,11 @@ def _matrix_products(groups: Sequence[Group]) -> list[str]:
             sentences.append(f"Matrix products take {units.percent(trained)} of {operators.place(group, groups)}.")
             continue
         before = _matrix_share(alone)
-        moved = "rises" if trained > before * 1.05 else "falls" if trained < before / 1.05 else "stays as it is"
+        moved = "rises" if trained > before * 1.05 else "falls" if trained < before / 1.05 else "stays the same"
         how = f"from {units.percent(before)} to {units.percent(trained)}"
         sentences.append(
-            f"From inference to {operators.place(group, groups)} the share of matrix products {moved}: "
-            f"{how} of the time."
+            f"From inference to {operators.place(group, groups)} the share of matrix products in the time {moved}: "
+            f"{how}."
         )
     return sentences
 
@@ -95,21 +97,22 @@ def _attention(groups: Sequence[Group]) -> list[str]:
         part = max(totals, key=lambda each: totals[each])
         share, of_step = totals[part] / sum(totals.values()), sum(totals.values()) / sum(p.seconds for p in found)
         sentences.append(
-            f"Inside attention the {part} {'takes' if part == 'softmax' else 'take'} the most, {units.percent(share)}; "
-            f"scores, softmax and values together are {units.percent(of_step)} of {operators.place(group, groups)}."
+            f"In attention the {part} {'takes' if part == 'softmax' else 'take'} the most time, "
+            f"{units.percent(share)}; scores, softmax and values together take "
+            f"{units.percent(of_step)} of {operators.place(group, groups)}."
         )
     return sentences
 
 
 def _outside(groups: Sequence[Group]) -> list[str]:
-    """Say how much of a step no operator accounts for."""
+    """Say how much of a step lies outside every operator."""
     found = []
     for group in groups:
         kinds = operators.whole(operators.phases(group))
         found.append(kinds[OUTSIDE] / sum(kinds.values()))
     found.sort()
     shares = between([units.percent(share) for share in found])
-    return [f"No operator accounts for {shares} of a step: Python, and on a GPU the times when it waits."]
+    return [f"{shares} of a step lies outside every operator: the Python interpreter, and on a GPU idle time."]
 
 
 def _sum(groups: Sequence[Group]) -> list[str]:
@@ -117,18 +120,18 @@ def _sum(groups: Sequence[Group]) -> list[str]:
     ratios = [(ratio, group) for group in groups if (ratio := operators.sum_over_step(group)) is not None]
     off = [operators.place(group, groups) for ratio, group in ratios if abs(ratio - 1) > ADDS_UP_WITHIN]
     within = units.percent(ADDS_UP_WITHIN)
-    said = (
+    text = (
         f"The phases do not add up to the step within {within} in {listing(off)}."
         if off
         else f"The phases of every profile add up to its step within {within}."
     )
     slower = sorted(ratio for group in groups if (ratio := operators.slowdown(group)) is not None)
     span = between([units.ratio(ratio) for ratio in slower]) if slower else ""
-    return [f"{said} Under the profiler a step takes {span} the time that it takes without." if slower else said]
+    return [f"{text} The profiler makes a step {span} as long." if slower else text]
 
 
 def _nsys(groups: Sequence[Group]) -> list[str]:
-    """Say which kernel nsys saw most of, or why it saw none."""
+    """Say which kernel takes the most time under nsys, or why nsys was not used."""
     reasons, sentences = [], []
     for group in groups:
         seen = group.records[0].details["nsys"]
@@ -138,7 +141,10 @@ def _nsys(groups: Sequence[Group]) -> list[str]:
             top = max(seen["kernels"], key=lambda kernel: kernel["device_s"])
             total = sum(kernel["device_s"] for kernel in seen["kernels"])
             share = units.percent(top["device_s"] / total) if total else units.NOTHING
-            sentences.append(f"Nsight Systems saw most of {top['name']} in {operators.place(group, groups)}: {share}.")
+            sentences.append(
+                f"Nsight Systems: {top['name']} takes the most kernel time in "
+                f"{operators.place(group, groups)}, {share}."
+            )
     if reasons:
         sentences.append(f"Nsight Systems was not used: {listing(list(dict.fromkeys(reasons)))}.")
     return sentences

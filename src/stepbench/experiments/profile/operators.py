@@ -1,4 +1,4 @@
-"""What a profile's operators come to: kinds of work, shares of a phase, parts of attention."""
+"""A profile's operators by kind of work, as shares of a phase, and as parts of attention."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from stepbench.reporting import units
-from stepbench.reporting.frames import Group, processes
+from stepbench.reporting.columns import axis_words
+from stepbench.reporting.points import Group, processes
 from stepbench.reporting.steps import PHASES, WHOLE
 
 MATRIX_PRODUCTS = "matrix products"
-OUTSIDE = "outside of operators"
+OUTSIDE = "framework overhead"
 BOOKKEEPING = "views and bookkeeping"
 ATTENTION_PARTS = ("scores", "softmax", "values")
 ADDS_UP_WITHIN = 0.10
@@ -72,7 +73,7 @@ class Phase:
         return sum(each["calls"] for each in self.operators if each["name"].startswith("aten::"))
 
     def by_kind(self) -> dict[str, float]:
-        """Return the seconds of each of `KINDS`; outside is what of the phase no operator accounts for."""
+        """Return the seconds of each of `KINDS`; framework overhead is the part of the phase outside every operator."""
         found = dict.fromkeys(KINDS, 0.0)
         for operator in self.operators:
             found[kind_of(operator["name"])] += self.time(operator)
@@ -99,9 +100,13 @@ def count(calls: float | None) -> str:
 
 
 def place(group: Group, shown: Sequence[Group]) -> str:
-    """Return what tells a step from others, such as `a training step of nano, context 128`."""
+    """Return how a step differs from others, such as `a training step of nano, context 128`."""
     axes = [axis for axis in group.point if axis not in ("size", "passes")]
-    words = [f"{axis} {group.point[axis]}" for axis in axes if len({each.point[axis] for each in shown}) > 1]
+    words = [
+        f"{axis_words(axis)} {axis_words(group.point[axis])}"
+        for axis in axes
+        if len({each.point[axis] for each in shown}) > 1
+    ]
     return ", ".join([f"{STEPS[group.point['passes']]} of {group.point['size']}", *words])
 
 
@@ -140,7 +145,7 @@ def whole(found: Sequence[Phase]) -> dict[str, float]:
 
 
 def profiled_s(group: Group, name: str = WHOLE) -> float | None:
-    """Return the mean seconds of a phase or of the whole step under the profiler; it tells operators as sums alone."""
+    """Return the mean seconds of a phase or of the whole step under the profiler, which only sums operators."""
     samples = processes(group.records[:1], f"profiled_{name}_s")
     return float(np.mean(samples[0])) if samples else None
 
@@ -158,6 +163,6 @@ def slowdown(group: Group) -> float | None:
 
 
 def attention(group: Group, phase: Phase) -> dict[str, float]:
-    """Return the seconds of each part of attention in a phase; empty where its parts are not told apart."""
+    """Return the seconds of each part of attention in a phase; empty where its parts were not recorded."""
     ranges = [each for each in group.records[0].details["ranges"] if each["phase"] == phase.name]
     return {each["name"]: each["device_s"] if phase.on_device else each["host_s"] for each in ranges}

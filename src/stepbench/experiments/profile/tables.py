@@ -1,8 +1,8 @@
-"""The tables of the profile experiment."""
+"""The tables of a profile: phases, attention, operators, kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from stepbench.experiments.profile import operators as ops
@@ -14,76 +14,75 @@ from stepbench.experiments.profile.operators import (
     OUTSIDE,
     Phase,
 )
-from stepbench.reporting import markup, units
-from stepbench.reporting.findings import listing
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.marks import Mark
-from stepbench.reporting.tables import (
-    MARKS,
+from stepbench.reporting import units
+from stepbench.reporting.columns import (
     RECORDS,
     STATUS,
+    WARNINGS,
     Column,
-    Row,
-    Table,
     axis_columns,
     facts,
-    frame,
-    held_constant,
-    or_dash,
+    rest,
     value,
+    word,
 )
+from stepbench.reporting.findings import listing
+from stepbench.reporting.frames import Results
+from stepbench.reporting.marks import Mark
+from stepbench.reporting.points import Group, Row
+from stepbench.reporting.tables import Table
 
 TOP = 8
 WHOLE_STEP = "whole step"
 _PER_STEP = "Counts and times are per step."
+_TIME_COLUMNS = (value("calls", text=ops.count), value("time_s", "time", units.seconds))
+_SHARE = value("share_ratio", "share of the phase", units.percent)
 
 
 def phases(results: Results) -> Table:
-    """Return one row for each phase of each cell, and one for its step: times, shares, calls, whether it adds up."""
+    """Return one row for each phase of each cell, and one for its step: times, shares, calls, sum of phases."""
     rows = [row for group in results.groups() for row in _phase_rows(group)]
     columns = [
         *_points(rows, results),
-        value("phase", text=or_dash, numeric=False),
-        Column("profiled", lambda row: units.seconds(row["profiled_s"])),
-        Column("matrix products", lambda row: units.percent(row["matrix_ratio"])),
-        Column("views and bookkeeping", lambda row: units.percent(row["bookkeeping_ratio"])),
-        Column("outside of operators", lambda row: units.percent(row["outside_ratio"])),
-        Column("operators called", lambda row: ops.count(row["calls"])),
-        Column("sum of the phases over the step", lambda row: units.ratio(row["sum_ratio"])),
-        Column("profiled over not profiled", lambda row: units.ratio(row["slowdown_ratio"])),
-        MARKS,
+        word("phase"),
+        value("profiled_s", "profiled", units.seconds),
+        value("matrix_ratio", MATRIX_PRODUCTS, units.percent),
+        value("bookkeeping_ratio", BOOKKEEPING, units.percent),
+        value("outside_ratio", OUTSIDE, units.percent),
+        value("calls", "operator calls", ops.count),
+        value("sum_ratio", "sum of phases over step", units.ratio),
+        value("slowdown_ratio", "profiled over not profiled", units.ratio),
+        WARNINGS,
         STATUS,
     ]
-    told = (
-        "Shares are of the phase's time under the profiler, which slows a step down. Views and bookkeeping is what "
-        "moves no data: views, allocations, autograd's own nodes. Outside of operators are Python and, on a GPU, the "
-        f"times when it waits. {_PER_STEP} {_constant(rows, results)}"
-    ).strip()
-    return Table("phases", "Phases under the profiler", told, frame(rows), columns, "The grid has no cell.")
+    caption = (
+        "Shares are of the phase's time under the profiler, which slows a step down. Views and bookkeeping move no "
+        "data: views, allocations, autograd's own nodes. Framework overhead lies outside every operator: the Python "
+        f"interpreter, and on a GPU idle time. {_PER_STEP}"
+    )
+    return Table("Phases under the profiler", caption, rows, columns, held=rest(results.axes))
 
 
 def attention(results: Results) -> Table:
-    """Return one row for each phase of each cell whose attention is told apart: scores, softmax and values."""
+    """Return one row for each phase of each cell whose attention was recorded by part: scores, softmax, values."""
     rows = []
     for group, phase in _every_phase(results):
         parts = ops.attention(group, phase)
         if parts:
             seconds = {f"{part}_s": parts.get(part) for part in ATTENTION_PARTS}
-            total = sum(parts.values())
-            rows.append(_at(group, phase) | seconds | {"share_ratio": total / phase.seconds})
+            rows.append(_at(group, phase) | seconds | {"share_ratio": sum(parts.values()) / phase.seconds})
     columns = [
         *_points(rows, results),
-        value("phase", text=markup.escape, numeric=False),
-        *(_part_column(part) for part in ATTENTION_PARTS),
-        Column("share of the phase", lambda row: units.percent(row["share_ratio"])),
+        word("phase"),
+        *(value(f"{part}_s", part, units.seconds) for part in ATTENTION_PARTS),
+        _SHARE,
     ]
-    told = (
-        "Time inside of naive attention, all blocks together: the scores with scale and mask, the softmax, and the "
-        "product with the values. In the backward pass a node counts where the operator ran that it belongs to. "
-        f"{_constant(rows, results)}"
-    ).strip()
-    empty = "No cell tells the parts of attention apart; compiled attention cannot."
-    return Table("attention", "Inside attention", told, frame(rows), columns, empty)
+    caption = (
+        "Time inside naive attention, all blocks together: the scores with scale and mask, the softmax, and the "
+        "product with the values. A node of the backward pass counts for the part of its forward operator."
+    )
+    empty = "No cell has the parts of attention; compiled attention has none."
+    return Table("Inside attention", caption, rows, columns, empty, rest(results.axes))
 
 
 def operators(results: Results) -> Table:
@@ -96,20 +95,12 @@ def operators(results: Results) -> Table:
         for group, phase in _every_phase(results)
         for each in phase.top(TOP)
     ]
-    columns = [
-        *_points(rows, results),
-        value("phase", text=markup.escape, numeric=False),
-        value("operator", text=markup.escape, numeric=False),
-        Column("calls", lambda row: ops.count(row["calls"])),
-        Column("time", lambda row: units.seconds(row["time_s"])),
-        Column("share of the phase", lambda row: units.percent(row["share_ratio"])),
-        value("kind", text=markup.escape, numeric=False),
-    ]
-    told = (
-        f"The {TOP} that take the most time in each phase: of their kernels where there is a device, otherwise on the "
-        f"host without the operators that they call. {_PER_STEP} {_constant(rows, results)}"
-    ).strip()
-    return Table("operators", "Top operators", told, frame(rows), columns, "No cell has numbers.")
+    columns = [*_points(rows, results), word("phase"), word("operator"), *_TIME_COLUMNS, _SHARE, word("kind")]
+    caption = (
+        f"The {TOP} operators that take the most time in each phase: the time of their kernels if there is a device, "
+        f"otherwise their time on the host without the operators that they call. {_PER_STEP}"
+    )
+    return Table("Top operators", caption, rows, columns, "No cell has numbers.", rest(results.axes))
 
 
 def kernels(results: Results) -> Table:
@@ -120,52 +111,45 @@ def kernels(results: Results) -> Table:
         rows += [
             _at(group, phase)
             | {"kernel": each["name"], "operator": each["operator"], "calls": each["calls"]}
-            | {"device_s": each["device_s"], "share_ratio": each["device_s"] / phase.seconds}
+            | {"time_s": each["device_s"], "share_ratio": each["device_s"] / phase.seconds}
             for each in found[:TOP]
         ]
     columns = [
         *_points(rows, results),
-        value("phase", text=markup.escape, numeric=False),
-        value("kernel", text=markup.escape, numeric=False),
-        value("operator", "launched by", markup.escape, numeric=False),
-        Column("calls", lambda row: ops.count(row["calls"])),
-        Column("time", lambda row: units.seconds(row["device_s"])),
-        Column("share of the phase", lambda row: units.percent(row["share_ratio"])),
+        word("phase"),
+        word("kernel"),
+        word("operator", "launched by"),
+        *_TIME_COLUMNS,
+        _SHARE,
     ]
-    told = f"The {TOP} that take the most of the device's time. {_PER_STEP} {_constant(rows, results)}".strip()
-    empty = "No kernel was launched on an accelerator; the operators are the work."
-    return Table("kernels", "Top kernels", told, frame(rows), columns, empty)
+    caption = f"The {TOP} kernels that take the most of the device's time. {_PER_STEP}"
+    empty = "No kernel ran on an accelerator; see the operators."
+    return Table("Top kernels", caption, rows, columns, empty, rest(results.axes))
 
 
 def nsys(results: Results) -> Table:
-    """Return the kernels that nsys saw; where there are none, say why."""
+    """Return the kernels that nsys recorded; if there are none, say why."""
     rows, reasons = [], []
     for group in results.groups():
-        seen = group.records[0].details["nsys"] if group.records else {"reason": "it has no numbers"}
+        seen = group.records[0].details["nsys"] if group.records else {"reason": "a cell has no numbers"}
         if "reason" in seen:
             reasons.append(str(seen["reason"]))
             continue
         for each in sorted(seen["kernels"], key=lambda kernel: -kernel["device_s"])[:TOP]:
-            per_step = {"calls": each["calls"] / seen["steps"], "device_s": each["device_s"] / seen["steps"]}
+            per_step = {"calls": each["calls"] / seen["steps"], "time_s": each["device_s"] / seen["steps"]}
             links = {RECORDS: {"": group.paths}}
             rows.append({**group.point, "kernel": each["name"], **per_step, "report": seen["report"], **links})
-    columns = [
-        *_points(rows, results),
-        value("kernel", text=markup.escape, numeric=False),
-        Column("calls", lambda row: ops.count(row["calls"])),
-        Column("time", lambda row: units.seconds(row["device_s"])),
-        value("report", text=or_dash, numeric=False),
-    ]
-    told = (
-        f"The same steps in a process of their own under Nsight Systems, warm-up excluded; the report lies beside the "
-        f"record. {_PER_STEP} {_constant(rows, results)}"
-    ).strip()
+    columns = [*_points(rows, results), word("kernel"), *_TIME_COLUMNS, word("report")]
+    caption = (
+        "The same steps in a process of their own under Nsight Systems, without warm-up; the report lies beside the "
+        f"record. {_PER_STEP}"
+    )
     why = listing(list(dict.fromkeys(reasons))) if reasons else "the grid has no cell"
-    return Table("nsys", "Kernels as Nsight Systems saw them", told, frame(rows), columns, f"There is none: {why}.")
+    return Table("Kernels in Nsight Systems", caption, rows, columns, f"No kernels: {why}.", rest(results.axes))
 
 
 def _adds_up(group: Group) -> list[Mark]:
-    """Return a mark if the profiled phases do not add up to the profiled step."""
+    """Return a warning if the profiled phases do not add up to the profiled step."""
     ratio = ops.sum_over_step(group)
     if ratio is None or abs(ratio - 1) <= ADDS_UP_WITHIN:
         return []
@@ -207,13 +191,4 @@ def _at(group: Group, phase: Phase) -> dict[str, Any]:
 
 
 def _points(rows: Sequence[Row], results: Results) -> list[Column]:
-    return axis_columns(rows, [axis for axis in results.axes if axis != "replicate"]) if rows else []
-
-
-def _constant(rows: Sequence[Row], results: Results) -> str:
-    return held_constant(rows, [axis for axis in results.axes if axis != "replicate"])
-
-
-def _part_column(part: str) -> Column:
-    text: Callable[[Row], str] = lambda row: units.seconds(row[f"{part}_s"])  # noqa: E731
-    return Column(part, text)
+    return axis_columns(rows, rest(results.axes)) if rows else []

@@ -1,4 +1,4 @@
-"""The picture of warming up: each sample over its step."""
+"""The figure of warm-up: each sample over its step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from matplotlib.ticker import MaxNLocator
 
 from stepbench.experiments.warmup.cell import BATCH, CONTEXT
 from stepbench.reporting import figures
-from stepbench.reporting.frames import Group, Results
+from stepbench.reporting.figures import NO_NUMBERS
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 from stepbench.reporting.steps import PHASES
 
 HELD = f"Held constant: context {CONTEXT}, batch {BATCH}, float32, eager, naive attention."
-NO_NUMBERS = "None of the cells that this figure shows has numbers today; the table says why."
 
 
 @figures.styled
@@ -46,7 +47,7 @@ def warmup(results: Results) -> Figure:
 
 
 def _draw_samples(axes: Axes, group: Group) -> None:
-    """Draw the sums of the phases of each step: hollow while it warms up, filled when it counts, mean ± std behind."""
+    """Draw the sum of phases of each step: hollow during warm-up, filled when measured, mean ± std behind."""
     for record in group.records:
         present = [phase for phase in PHASES if record.samples.get(f"{phase}_s")]
         if not present:
@@ -64,10 +65,10 @@ def _draw_samples(axes: Axes, group: Group) -> None:
             color="#0072B2",
             alpha=0.16,
             linewidth=0,
-            label="mean ± standard deviation of what counts",
+            label="mean ± standard deviation of the measured steps",
         )
         axes.plot(span, [mean, mean], color="#0072B2", linewidth=1)
-        axes.plot(steps[before.size :], counted, "o", color="#0072B2", markersize=4, label="counts", zorder=3)
+        axes.plot(steps[before.size :], counted, "o", color="#0072B2", markersize=4, label="measured", zorder=3)
         if before.size:
             axes.plot(
                 steps[: before.size],
@@ -76,6 +77,6 @@ def _draw_samples(axes: Axes, group: Group) -> None:
                 color="#D55E00",
                 markerfacecolor="white",
                 markersize=4.5,
-                label="warm-up, kept apart",
+                label="warm-up",
                 zorder=3,
             )

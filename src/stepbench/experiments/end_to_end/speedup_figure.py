@@ -1,4 +1,4 @@
-"""Ratios with their intervals and verdicts, as a picture."""
+"""The figure of ratios with their intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.reporting import figures, statistics, units
+from stepbench.reporting.columns import axis_words
 from stepbench.reporting.comparisons import Pair, name_of
 from stepbench.reporting.statistics import Comparison, Verdict
 
@@ -16,7 +17,7 @@ MAX_ROWS = 40  # more cannot be read; those with the most processes are drawn
 
 
 def shown(panels: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
-    """Return the pairs that a picture has room for: those with a ratio, and where some have enough processes, these."""
+    """Return the pairs that fit into the figure: those with enough processes if any, else all with a ratio."""
     found: dict[str, list[Pair]] = {}
     room = MAX_ROWS
     for title, pairs in panels.items():
@@ -33,7 +34,7 @@ def ratios(panels: Mapping[str, Sequence[Pair]], description: str) -> Figure:
     """Draw one panel for each axis that was compared, and in it one row for each pair that has a ratio."""
     drawn = shown(panels)
     if not drawn:
-        return figures.nothing("Nothing that is compared has numbers on both sides.")
+        return figures.nothing("No comparison has numbers on both sides.")
     heights = [len(pairs) + 1.1 for pairs in drawn.values()]
     figure = figures.new(1.2 + ROW_INCHES * sum(heights), description)
     grid = figure.subplots(len(drawn), 1, sharex=True, squeeze=False, height_ratios=heights)
@@ -53,7 +54,7 @@ def ratios(panels: Mapping[str, Sequence[Pair]], description: str) -> Figure:
     low, high = _limits([pair.comparison for pairs in drawn.values() for pair in pairs if pair.comparison])
     last.set_xlim(low, high)
     figures.log_axis(last, "x", lambda value: f"{value:g}×")
-    last.set_xlabel("speed-up: the baseline's time over the other's (above 1 is faster)")
+    last.set_xlabel("speed relative to the baseline (above 1 is faster)")
     return figure
 
 
@@ -78,7 +79,7 @@ def _draw(axes: Axes, position: int, comparison: Comparison) -> None:
 
 
 def _label(pair: Pair, pairs: Sequence[Pair]) -> str:
-    against = f"{pair.value} against {pair.baseline.point[pair.axis]}"
+    against = f"{axis_words(pair.value)} against {axis_words(pair.baseline.point[pair.axis])}"
     where = name_of(pair, pairs)
     return f"{where}: {against}" if where else against
 

@@ -1,4 +1,4 @@
-"""The network that a projection supposes, as config.yaml states it, and what a ring of ranks costs on it.
+"""The network of a projection, as config.yaml states it, and the cost of a ring of ranks on it.
 
 Source: Thakur et al. 2005, Optimization of Collective Communication Operations in MPICH (the ring's cost).
 """
@@ -14,7 +14,7 @@ MICROSECOND, GIGABYTE = 1e-6, 1e9
 
 @dataclass(frozen=True)
 class Link:
-    """Between two ranks: what a message costs however small, and bytes per second in one direction."""
+    """Between two ranks: latency of a message, and bytes per second in one direction."""
 
     latency_s: float
     bytes_per_s: float
@@ -22,7 +22,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes of so many ranks; the slowest link of a ring decides."""
+    """Nodes with so many ranks each; the slowest link of a ring decides."""
 
     ranks_per_node: int
     intra_node: Link
@@ -58,6 +58,6 @@ class Network:
             f"{1e6 * each.latency_s:g} µs and {each.bytes_per_s / GIGABYTE:g} GB/s {where}"
             for each, where in ((self.intra_node, "inside a node"), (self.inter_node, "between nodes"))
         ]
-        return f"The network that is supposed (`network` of config.yaml): {self.ranks_per_node} ranks in a node, " + (
+        return f"Assumed network (`network` of config.yaml): {self.ranks_per_node} ranks per node, " + (
             f"{parts[0]}, {parts[1]}."
         )

@@ -1,4 +1,4 @@
-"""A step of each strategy over time: what each rank computes, and what it communicates meanwhile."""
+"""The timeline of a step on several ranks: computation and communication of each rank."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.reporting import figures, units
+from stepbench.reporting.columns import axis_words, held_constant
 from stepbench.reporting.findings import where
-from stepbench.reporting.frames import Group, Results
-from stepbench.reporting.tables import axis_words, held_constant
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 
 COMPUTED = {
     "forward": figures.PALETTE[0],
@@ -27,11 +28,11 @@ LANES = ("computation", "communication")
 
 
 @figures.styled
-def lanes(results: Results, axis: str) -> Figure:
-    """Draw one step of each point that has numbers, two lanes for each rank; `axis` names the strategy."""
+def timeline(results: Results, axis: str) -> Figure:
+    """Draw one step of each point that has numbers, two lines for each rank; `axis` names the strategy."""
     shown = [group for group in results.groups() if any(record.details.get("lanes") for record in group.records)]
     if not shown:
-        return figures.nothing("No step on several ranks has been drawn.")
+        return figures.nothing("No step on several ranks has been measured.")
     ranks = [len(_lanes(group)) for group in shown]
     unit = units.pick(units.SECONDS, [_end(group) for group in shown])
     heights = [2 * count * ROW_INCHES + 0.42 for count in ranks]
@@ -51,7 +52,7 @@ def _draw(axes: Axes, by_rank: Sequence[dict[str, Any]], unit: units.Unit) -> No
     for rank, lanes in enumerate(by_rank):
         for lane, name in enumerate(LANES):
             row = 2 * rank + lane
-            ticks.append(f"rank {rank}" if lane == 0 else "wire")
+            ticks.append(f"rank {rank}" if lane == 0 else "network")
             for kind in dict.fromkeys(each for each, _, _ in lanes[name]):
                 spans = [(a / unit.size, (b - a) / unit.size) for each, a, b in lanes[name] if each == kind]
                 color = COMPUTED[kind] if lane == 0 else COMMUNICATED
@@ -65,10 +66,9 @@ def _draw(axes: Axes, by_rank: Sequence[dict[str, Any]], unit: units.Unit) -> No
 
 
 def _title(group: Group, shown: Sequence[Group], axis: str) -> str:
-    name = axis_words(group.point[axis])
-    alike = [each for each in shown if each.point[axis] == group.point[axis]]
-    more = where(group, alike).partition(", ")[2] if len(alike) > 1 else ""
-    return f"{name}, {more}" if more else name
+    alike = [each.without("size") for each in shown if each.point[axis] == group.point[axis]]
+    more = where(group.without("size"), alike) if len(alike) > 1 else ""
+    return ", ".join(filter(None, (axis_words(group.point[axis]), more)))
 
 
 def _lanes(group: Group) -> list[dict[str, Any]]:

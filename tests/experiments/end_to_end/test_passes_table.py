@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 from tests.reporting import synthetic
-from tests.reporting.conftest import results
+from tests.reporting.conftest import markdown, results
 
-from stepbench.experiments.end_to_end import pivots
-from stepbench.reporting import tables
+from stepbench.experiments.end_to_end import passes_table
 
 VALUES = ("forward", "forward_backward", "train_step")
 
 
 def table(bench):
     groups = results(bench, "end_to_end").groups()
-    return pivots.table(groups, "passes", VALUES, name="passes", title="T", caption="C.", empty="No passes.")
+    return passes_table.table(groups, title="T", caption="C.", empty="No passes.")
 
 
 def bench_of(tmp_path, passes):
@@ -26,7 +25,7 @@ def test_passes_stand_side_by_side_with_ratios(tmp_path):
     assert row["forward_median_s"] == 0.01
     assert round(row["forward_backward_over_forward_ratio"], 6) == 3.0
     assert round(row["train_step_over_forward_backward_ratio"], 6) == 1.2
-    text = tables.markdown(table(bench))
+    text = markdown(table(bench))
     assert "| forward (ms) | forward + backward (ms) | over forward |" in text
     assert text.count("json](../../end_to_end/") == 3
 
@@ -36,10 +35,10 @@ def test_a_pass_without_numbers_shows_why_in_its_place(tmp_path):
     forward, both, _ = bench.grid("end_to_end")
     synthetic.write(bench, "end_to_end", forward, samples={"step_s": [0.01] * 7})
     synthetic.write(bench, "end_to_end", both, status="oom", reason="MemoryError: 3 GiB")
-    text = tables.markdown(table(bench))
+    text = markdown(table(bench))
     assert "oom: MemoryError: 3 GiB" in text
     assert "not measured" in text
 
 
 def test_a_single_pass_gives_a_sentence(tmp_path):
-    assert "No passes." in tables.markdown(table(bench_of(tmp_path, ["forward"])))
+    assert "No passes." in markdown(table(bench_of(tmp_path, ["forward"])))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from tests.reporting import synthetic
-from tests.reporting.conftest import results
+from tests.reporting.conftest import markdown, results
 
+from stepbench.experiments.end_to_end import step_table
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
-from stepbench.reporting import steps, tables
+from stepbench.reporting import marks, steps
 from stepbench.reporting.peaks import Peaks
 
 GRID = {"end_to_end": [{"size": ["nano"], "context": [64], "passes": ["train_step", "forward"]}]}
@@ -53,14 +56,23 @@ def peaks(flops_per_s=None, vendor=None):
     return found
 
 
+def measured_against(bench, found):
+    """Return the training step of a machine with these peaks."""
+    return dataclasses.replace(results(bench, "end_to_end"), peaks=found).groups()[0]
+
+
+def warnings_of(bench, found):
+    return step_table.warnings(measured_against(bench, found))
+
+
 def test_a_row_holds_what_the_field_tabulates(bench):
-    row = steps.row(groups(bench)[0], peaks(1e12, 2e12))
+    row = step_table.row(groups(bench)[0], peaks(1e12, 2e12))
     assert row["forward_mean_s"] == pytest.approx(0.010)
     assert row["backward_forward_ratio"] == pytest.approx(2.0)
     assert row["tokens_per_s"] == pytest.approx(256 / 0.035)
     assert row["mfu_measured_ratio"] == pytest.approx(3e9 / 0.035 / 1e12)
     assert row["mfu_vendor_ratio"] == pytest.approx(3e9 / 0.035 / 2e12)
-    assert (row["status"], row["marks"], row["samples"], row["processes"]) == ("ok", "", 7, 1)
+    assert (row["status"], row["warnings"], row["samples"], row["processes"]) == ("ok", (), 7, 1)
 
 
 def test_a_forward_pass_alone_counts_only_its_own_flops(bench):
@@ -78,19 +90,19 @@ def test_the_formula_in_words_is_the_one_in_costs():
 
 
 def test_faster_than_the_measured_peak_is_marked_impossible(bench):
-    found = steps.marks(groups(bench)[0], peaks(5e10))
+    found = warnings_of(bench, peaks(5e10))
     assert [mark.kind for mark in found] == ["impossible"]
-    assert "impossible (1.71× the measured peak)" in steps.row(groups(bench)[0], peaks(5e10))["marks"]
-    assert steps.marks(groups(bench)[0], peaks(9.6e10)) == []  # within the peak's own error
-    (of_a_phase,) = steps.marks(groups(bench)[0], peaks(9e10))
-    assert str(of_a_phase) == "impossible (forward 1.11× the measured peak, backward 1.11× the measured peak)"
+    assert "impossible (1.71× the measured peak)" in markdown(table([measured_against(bench, peaks(5e10))]))
+    assert warnings_of(bench, peaks(9.6e10)) == []  # within the peak's own error
+    of_a_phase = warnings_of(bench, peaks(9e10))
+    assert marks.text(of_a_phase) == "impossible (forward 1.11× the measured peak, backward 1.11× the measured peak)"
 
 
 @pytest.mark.parametrize("step_s", [0.01, 0.07])
 def test_phases_that_do_not_add_up_to_the_step_are_marked(bench, step_s):
     train, _ = bench.grid("end_to_end")
     synthetic.write(bench, "end_to_end", train, samples=SAMPLES | {"step_s": [step_s] * 7}, scalars=SCALARS)
-    assert "parts and whole differ" in [mark.kind for mark in steps.marks(groups(bench)[0], Peaks())]
+    assert "parts and whole differ" in [mark.kind for mark in warnings_of(bench, Peaks())]
 
 
 def test_a_noisy_phase_is_marked_with_its_name(bench):
@@ -98,16 +110,16 @@ def test_a_noisy_phase_is_marked_with_its_name(bench):
     noisy = SAMPLES | {"backward_s": [0.02, 0.03, 0.02, 0.01, 0.02, 0.03, 0.01]}
     synthetic.write(bench, "end_to_end", train, samples=noisy, scalars=SCALARS)
     group = groups(bench)[0]
-    assert [str(mark) for mark in steps.marks(group, Peaks())] == ["noisy (backward CV 41 %)"]
-    assert "noisy (backward CV 41 %)" in tables.markdown(table([group], wide=True))
+    assert marks.text(step_table.warnings(group)) == "noisy (backward CV 41 %)"
+    assert "noisy (backward CV 41 %)" in markdown(table([group], wide=True))
 
 
 def table(found, **more):
-    return steps.table(found, Peaks(), name="t", title="T", caption="C.", empty="No steps.", **more)
+    return step_table.table(found, Peaks(), title="T", caption="C.", empty="No steps.", **more)
 
 
 def test_the_wide_table_shows_both_statistics(bench):
-    text = tables.markdown(table(groups(bench)[:1], wide=True))
+    text = markdown(table(groups(bench)[:1], wide=True))
     assert "nano<br>3.6 M" in text
     assert "| 10.0 [10.0, 10.0]<br>10.0" in text
     assert "(0.0" in text
@@ -118,11 +130,11 @@ def test_the_wide_table_shows_both_statistics(bench):
 def test_a_failed_cell_keeps_its_row(bench):
     train, _ = bench.grid("end_to_end")
     synthetic.write(bench, "end_to_end", train, status="oom", reason="OutOfMemoryError: tried 2 GiB")
-    lines = tables.markdown(table(groups(bench))).splitlines()
+    lines = markdown(table(groups(bench))).splitlines()
     assert "oom: OutOfMemoryError: tried 2 GiB" in lines[-2]
     assert "[json](" in lines[-2]
     assert "10.00" in lines[-1] or "10.0" in lines[-1]
 
 
 def test_a_table_of_nothing_is_a_sentence():
-    assert "No steps." in tables.markdown(table([]))
+    assert "No steps." in markdown(table([]))

@@ -1,0 +1,107 @@
+"""The projection to more ranks, and the network that it assumes."""
+
+import math
+from pathlib import Path
+
+import pytest
+from tests.reporting import synthetic, synthetic_on_ranks
+from tests.reporting.conftest import ON_RANKS_GRIDS, results
+
+from stepbench.experiments.data_parallel import network, projection
+from stepbench.experiments.data_parallel.network import Link, Network
+from stepbench.experiments.data_parallel.projection import Work
+from stepbench.pipeline.bench import Bench
+from stepbench.reporting.message_fits import Fit
+
+FIT = Fit("all_reduce", "gloo", 2, latency_s=1e-4, bytes_per_s=1e9, residual_ratio=0.0, messages=3)
+WORK = Work(0.010, 0.020, 0.004, gradient_bytes=4e8, activation_bytes=1e6, layers=10)
+NETWORK = Network(8, Link(1e-6, 4e11), Link(1e-5, 1e10))
+
+
+def test_one_rank_communicates_nothing() -> None:
+    for project in projection.STRATEGIES.values():
+        step = project(WORK, NETWORK, 1)
+        assert step.seconds == pytest.approx(WORK.compute_s)
+        assert step.exposed_s == 0
+
+
+def test_the_ring_costs_what_it_costs() -> None:
+    assert NETWORK.ring_s(8, 8e8) == pytest.approx(2 * 7 * (1e-6 + 1e8 / 4e11))
+    assert NETWORK.half_ring_s(16, 8e8) == pytest.approx(15 * (1e-5 + 5e7 / 1e10))
+    assert NETWORK.half_ring_s(2, 8e8, across_nodes=True) == pytest.approx(1e-5 + 4e8 / 1e10)
+
+
+def test_data_parallelism_hides_what_is_shorter_than_the_backward_pass() -> None:
+    inside, across = (projection.data_parallel(WORK, NETWORK, ranks) for ranks in (8, 16))
+    assert inside.exposed_s == 0
+    assert across.exposed_s == pytest.approx(NETWORK.ring_s(16, 4e8) - 0.020)
+    assert across.seconds == pytest.approx(WORK.compute_s + across.exposed_s)
+
+
+def test_sharding_divides_the_update_and_gathers_parameters() -> None:
+    step = projection.sharded(WORK, NETWORK, 4)
+    gather = NETWORK.half_ring_s(4, 4e8)
+    assert step.seconds == pytest.approx(0.030 + 0.001 + gather)
+    assert step.exposed_s == pytest.approx(gather)
+
+
+def test_fsdp_hides_gathers_behind_both_passes() -> None:
+    assert projection.fsdp(WORK, NETWORK, 8).exposed_s == 0
+    half = NETWORK.half_ring_s(64, 4e8)
+    assert projection.fsdp(WORK, NETWORK, 64).exposed_s == pytest.approx(half - 0.010 + 2 * half - 0.020)
+
+
+def test_tensor_parallelism_hides_nothing() -> None:
+    step = projection.tensor_parallel(WORK, NETWORK, 8)
+    assert step.exposed_s == pytest.approx(40 * NETWORK.ring_s(8, 1e6))
+    assert step.seconds == pytest.approx(WORK.compute_s / 8 + step.exposed_s)
+    both = projection.fsdp_and_tensor_parallel(WORK, NETWORK, 8)
+    assert both.seconds == pytest.approx(step.seconds)
+    assert projection.fsdp_and_tensor_parallel(WORK, NETWORK, 64).batches == 8
+
+
+def test_a_projection_is_marked_everywhere(on_ranks: Bench) -> None:
+    found = results(on_ranks, "data_parallel")
+    table, figure = projection.table(found), projection.figure(found)
+    assert [row["ranks"] for row in table.rows] == [2**power for power in range(13)]
+    assert table.title.startswith("PROJECTION")
+    assert table.caption.startswith("PROJECTION, not measured, ")
+    assert all(row["projected"] for row in table.rows)
+    assert str(figure.get_label()).startswith("PROJECTION")
+    assert "PROJECTION" in figure.axes[0].get_title(loc="left")
+    sentences = [*map(str, projection.find(found))]
+    assert sentences[0].startswith("PROJECTION:")
+    assert "over the measured step: data parallel 0." in sentences[1]
+
+
+def test_the_model_is_held_against_measured_steps() -> None:
+    """With the fit of an all-reduce in the network's place, a ring takes what the fit says."""
+    made = projection._as_network(FIT)
+    assert made.ring_s(2, 1e6) == pytest.approx(FIT.seconds(1e6))
+    four = Fit("all_gather", "gloo", 4, latency_s=3e-4, bytes_per_s=2e9, residual_ratio=None, messages=2)
+    assert projection._as_network(four).half_ring_s(4, 1e6) == pytest.approx(four.seconds(1e6))
+
+
+def test_without_a_network_there_is_no_projection(tmp_path: Path) -> None:
+    settings = synthetic.settings(**ON_RANKS_GRIDS)
+    del settings["network"]
+    bench = Bench(settings, root=tmp_path, schema=synthetic.ROOT / "config.schema.yaml")
+    synthetic_on_ranks.fill(bench)
+    found = results(bench, "data_parallel")
+    assert projection.network_of(found) is None
+    assert [*map(str, projection.find(found))] == []
+    assert "because config.yaml states no `network`" in projection.table(found).empty
+
+
+def test_a_network_is_read_in_its_units() -> None:
+    found = network.Network.of(
+        {
+            "ranks_per_node": 4,
+            "intra_node": {"latency_us": 3, "bandwidth_gb_per_s": 450},
+            "inter_node": {"latency_us": 5, "bandwidth_gb_per_s": 50},
+        }
+    )
+    assert found is not None
+    assert found.intra_node == Link(pytest.approx(3e-6), pytest.approx(450e9))
+    assert "4 ranks per node, 3 µs and 450 GB/s inside a node, 5 µs and 50 GB/s between nodes" in found.in_words()
+    assert math.isclose(found.link(5).latency_s, 5e-6)
