@@ -8,18 +8,17 @@ import pytest
 from tests.parallel import equality_on_ranks
 
 from stepbench.parallel.launch import launch
+from stepbench.parallel.names import STRATEGIES
+from stepbench.parallel.strategies import strategy
 
 pytestmark = pytest.mark.ranks
 
 TINY, SMALL = 1e-6, 4e-4  # MiB: every parameter a bucket; a few odd ones in each
+# All of the registry but torch's own, which `test_strategies.py` looks at, and the one that synchronises nothing.
 OURS: list[list[Any]] = [
-    ["naive", {}],
-    ["flat", {}],
-    ["overlapped", {}],
-    ["bucketed", {"bucket_mib": SMALL}],
-    ["sharded_broadcast", {"bucket_mib": SMALL}],
-    ["sharded_reduce_scatter", {"bucket_mib": SMALL}],
-    ["fsdp", {}],
+    [name, {"bucket_mib": SMALL} if "bucket_mib" in strategy(name).options else {}]
+    for name in STRATEGIES
+    if name != "none" and not name.startswith("torch_")
 ]
 # What else is compared on two ranks: the ends of the range of buckets, and another number of units ahead.
 MORE: list[list[Any]] = [

@@ -14,7 +14,7 @@ from stepbench.data.epochs import Batches
 from stepbench.kernels.api import bind
 from stepbench.measure import clock, device_load, memory
 from stepbench.measure.clock import Clock
-from stepbench.measure.measurement import Setting
+from stepbench.measure.measurement import Setting, WrongResultError
 from stepbench.models.decoder import next_token_loss
 from stepbench.models.encoder_decoder import EncoderDecoder
 from stepbench.models.precision import AUTOCAST, set_precision
@@ -41,7 +41,7 @@ def run(*, setting: dict[str, Any], what: dict[str, Any], epochs: dict[str, int]
         next batch) and `loss_nats` (the mean of its steps); `warmup_epoch_s`. `scalars`, and the `clock`'s name.
 
     Raises:
-        ArithmeticError: a loss is not finite, or the ranks' parameters have drifted apart.
+        WrongResultError: a loss is not finite, or the ranks' parameters have drifted apart.
         stepbench.data.shards.ShardError: a shard is missing, cut or altered.
     """
     given = Setting(**setting)
@@ -86,7 +86,7 @@ class _Trainer:
         """Return the seconds of an epoch, those spent waiting for batches, and the mean loss in nats.
 
         Raises:
-            ArithmeticError: the loss is not finite.
+            WrongResultError: the loss is not finite.
         """
         waited, losses = 0.0, []
         self._timer.synchronize()
@@ -101,7 +101,7 @@ class _Trainer:
         seconds = self._timer.now() - start
         loss = float(torch.stack(losses).mean())
         if not torch.isfinite(torch.tensor(loss)):
-            raise ArithmeticError(f"the mean loss of an epoch must be finite, got {loss}")
+            raise WrongResultError(f"the mean loss of an epoch must be finite, got {loss}")
         return seconds, waited, loss
 
     def _step(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -173,4 +173,4 @@ def check_equal(module: nn.Module) -> None:
     everyone = [torch.empty_like(sums) for _ in range(distributed.get_world_size())]
     distributed.all_gather(everyone, sums)
     if not all(torch.equal(each, sums) for each in everyone):
-        raise ArithmeticError("after the last epoch all ranks must hold equal parameters, and they differ")
+        raise WrongResultError("after the last epoch all ranks must hold equal parameters, and they differ")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, optim
 
 from stepbench.kernels import api, naive
-from stepbench.measure.measurement import Setting
+from stepbench.measure.measurement import Setting, WrongResultError
 from stepbench.models.checkpointing import checkpoint_blocks
 from stepbench.models.decoder import Decoder, next_token_loss
 from stepbench.workloads import rank_step, step
@@ -46,7 +46,7 @@ def check(spec: StepSpec, setting: Setting) -> dict[str, float]:
         one process which computes in the cell's own dtypes; `equivalence_tolerance_ratio`: what was allowed.
 
     Raises:
-        ArithmeticError: an error is larger than the tolerance, so that the ranks do not compute the step.
+        WrongResultError: an error is larger than the tolerance, so that the ranks do not compute the step.
     """
     world, rank = distributed.get_world_size(), distributed.get_rank()
     spec = _small(spec)
@@ -76,7 +76,7 @@ def check(spec: StepSpec, setting: Setting) -> dict[str, float]:
     worst = max(errors, key=lambda name: errors[name]["equivalence_difference_ratio"] / _tolerance(errors[name]))
     difference, tolerance = errors[worst]["equivalence_difference_ratio"], _tolerance(errors[worst])
     if not difference <= tolerance:
-        raise ArithmeticError(
+        raise WrongResultError(
             f"after {STEPS} steps `{worst}` under {spec.strategy} must be within {tolerance:.2e} of one "
             f"process' on the joined batch (of the way it went), got {difference:.2e}"
         )

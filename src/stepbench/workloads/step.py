@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from stepbench import versions
 from stepbench.data import tokens
 from stepbench.kernels import api
-from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.measure.measurement import Setting, UnsupportedError, WrongResultError
 from stepbench.models.checkpointing import checkpoint_blocks
 from stepbench.models.decoder import Decoder, next_token_loss
 from stepbench.models.layers import Attention
@@ -138,12 +138,12 @@ class Step:
         """Return the loss of each step so far in nats.
 
         Raises:
-            ArithmeticError: one is not finite, so the steps that were observed did not compute a training step.
+            WrongResultError: one is not finite, so the steps that were observed did not compute a training step.
         """
         values = [float(loss) for loss in self.losses]
         for index, value in enumerate(values):
             if not torch.isfinite(torch.tensor(value)):
-                raise ArithmeticError(f"the loss must be finite, got {value} in step {index}")
+                raise WrongResultError(f"the loss must be finite, got {value} in step {index}")
         return values
 
     def _forward(self) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from stepbench.kernels import api, naive
 from stepbench.measure import clock, memory, training_step
-from stepbench.measure.measurement import Measurement, Setting
+from stepbench.measure.measurement import Measurement, Setting, WrongResultError
 from stepbench.models.decoder import next_token_loss
 from stepbench.workloads import predicted, step
 from stepbench.workloads.spec import StepSpec
@@ -30,7 +30,7 @@ def measure(spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None
     Raises:
         UnsupportedError: the device cannot do what is asked for.
         PredictedOutOfMemoryError: the step is predicted not to fit on the device.
-        ArithmeticError: a loss is not finite, or the first is not that of this model and these tokens.
+        WrongResultError: a loss is not finite, or the first is not that of this model and these tokens.
     """
     predicted.check_fit(spec, setting)
     warmup_steps = setting.protocol["warmup_steps"] if warmup_steps is None else warmup_steps
@@ -81,7 +81,7 @@ def _check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
     """Hold the loss of the first step against that of a plain model: the same weights and tokens, eager, in float32.
 
     Raises:
-        ArithmeticError: they differ by more than rounding, so that what was timed is not this model's step.
+        WrongResultError: they differ by more than rounding, so that what was timed is not this model's step.
     """
     plain_spec = dataclasses.replace(spec, precision="fp32", groups=())
     plain = step.decoder(plain_spec, setting, attention=api.bind(naive.IMPLEMENTATION)).float()
@@ -91,4 +91,4 @@ def _check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
         expected = float(torch.stack([next_token_loss(plain(x), y) for x, y in pairs]).mean())
     allowed = LOSS_TOLERANCE_RATIO[spec.precision] * expected
     if not abs(found - expected) <= allowed:
-        raise ArithmeticError(f"the first loss must be within {allowed:.2g} of {expected:.6g} nats, got {found:.6g}")
+        raise WrongResultError(f"the first loss must be within {allowed:.2g} of {expected:.6g} nats, got {found:.6g}")

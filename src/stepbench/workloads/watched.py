@@ -21,7 +21,7 @@ def watch(spec: StepSpec, setting: Setting) -> Watched:
     On CUDA the allocator's snapshot is kept beside the record.
 
     Raises:
-        ArithmeticError: a loss is not finite, so that what ran was no training step.
+        WrongResultError: a loss is not finite, so that what ran was no training step.
         UnsupportedError: the device cannot do what is asked for.
     """
     made: list[Step] = []

@@ -12,7 +12,7 @@ from stepbench.experiments.attention.cell import Cell
 from stepbench.kernels import naive, reference
 from stepbench.kernels.api import UnsupportedAttention, attention, bind, unsupported_reason
 from stepbench.measure import clock, memory, timing
-from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+from stepbench.measure.measurement import Measurement, Setting, UnsupportedError, WrongResultError
 
 CHECKED_ROWS = 128  # the float64 oracle takes so many query rows at a time: the scores of a long sequence do not fit
 L2_FLUSH_BYTES = 256 * 2**20  # five times the 50 MiB of an H100
@@ -125,7 +125,7 @@ def _errors(
     """Return the largest error of output and gradients against float64, beside that of a plain computation.
 
     Raises:
-        ArithmeticError: one is more than twice the plain computation's error and a rounding band, so what would be
+        WrongResultError: one is more than twice the plain computation's error and a rounding band, so what would be
             timed is not attention.
     """
     out = forward()
@@ -145,7 +145,7 @@ def _errors(
         plain_error = float((simple.to(true) - true).abs().max())
         band = (4 * torch.finfo(ours.dtype).eps + through_scores) * float(true.abs().max())
         if not error <= 2 * plain_error + band:
-            raise ArithmeticError(
+            raise WrongResultError(
                 f"{name} must be within 2 × {plain_error:.3g} + {band:.3g} of float64, got an error of {error:.3g}"
             )
         errors |= {f"{name}_error": error, f"{name}_plain_error": plain_error}

@@ -9,7 +9,7 @@ import torch
 
 from stepbench.experiments.ceilings.cell import Cell
 from stepbench.measure import clock, timing
-from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+from stepbench.measure.measurement import Measurement, Setting, UnsupportedError, WrongResultError
 from stepbench.models.precision import AUTOCAST, precision_reason, set_precision
 
 MATRIX_DIMS = {"cpu": (256, 512, 1024, 2048), "mps": (512, 1024, 2048, 4096), "cuda": (1024, 2048, 4096, 8192, 16384)}
@@ -28,7 +28,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
 
     Raises:
         UnsupportedError: the device does not compute in this dtype.
-        ArithmeticError: the result is not that of the operation, so its time is worth nothing.
+        WrongResultError: the result is not that of the operation, so its time is worth nothing.
     """
     if (reason := precision_reason(cell.dtype, setting.device)) is not None:
         raise UnsupportedError(reason)
@@ -81,9 +81,11 @@ def _check_product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, dtype: s
     allowed = 4 * (eps + torch.finfo(torch.float32).eps * a.shape[0] ** 0.5) * float(exact.abs().max())
     error = float((out[rows].to(exact) - exact).abs().max())
     if not error <= allowed:
-        raise ArithmeticError(f"a product of n = {a.shape[0]} must be within {allowed:.3g} of float64, got {error:.3g}")
+        raise WrongResultError(
+            f"a product of n = {a.shape[0]} must be within {allowed:.3g} of float64, got {error:.3g}"
+        )
 
 
 def _check_copy(source: torch.Tensor, out: torch.Tensor) -> None:
     if not torch.equal(source, out):
-        raise ArithmeticError(f"a copy of {source.nbytes} bytes must equal its source, and it does not")
+        raise WrongResultError(f"a copy of {source.nbytes} bytes must equal its source, and it does not")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from stepbench.measure.measurement import Setting
+from stepbench.measure.measurement import Setting, WrongResultError
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ def timed(*, setting: dict[str, Any], operation: str, payload_bytes: int) -> dic
     """Return `samples` of this rank, `call_s`: one call of the operation on float32, begun by all ranks together.
 
     Raises:
-        ArithmeticError: the operation does not give what it should.
+        WrongResultError: the operation does not give what it should.
     """
     import torch
     from torch import distributed
@@ -89,4 +89,4 @@ def _check(operation: str, full: Any, shard: Any, world: int) -> None:
     }
     found, wanted = expected[operation]
     if not torch.equal(found, wanted):
-        raise ArithmeticError(f"{operation} must give {wanted[:4].tolist()} …, got {found[:4].tolist()} …")
+        raise WrongResultError(f"{operation} must give {wanted[:4].tolist()} …, got {found[:4].tolist()} …")
