@@ -1,17 +1,116 @@
-"""A bucket: one flat buffer that holds several gradients, and travels as one message.
+"""Buckets: which gradients share one, where each stands in it, and how it travels as one message.
 
-This is the mechanism. Which gradients share a bucket, and when it leaves, is the policy of `bucketed.py`.
+This is the mechanism: `assign` divides parameters among buckets, a `Layout` places tensors in one flat buffer, and a
+`Bucket` holds gradients in such a buffer. When a bucket leaves is the policy of whoever has it (`bucketed.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 from stepbench.parallel.communicator import Communicator, Pending
-from stepbench.parallel.layout import Layout
+
+MIB = 2**20
+_ALIGNMENT_BYTES = 64  # a cache line; CUDA's vectorised kernels want 16
+
+
+def assign(
+    parameters: Iterable[Parameter], *, bucket_bytes: float, first_bytes: float | None = None
+) -> list[list[Parameter]]:
+    """Return buckets of parameters, filled in the given order, each dtype and device for itself.
+
+    A bucket is closed as soon as it holds `bucket_bytes`, so all but the last of each kind hold that much, and none
+    holds more than that and one parameter. Buckets come in the order of their last parameters: if gradients appear in
+    the given order, that is the order in which buckets become complete.
+
+    Args:
+        parameters: in the order in which their gradients are expected.
+        bucket_bytes: what closes a bucket.
+        first_bytes: what closes the first one of each kind, if that is less.
+    """
+    place = {parameter: number for number, parameter in enumerate(parameters)}
+    buckets: list[list[Parameter]] = []
+    filling: dict[Hashable, list[Parameter]] = {}
+    filled_bytes: dict[Hashable, int] = {}
+    limits: dict[Hashable, float] = {}
+    first = bucket_bytes if first_bytes is None else min(first_bytes, bucket_bytes)
+    for parameter in place:
+        kind = (parameter.dtype, parameter.device)
+        filling.setdefault(kind, []).append(parameter)
+        filled_bytes[kind] = filled_bytes.get(kind, 0) + parameter.nbytes
+        if filled_bytes[kind] >= limits.get(kind, first):
+            limits[kind] = bucket_bytes
+            buckets.append(filling.pop(kind))
+            filled_bytes[kind] = 0
+    return sorted([*buckets, *filling.values()], key=lambda bucket: place[bucket[-1]])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Consecutive places in a one-dimensional buffer, each aligned, the whole padded.
+
+    Attributes:
+        starts: the first element of each tensor.
+        shapes: their shapes.
+        strides: their strides, those of the original where it is dense.
+        length: elements of the buffer.
+    """
+
+    starts: tuple[int, ...]
+    shapes: tuple[torch.Size, ...]
+    strides: tuple[tuple[int, ...], ...]
+    length: int
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], *, extra: int = 0, slices: int = 1) -> Layout:
+        """Place tensors of one dtype one after the other.
+
+        Args:
+            tensors: what to place; only their shapes, strides and element size are looked at.
+            extra: elements to leave free at the end, before the padding.
+            slices: into how many equal, aligned parts the buffer must be divisible.
+        """
+        aligned = max(1, _ALIGNMENT_BYTES // tensors[0].element_size())
+        sizes = [_up(tensor.numel(), aligned) for tensor in tensors]
+        *starts, used = itertools.accumulate(sizes, initial=0)
+        strides = tuple(torch.empty_like(tensor, device="meta").stride() for tensor in tensors)
+        shapes = tuple(tensor.shape for tensor in tensors)
+        # Never empty, so that no backend is asked to send nothing.
+        return cls(tuple(starts), shapes, strides, _up(max(1, used + extra), aligned * slices))
+
+    @property
+    def used(self) -> int:
+        """Elements before the first free one, alignment aside."""
+        return self.starts[-1] + self.shapes[-1].numel()
+
+    def view(self, buffer: Tensor, index: int) -> Tensor:
+        """Return the view of the buffer `[length]` that is one of the tensors, in its shape and strides."""
+        start, shape = self.starts[index], self.shapes[index]
+        return buffer[start : start + shape.numel()].as_strided(shape, self.strides[index])
+
+    def views(self, buffer: Tensor) -> list[Tensor]:
+        """Return the views of all tensors."""
+        return [self.view(buffer, index) for index in range(len(self.starts))]
+
+    def cut(self, index: int, start: int, stop: int) -> tuple[int, int]:
+        """Return which elements of a tensor, in its own numbering, stand in `[start, stop)` of the buffer."""
+        first, count = self.starts[index], self.shapes[index].numel()
+        low = min(max(start - first, 0), count)
+        return low, max(low, min(stop - first, count))
+
+
+def by_kind(parameters: Iterable[Parameter]) -> list[list[Parameter]]:
+    """Return the parameters in groups of one dtype and device, which alone can share a buffer, keeping their order."""
+    groups: dict[Hashable, list[Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+    return list(groups.values())
 
 
 class Bucket:
@@ -95,3 +194,7 @@ class Bucket:
                 if not self._filled[slot]:
                     self.parameters[slot].grad = self._views[slot] if flag > 0 else None
         self._filled = [False] * len(self.parameters)
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -12,11 +12,8 @@ from __future__ import annotations
 from torch import distributed as dist
 from torch import nn
 
-from stepbench.parallel.assignment import MIB, assign
-from stepbench.parallel.bucket import Bucket
-from stepbench.parallel.data_parallel import DataParallel
-from stepbench.parallel.gradient_hook import when_accumulated
-from stepbench.parallel.launch_order import LaunchOrder
+from stepbench.parallel.bucket import MIB, Bucket, assign
+from stepbench.parallel.data_parallel import DataParallel, LaunchOrder, when_accumulated
 from stepbench.parallel.replica import BUCKET_MIB, Group, Recipe, Replica, Strategy, with_plain_optimizer
 
 FIRST_BUCKET_MIB = 1.0  # so that the wire has something to do early

@@ -16,7 +16,8 @@ each other what they have.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +26,7 @@ from torch import distributed as dist
 from torch.nn import Parameter
 
 from stepbench.parallel.communicator import Communicator
-from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
-from stepbench.parallel.synchronization import Synchronizes
+from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, Synchronizes, with_plain_optimizer
 from stepbench.parallel.traffic import Traffic
 from stepbench.versions import FakeTensor
 
@@ -81,6 +81,60 @@ class DataParallel(Synchronizes, nn.Module):
 
     def _finish(self) -> None:
         """Communicate what is left to communicate, and wait for all of it."""
+
+
+class LaunchOrder:
+    """Lets numbered messages leave as 0, 1, 2, …, each as soon as it and all before it are ready.
+
+    Collectives have no address: the first one that rank 0 starts meets the first one that rank 1 starts. So the ranks
+    must start theirs in the same order, although their gradients may become ready in different ones, a rank may use
+    another branch of the module, or a parameter may get no gradient at all.
+
+    Args:
+        count: how many messages there are in a step.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._ready = [False] * count
+        self._next = 0
+
+    def is_ready(self, index: int) -> bool:
+        """Return whether a message has been marked in this step."""
+        return self._ready[index]
+
+    def mark(self, index: int) -> Iterator[int]:
+        """Note that a message is ready, and yield those that leave now, in order."""
+        self._ready[index] = True
+        while self._next < len(self._ready) and self._ready[self._next]:
+            self._next += 1
+            yield self._next - 1
+
+    def rest(self) -> Iterator[int]:
+        """Yield those that have not left, in order, ready or not, and begin the next step."""
+        first, self._next = self._next, 0
+        self._ready = [False] * len(self._ready)
+        yield from range(first, len(self._ready))
+
+
+def when_accumulated(parameter: Parameter, method: Callable[..., None], *arguments: Any) -> None:
+    """Call a bound method each time after autograd has added to a parameter's `.grad`, as long as its object lives.
+
+    The object is not kept alive. A tensor's hooks are held by C++, where Python's garbage collector does not look: a
+    wrapper whose parameters' hooks refer to it would never be freed, nor would its buckets and its module.
+
+    Args:
+        parameter: a leaf that requires a gradient.
+        method: what to call.
+        *arguments: what to call it with.
+    """
+    weak = weakref.WeakMethod(method)
+
+    def hook(_: Tensor) -> None:
+        alive = weak()
+        if alive is not None:
+            alive(*arguments)
+
+    parameter.register_post_accumulate_grad_hook(hook)
 
 
 def present_anywhere(present: Sequence[bool], communicator: Communicator) -> list[bool]:

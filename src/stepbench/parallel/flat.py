@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from stepbench.parallel.bucket import by_kind
 from stepbench.parallel.data_parallel import DataParallel
-from stepbench.parallel.layout import by_kind
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from stepbench.parallel.bucket import Layout
 from stepbench.parallel.communicator import Communicator, Pending
-from stepbench.parallel.layout import Layout
 from stepbench.parallel.owned_parameters import move
 
 

@@ -14,12 +14,10 @@ from collections.abc import Callable, Sequence
 
 from torch.nn import Parameter
 
-from stepbench.parallel.assignment import assign
+from stepbench.parallel.bucket import assign
 from stepbench.parallel.communicator import Communicator, Pending
-from stepbench.parallel.data_parallel import present_anywhere
+from stepbench.parallel.data_parallel import LaunchOrder, present_anywhere, when_accumulated
 from stepbench.parallel.flat_bucket import FlatBucket
-from stepbench.parallel.gradient_hook import when_accumulated
-from stepbench.parallel.launch_order import LaunchOrder
 from stepbench.parallel.pieces import Piece, stage_bytes
 
 _IN_FLIGHT = 2  # reduce-scatters; each holds a whole bucket of gradients

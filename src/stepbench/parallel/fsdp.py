@@ -22,12 +22,10 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from stepbench import versions
-from stepbench.parallel.bucket import Bucket
+from stepbench.parallel.bucket import Bucket, by_kind
 from stepbench.parallel.communicator import Communicator
 from stepbench.parallel.data_parallel import device_of, refuse_unfrozen, start_equal
-from stepbench.parallel.layout import by_kind
-from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
-from stepbench.parallel.synchronization import Synchronizes
+from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, Synchronizes, with_plain_optimizer
 from stepbench.parallel.traffic import Traffic
 from stepbench.parallel.unit import Unit
 from stepbench.parallel.unit_plan import PlannedUnit, plan

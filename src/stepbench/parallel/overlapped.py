@@ -11,9 +11,7 @@ from torch import distributed as dist
 from torch import nn
 
 from stepbench.parallel.communicator import Pending
-from stepbench.parallel.data_parallel import DataParallel, present_anywhere
-from stepbench.parallel.gradient_hook import when_accumulated
-from stepbench.parallel.launch_order import LaunchOrder
+from stepbench.parallel.data_parallel import DataParallel, LaunchOrder, present_anywhere, when_accumulated
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 
 

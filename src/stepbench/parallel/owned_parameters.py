@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from stepbench.parallel.assignment import assign
+from stepbench.parallel.bucket import Layout, assign
 from stepbench.parallel.communicator import Communicator, Pending
-from stepbench.parallel.layout import Layout
 from stepbench.parallel.pieces import Piece, balance, stage_bytes
 
 

@@ -14,7 +14,6 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from stepbench.parallel.synchronization import Synchronizes
 from stepbench.parallel.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -22,6 +21,29 @@ if TYPE_CHECKING:
 
 Group = dist.ProcessGroup | None
 BUCKET_MIB = 25.0  # torch's default as well
+
+
+class Synchronizes:
+    """Gradients of a backward pass travel, except inside `no_sync()`."""
+
+    _synchronizes = True
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Accumulate gradients on this rank alone; the next backward pass outside communicates their sum."""
+        before, self._synchronizes = self._synchronizes, False
+        try:
+            yield
+        finally:
+            self._synchronizes = before
+
+    def finish_gradient_synchronization(self) -> None:
+        """Return when the gradients are ready for the optimizer; a collective."""
+        raise NotImplementedError
+
+    def _refuse_inside_no_sync(self) -> None:
+        if not self._synchronizes:
+            raise RuntimeError("finish_gradient_synchronization() must be called outside no_sync()")
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from stepbench.parallel import optimizer_state
-from stepbench.parallel.assignment import MIB
+from stepbench.parallel.bucket import MIB
 from stepbench.parallel.communicator import Communicator, Pending
 from stepbench.parallel.flat_shards import FlatShards
 from stepbench.parallel.owned_parameters import OwnedParameters
 from stepbench.parallel.pieces import Partition, Piece
-from stepbench.parallel.synchronization import Synchronizes
+from stepbench.parallel.replica import Synchronizes
 from stepbench.parallel.traffic import Traffic
 
 BROADCAST, REDUCE_SCATTER = "broadcast", "reduce_scatter"
