@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,21 @@ def test_every_headline_is_a_ratio_with_a_verdict(both: Bench) -> None:
     assert step.low < 2 < step.high
     assert by_metric["training epoch"].verdict is statistics.Verdict.UNCLEAR  # one process a side
     assert (found.unlike, found.alone) == ((), ((), ()))
+
+
+def test_a_document_is_kept_as_values_and_says_the_same_at_another_level(both: Bench, tmp_path: Path) -> None:
+    made = document.build(pair_of(both, here=CHEAP, there=DEAR))
+    (tmp_path / "comparison.json").write_text(document.dump(made))
+    kept = document.read(tmp_path / "comparison.json")
+    assert (
+        document.markdown(kept) == document.markdown(made) == document.document(pair_of(both, here=CHEAP, there=DEAR))
+    )
+    deeper = document.markdown(kept, level=2)
+    assert deeper.startswith("## Machines compared\n")
+    assert "\n#### rented-8x over imaginary-2c\n" in deeper
+    links = re.findall(r"\]\((\.\./results/[^)]+)\)", deeper)
+    assert {link.split("/")[2] for link in links} == {HERE, THERE}
+    assert all((both.root / "report" / link).resolve().is_file() for link in links)
 
 
 def test_rates_are_work_over_the_median_time(both: Bench) -> None:

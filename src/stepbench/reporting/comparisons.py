@@ -6,20 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepbench.reporting import columns as col
 from stepbench.reporting import marks, markup, statistics, units
-from stepbench.reporting.columns import (
-    RECORDS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    axis_text,
-    axis_words,
-    middle,
-    ratio,
-    time_unit,
-    value,
-    warned,
-)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.statistics import Comparison
@@ -96,24 +84,26 @@ def table(found: Sequence[Pair], title: str, caption: str, empty: str, key: str 
         return Table(title, caption, [], empty=empty)
     axis = found[0].axis
     others = [each for each in found[0].other.point if each != axis]
-    unit = time_unit(rows, ("baseline", "other"))
+    unit = col.time_unit(rows, ("baseline", "other"))
     columns = [
-        *axis_columns(rows, others),
-        value(axis, text=axis_text, numeric=False),
-        Column(axis_text(found[0].baseline.point[axis]), lambda row: middle("baseline", unit, row), unit.name),
-        Column(_heading(found), lambda row: middle("other", unit, row), unit.name),
-        ratio("speedup", "ratio"),
-        Column("verdict", lambda row: row["verdict"] or units.NOTHING, numeric=False),
-        Column("detectable", _detectable),
-        Column("processes", lambda row: f"{row['baseline_processes']} / {row['other_processes']}"),
-        WARNINGS,
-        Column("status", _status, numeric=False),
+        *col.axis_columns(rows, others),
+        col.value(axis, text=col.axis_text, numeric=False),
+        col.Column(
+            col.axis_text(found[0].baseline.point[axis]), lambda row: col.middle("baseline", unit, row), unit.name
+        ),
+        col.Column(_heading(found), lambda row: col.middle("other", unit, row), unit.name),
+        col.ratio("speedup", "ratio"),
+        col.Column("verdict", lambda row: row["verdict"] or units.NOTHING, numeric=False),
+        col.Column("detectable", _detectable),
+        col.Column("processes", lambda row: f"{row['baseline_processes']} / {row['other_processes']}"),
+        col.WARNINGS,
+        col.Column("status", _status, numeric=False),
     ]
     return Table(title, f"{caption} {READING}", rows, columns, empty, others)
 
 
 def _heading(found: Sequence[Pair]) -> str:
-    values = dict.fromkeys(axis_text(pair.value) for pair in found)
+    values = dict.fromkeys(col.axis_text(pair.value) for pair in found)
     return next(iter(values)) if len(values) == 1 else "compared"
 
 
@@ -125,7 +115,7 @@ def name_of(pair: Pair, pairs_shown: Sequence[Pair]) -> str:
 
 
 def _words(axis: str, value: Any) -> str:
-    return axis_words(value) if isinstance(value, str) else f"{axis_words(axis)} {axis_words(value)}"
+    return col.axis_words(value) if isinstance(value, str) else f"{col.axis_words(axis)} {col.axis_words(value)}"
 
 
 def _row(pair: Pair, key: str) -> dict[str, Any]:
@@ -147,8 +137,8 @@ def _row(pair: Pair, key: str) -> dict[str, Any]:
         "visible_ratio": comparison.visible_ratio if comparison else None,
         "verdict": comparison.verdict.value if comparison else None,
         "why": comparison.why if comparison else None,
-        **warned(found),
-        RECORDS: {axis_words(side.point[pair.axis]): side.paths for side in (pair.baseline, pair.other)},
+        **col.warned(found),
+        col.RECORDS: {col.axis_words(side.point[pair.axis]): side.paths for side in (pair.baseline, pair.other)},
     }
 
 

@@ -189,6 +189,22 @@ def shares(axes: Axes, position: float, parts: Mapping[str, float], colors: Sequ
         left += share
 
 
+def rows(axes: Axes, labels: Sequence[str], **style: Any) -> None:
+    """Lay out rows from the top, one for each label, at the positions 0, 1, 2 and so on."""
+    axes.set_yticks(range(len(labels)), labels, **style)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def share_axis(axes: Axes, label: str) -> None:
+    """Give axes of `shares` a scale of percent and no frame."""
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(label)
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(left=False)
+
+
 def explain_hollow(axes: Axes, summaries: Iterable[Summary | None]) -> None:
     """Have the legend say what a hollow marker means, if one was drawn."""
     marks = [mark.kind for summary in summaries if summary is not None for mark in summary.marks]

@@ -107,7 +107,7 @@ def find(groups: Sequence[Array]) -> tuple[Mark, ...]:
     drifts = [drift for samples in groups if (drift := _drift(samples)) is not None]
     if drifts:
         where = f" in {len(drifts)} of {len(groups)} processes" if len(groups) > 1 else ""
-        found.append(Mark("drifting", f"{max(drifts, key=abs):+.0%}{where}".replace("%", " %")))
+        found.append(Mark("drifting", f"{100 * max(drifts, key=abs):+.0f} %{where}"))
     pooled = np.concatenate(list(groups))
     if pooled.size > 1 and pooled.mean() > 0 and (cv := pooled.std(ddof=1) / pooled.mean()) > NOISY_CV:
         found.append(Mark("noisy", f"CV {100 * cv:.0f} %"))

@@ -7,22 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stepbench.reporting import columns as col
 from stepbench.reporting import units
-from stepbench.reporting.columns import (
-    STATUS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    axis_text,
-    axis_words,
-    facts,
-    interval,
-    ratio,
-    rest,
-    statistics_of,
-    time_unit,
-    value,
-)
 from stepbench.reporting.findings import Finding, where
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
@@ -52,20 +38,20 @@ NAMING = ("strategy", "variant")
 def beside(results: Results, targets: Targets) -> Table:
     """Return one row for each cell that was timed in turn with torch's own: both times, their ratio, the target."""
     rows = [_row(group, results, targets) for group in _paired(results, targets)]
-    axes = rest(results.axes, *NAMING)
-    unit = time_unit(rows, ("paired", "beside"))
+    axes = col.rest(results.axes, *NAMING)
+    unit = col.time_unit(rows, ("paired", "beside"))
     columns = [
-        *axis_columns(rows, axes),
-        value("name", "ours", axis_text, numeric=False),
-        interval("paired", unit, "its step"),
-        value("other", "torch's own", axis_text, numeric=False),
-        interval("beside", unit, "its step"),
-        ratio("time", "ours over torch's"),
-        value("time_target_ratio", "target: at most", units.ratio),
-        value("verdict", "target", numeric=False),
-        Column("peak memory, ours over torch's", _memory_text, droppable=True),
-        WARNINGS,
-        STATUS,
+        *col.axis_columns(rows, axes),
+        col.value("name", "ours", col.axis_text, numeric=False),
+        col.interval("paired", unit, "its step"),
+        col.value("other", "torch's own", col.axis_text, numeric=False),
+        col.interval("beside", unit, "its step"),
+        col.ratio("time", "ours over torch's"),
+        col.value("time_target_ratio", "target: at most", units.ratio),
+        col.value("verdict", "target", numeric=False),
+        col.Column("peak memory, ours over torch's", _memory_text, droppable=True),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "The steps of both were timed in turn in the same ranks, so that other load affects both alike. The ratio is "
@@ -86,15 +72,15 @@ def find(results: Results, targets: Targets) -> list[Finding]:
         place = where(group, groups) if len(groups) > 1 else ""
         at = f" ({place})" if place else ""
         time = units.ratio(row["time_ratio"], row["time_low_ratio"], row["time_high_ratio"])
-        other = axis_words(row["other"])
+        other = col.axis_words(row["other"])
         reason = " (the interval contains the target)" if row["verdict"] == INCONCLUSIVE else ""
         texts = [
-            f"A step of {axis_words(row['name'])} takes {time} the time of {other}{at}; "
+            f"A step of {col.axis_words(row['name'])} takes {time} the time of {other}{at}; "
             f"target ≤ {units.ratio(row['time_target_ratio'])}: {row['verdict']}{reason}."
         ]
         if row["memory_ratio"] is not None:
             texts.append(
-                f"The peak memory of {axis_words(row['name'])} is {units.ratio(row['memory_ratio'])} that of "
+                f"The peak memory of {col.axis_words(row['name'])} is {units.ratio(row['memory_ratio'])} that of "
                 f"{other}{at}; target ≤ {units.ratio(row['memory_target_ratio'])}: {_memory_verdict(row)}."
             )
         found += [Finding("target", text, tuple(group.paths), place) for text in texts]
@@ -113,11 +99,11 @@ def _row(group: Group, results: Results, targets: Targets) -> dict[str, Any]:
     target = targets[_name(group)]
     found = group.stepwise(operator.truediv, "paired_s", "beside_s")
     return {
-        **facts(group, found.marks if found else ()),
+        **col.facts(group, found.marks if found else ()),
         "name": _name(group),
         "other": target.other,
-        **statistics_of("paired", group.summary("paired_s")),
-        **statistics_of("beside", group.summary("beside_s")),
+        **col.statistics_of("paired", group.summary("paired_s")),
+        **col.statistics_of("beside", group.summary("beside_s")),
         "time_ratio": found.median if found else None,
         "time_low_ratio": found.low if found else None,
         "time_high_ratio": found.high if found else None,

@@ -33,10 +33,8 @@ def memory(results: Results) -> Figure:
     axes = figure.subplots()
     for position, group in enumerate(shown):
         _draw(axes, position, group, unit)
-    axes.set_yticks(range(len(shown)), [_label(group, shown) for group in shown])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    figures.rows(axes, [_label(group, shown) for group in shown])
     axes.set_xlim(0, 1.12 * max(_peak(group) or 0 for group in shown) / unit.size)
-    axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"bytes per rank at the peak of a step ({unit.name})")
     figures.legend_above(figure, len(CATEGORIES))
     return figure

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stepbench.reporting import columns as col
 from stepbench.reporting import units
-from stepbench.reporting.columns import (
-    STATUS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    axis_text,
-    facts,
-    interval,
-    median,
-    rest,
-    statistics_of,
-    time_unit,
-    value,
-    word,
-)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.steps import PHASES, WHOLE
@@ -35,17 +21,17 @@ REPLICATED = ("replicated", "ddp")
 def memory(results: Results) -> Table:
     """Return one row for each variant: bytes by category at each moment and at the peak, predicted and measured."""
     rows = [_memory_row(group) for group in results.groups()]
-    axes = rest(results.axes, VARIANT, SOURCE)
+    axes = col.rest(results.axes, VARIANT, SOURCE)
     columns = [
-        *axis_columns(rows, axes),
-        value(VARIANT, text=axis_text, numeric=False),
-        word(SOURCE),
+        *col.axis_columns(rows, axes),
+        col.value(VARIANT, text=col.axis_text, numeric=False),
+        col.word(SOURCE),
         *(_moment_column(moment, words) for moment, words in MOMENTS.items()),
-        value("peak_bytes", "peak", units.byte_count),
-        value("predicted_peak_bytes", "predicted peak", units.byte_count),
-        value("difference_ratio", "predicted − measured", units.difference),
-        WARNINGS,
-        STATUS,
+        col.value("peak_bytes", "peak", units.byte_count),
+        col.value("predicted_peak_bytes", "predicted peak", units.byte_count),
+        col.value("difference_ratio", "predicted − measured", units.difference),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "Bytes of the rank that holds the most: parameters + gradients + optimizer state at each moment, in this "
@@ -59,18 +45,18 @@ def memory(results: Results) -> Table:
 def time(results: Results) -> Table:
     """Return one row for each variant that was run: phases, step, exposed wait, and the equivalence check."""
     rows = [_time_row(group) for group in measured(results)]
-    axes = rest(results.axes, VARIANT, SOURCE)
-    unit = time_unit(rows, (WHOLE,))
+    axes = col.rest(results.axes, VARIANT, SOURCE)
+    unit = col.time_unit(rows, (WHOLE,))
     columns = [
-        *axis_columns(rows, axes),
-        value(VARIANT, text=axis_text, numeric=False),
-        *(median(name, unit) for name in ("forward", "backward", "synchronization", "optimizer")),
-        interval(WHOLE, unit, "whole step"),
+        *col.axis_columns(rows, axes),
+        col.value(VARIANT, text=col.axis_text, numeric=False),
+        *(col.median(name, unit) for name in ("forward", "backward", "synchronization", "optimizer")),
+        col.interval(WHOLE, unit, "whole step"),
         *(_wait_column(name, words) for name, words in WAITS.items()),
-        value("equivalence_difference_ratio", "equivalence error", units.scientific),
-        value("equivalence_tolerance_ratio", "tolerance", units.scientific),
-        WARNINGS,
-        STATUS,
+        col.value("equivalence_difference_ratio", "equivalence error", units.scientific),
+        col.value("equivalence_tolerance_ratio", "tolerance", units.scientific),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "Medians of the slowest rank at each step. Communication: exposed wait of total duration; the difference "
@@ -110,7 +96,7 @@ def _memory_row(group: Group) -> dict[str, Any]:
         f"{moment}_{category}_bytes": found for moment in MOMENTS for category, found in at(group, moment).items()
     }
     return {
-        **facts(group),
+        **col.facts(group),
         **moments,
         "peak_bytes": peak,
         "predicted_peak_bytes": predicted,
@@ -118,7 +104,7 @@ def _memory_row(group: Group) -> dict[str, Any]:
     }
 
 
-def _moment_column(moment: str, words: str) -> Column:
+def _moment_column(moment: str, words: str) -> col.Column:
     def text(row: Row) -> str:
         found = [row[f"{moment}_{category}_bytes"] for category in RESIDENT]
         if all(each is None for each in found):
@@ -126,15 +112,15 @@ def _moment_column(moment: str, words: str) -> Column:
         unit = units.pick(units.BYTES, [max(each or 0 for each in found)])
         return f"{' + '.join(units.number((each or 0) / unit.size) for each in found)} {unit.name}"
 
-    return Column(words, text)
+    return col.Column(words, text)
 
 
-def _wait_column(operation: str, words: str) -> Column:
+def _wait_column(operation: str, words: str) -> col.Column:
     def text(row: Row) -> str:
         waited, busy = row[f"{operation}_wait_median_s"], row[f"{operation}_busy_median_s"]
         return "" if busy is None else f"{units.seconds(waited)} of {units.seconds(busy)}"
 
-    return Column(words, text, droppable=True)
+    return col.Column(words, text, droppable=True)
 
 
 def _time_row(group: Group) -> dict[str, Any]:
@@ -142,9 +128,9 @@ def _time_row(group: Group) -> dict[str, Any]:
     names += [f"{operation}_{kind}" for operation in WAITS for kind in ("wait", "busy")]
     summaries = {name: group.summary(f"{name}_s") for name in names}
     whole = summaries[WHOLE]
-    row: dict[str, Any] = facts(group, whole.marks if whole else ())
+    row: dict[str, Any] = col.facts(group, whole.marks if whole else ())
     for name, summary in summaries.items():
-        row |= statistics_of(name, summary)
+        row |= col.statistics_of(name, summary)
     return row | {key: group.scalar(key) for key in ("equivalence_difference_ratio", "equivalence_tolerance_ratio")}
 
 

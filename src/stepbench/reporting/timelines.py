@@ -59,9 +59,7 @@ def _draw(axes: Axes, by_rank: Sequence[dict[str, Any]], unit: units.Unit) -> No
                 label = WORDS.get(kind, kind) if lane == 0 else "communication"
                 edge = {"edgecolor": "white", "linewidth": 0.3} if lane else {"linewidth": 0}
                 axes.broken_barh(spans, (row - 0.38, 0.76), facecolors=color, label=label, **edge)
-    axes.set_yticks(range(len(ticks)), ticks, fontsize=8)
-    axes.set_ylim(len(ticks) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
+    figures.rows(axes, ticks, fontsize=8)
     axes.tick_params(axis="y", length=0)
 
 

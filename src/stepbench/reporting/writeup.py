@@ -17,7 +17,6 @@ from stepbench.pipeline.state import States
 from stepbench.process.storage import write_atomically
 from stepbench.reporting import figures, findings, frames, markup, page, points, protocol, rendering, tables, units
 from stepbench.reporting.frames import Results
-from stepbench.reporting.rendering import Experiment
 
 LABELS = ("ok", "oom", "timeout", "unsupported", "error", "stale", "unreadable", "not measured")
 
@@ -42,7 +41,7 @@ _FACTS = {
 
 def write_up(
     states: States,
-    experiments: Sequence[Experiment],
+    experiments: Sequence[Any],
     out_md: Path,
     out_html: Path,
     run_facts: Mapping[str, Any] | None = None,
@@ -112,7 +111,7 @@ def _environment(folder: Path) -> jinja2.Environment:
 
 
 def _context(
-    bench: Bench, experiments: Sequence[Experiment], results: Mapping[str, Results], run: Mapping[str, Any] | None
+    bench: Bench, experiments: Sequence[Any], results: Mapping[str, Results], run: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     used = [row["record"] for each in results.values() for row in each.rows if points.label(row) == "ok"]
     counts = {
@@ -181,7 +180,7 @@ def _run(run: Mapping[str, Any]) -> dict[str, str]:
 def _section(
     environment: jinja2.Environment,
     bench: Bench,
-    experiment: Experiment,
+    experiment: Any,
     results: Results,
     caption_folder: Path,
     beside: str,

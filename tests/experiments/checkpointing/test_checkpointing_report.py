@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from tests.reporting import synthetic, synthetic_inside
 from tests.reporting.conftest import markdown
 
@@ -27,9 +28,14 @@ def results(root: Path, grid: list[dict[str, Any]] = GRID, **more: Any) -> Resul
     return frames.load(States(bench), EXPERIMENT)
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Results:
-    return results(tmp_path)
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return results(tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def drawn(full: Results) -> dict[str, Figure]:
+    return EXPERIMENT.plot(full)
 
 
 def test_each_grouping_stands_beside_none(full: Results) -> None:
@@ -79,8 +85,7 @@ def test_what_keeps_nothing_is_not_shown(full: Results) -> None:
     assert sum(row["share_ratio"] for row in table.rows) == pytest.approx(1)
 
 
-def test_figures_draw_each_grouping_once(full: Results) -> None:
-    drawn = EXPERIMENT.plot(full)
+def test_figures_draw_each_grouping_once(drawn: dict[str, Figure]) -> None:
     assert set(drawn) == set(EXPERIMENT.figure_names)
     labels = [text.get_text() for text in drawn["tradeoff"].axes[0].texts]
     assert labels == ["none", "1", "2", "3", "4", "6", "12", "4 of 1", "4 of 2"]

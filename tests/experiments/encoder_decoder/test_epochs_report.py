@@ -22,9 +22,9 @@ def results(bench: Bench) -> Results:
     return frames.load(States(bench), experiments.load("encoder_decoder"))
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    made = synthetic.bench(tmp_path, encoder_decoder=GRID)
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    made = synthetic.bench(tmp_path_factory.mktemp("epochs"), encoder_decoder=GRID)
     synthetic_on_ranks.fill(made, spread=0.001)
     return made
 

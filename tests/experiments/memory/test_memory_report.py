@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from tests.reporting import synthetic, synthetic_inside
 from tests.reporting.conftest import markdown
 
@@ -31,9 +32,14 @@ def results(root: Path, grid: list[dict[str, Any]] = GRID, fill: bool = True) ->
     return frames.load(States(bench), EXPERIMENT)
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Results:
-    return results(tmp_path)
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return results(tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def drawn(full: Results) -> dict[str, Figure]:
+    return EXPERIMENT.plot(full)
 
 
 def test_predicted_and_measured_of_one_step_are_one_row(tmp_path: Path) -> None:
@@ -113,8 +119,7 @@ def test_all_sizes_that_fit_are_told(tmp_path: Path) -> None:
     assert any("for every size here" in each for each in [*map(str, EXPERIMENT.find(small))])
 
 
-def test_figures_are_drawn_and_describe_what_they_hold_constant(full: Results) -> None:
-    drawn = EXPERIMENT.plot(full)
+def test_figures_are_drawn_and_describe_what_they_hold_constant(drawn: dict[str, Figure]) -> None:
     assert set(drawn) == set(EXPERIMENT.figure_names)
     assert "parameter dtype fp32" in str(drawn["timeline"].get_label())
     assert "batch 4" in str(drawn["sizes"].get_label())
@@ -122,8 +127,8 @@ def test_figures_are_drawn_and_describe_what_they_hold_constant(full: Results) -
     assert [text.get_text() for text in drawn["sizes"].axes[0].get_yticklabels()] == ["nano", "micro", "xl", "2.7B"]
 
 
-def test_the_timeline_shows_the_step_with_most_activations_first(full: Results) -> None:
-    titles = [axes.get_title(loc="left") for axes in EXPERIMENT.plot(full)["timeline"].axes]
+def test_the_timeline_shows_the_step_with_most_activations_first(drawn: dict[str, Figure]) -> None:
+    titles = [axes.get_title(loc="left") for axes in drawn["timeline"].axes]
     assert titles[0].startswith("nano, context 512")
     assert titles[-1].endswith("predicted")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from tests.reporting import synthetic, synthetic_inside
 from tests.reporting.conftest import markdown
 
@@ -34,9 +35,14 @@ def _rng() -> Any:
     return np.random.default_rng(0)
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Results:
-    return results(tmp_path)
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return results(tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def drawn(full: Results) -> dict[str, Figure]:
+    return EXPERIMENT.plot(full)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +165,7 @@ def test_sentences_name_the_top_operators_calls_and_how_products_move(full: Resu
     assert "the softmax takes the most time, 50 %" in text
 
 
-def test_figures_show_every_phase(full: Results) -> None:
-    drawn = EXPERIMENT.plot(full)
+def test_figures_show_every_phase(drawn: dict[str, Figure]) -> None:
     assert set(drawn) == set(EXPERIMENT.figure_names)
     ticks = [text.get_text().splitlines()[0] for text in drawn["shares"].axes[0].get_yticklabels()]
     assert ticks == ["forward", "forward", "backward", "optimizer"]

@@ -6,17 +6,8 @@ from typing import Any
 
 from stepbench.experiments.attention import kernel_table
 from stepbench.experiments.attention.slices import PASSES
+from stepbench.reporting import columns as col
 from stepbench.reporting import marks, units
-from stepbench.reporting.columns import (
-    STATUS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    facts,
-    interval,
-    statistics_of,
-    value,
-)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.tables import Table
@@ -31,16 +22,16 @@ def attention(results: Results) -> Table:
     groups = results.groups()
     rows = [_row(group) for group in groups]
     axes = list(groups[0].point) if groups else []
-    columns = axis_columns(rows, axes)
+    columns = col.axis_columns(rows, axes)
     for each in PASSES:
-        columns += [interval(each, MILLISECOND), value(f"{each}_flops_per_s", f"{each} rate", units.flop_rate)]
+        columns += [col.interval(each, MILLISECOND), col.value(f"{each}_flops_per_s", f"{each} rate", units.flop_rate)]
     columns += [
-        value("saved_bytes", "saved for backward", units.byte_count),
-        value("peak_memory_bytes", "peak device memory", units.byte_count, droppable=True),
-        Column("error of o", lambda row: _error(row, "o")),
-        Column("error of gradients", lambda row: _error(row, "gradients")),
-        WARNINGS,
-        STATUS,
+        col.value("saved_bytes", "saved for backward", units.byte_count),
+        col.value("peak_memory_bytes", "peak device memory", units.byte_count, droppable=True),
+        col.Column("error of o", lambda row: _error(row, "o")),
+        col.Column("error of gradients", lambda row: _error(row, "gradients")),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "Medians with their 95 % intervals. The forward pass saves what the backward pass needs. Rates count the two "
@@ -61,7 +52,7 @@ def _row(group: Group) -> dict[str, Any]:
     warnings = []
     for each in PASSES:
         summary, work = group.summary(f"{each}_s"), group.scalar(f"{each}_flops")
-        found |= statistics_of(each, summary)
+        found |= col.statistics_of(each, summary)
         found[f"{each}_flops_per_s"] = work / summary.median if summary and work and summary.median else None
         own = [mark for mark in summary.marks if mark not in group.marks] if summary else []
         warnings += marks.about(each, own)
@@ -69,7 +60,7 @@ def _row(group: Group) -> dict[str, Any]:
     for kind in ("error", "plain_error"):
         errors = [error for each in GRADIENTS if (error := group.scalar(f"{each}_{kind}")) is not None]
         found[f"gradients_{kind}"] = max(errors, default=None)
-    return facts(group, warnings) | found
+    return col.facts(group, warnings) | found
 
 
 def _error(row: Row, name: str) -> str:

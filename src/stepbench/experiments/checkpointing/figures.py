@@ -63,10 +63,8 @@ def saved(results: Results) -> Figure:
     for position, (each, size) in enumerate(zip(shown, sizes, strict=True)):
         text = f" {units.byte_count(each['saved_bytes'])}, {units.percent(each['saved_bytes'] / total)}"
         axes.text(size, position, text, va="center", fontsize=8.5, color=figures.MUTED)
-    axes.set_yticks(range(len(shown)), [_operation(each) for each in shown])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    figures.rows(axes, [_operation(each) for each in shown])
     axes.set_xlim(0, 1.22 * max(sizes))
-    axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"saved by one block ({unit.name})")
     return figure
 

@@ -5,21 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stepbench.experiments.checkpointing.groupings import GROUPING, Grouping, models, saved_of
+from stepbench.reporting import columns as col
 from stepbench.reporting import units
-from stepbench.reporting.columns import (
-    RECORDS,
-    STATUS,
-    WARNINGS,
-    axis_columns,
-    facts,
-    interval,
-    ratio,
-    rest,
-    statistics_of,
-    time_unit,
-    value,
-    word,
-)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.tables import Table
@@ -28,19 +15,19 @@ from stepbench.reporting.tables import Table
 def groups(results: Results) -> Table:
     """Return one row for each grouping: saved activations, peak, time, and each relative to no checkpointing."""
     rows = [_row(each) for groupings in models(results.groups()) for each in groupings]
-    axes = rest(results.axes, GROUPING)
+    axes = col.rest(results.axes, GROUPING)
     columns = [
-        *axis_columns(rows, axes),
-        word("grouping", "checkpointed"),
-        value("kept_activation_bytes", "saved activations", units.byte_count),
-        value("kept_ratio", "relative to none", units.ratio),
-        value("peak_activation_bytes", "peak of activations", units.byte_count),
-        value("peak_ratio", "relative to none", units.ratio),
-        value("peak_memory_bytes", "peak memory", units.byte_count),
-        interval("step", time_unit(rows, ("step",))),
-        ratio("slowdown", "relative to none"),
-        WARNINGS,
-        STATUS,
+        *col.axis_columns(rows, axes),
+        col.word("grouping", "checkpointed"),
+        col.value("kept_activation_bytes", "saved activations", units.byte_count),
+        col.value("kept_ratio", "relative to none", units.ratio),
+        col.value("peak_activation_bytes", "peak of activations", units.byte_count),
+        col.value("peak_ratio", "relative to none", units.ratio),
+        col.value("peak_memory_bytes", "peak memory", units.byte_count),
+        col.interval("step", col.time_unit(rows, ("step",))),
+        col.ratio("slowdown", "relative to none"),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "The peak of activations is the most that forward and backward pass hold beside parameters, gradients and "
@@ -56,13 +43,13 @@ def saved(results: Results) -> Table:
     for groupings in models(results.groups()):
         known = next((each.group for each in groupings if each.group.records), None)
         rows += _saved_rows(known) if known else []
-    axes = rest(results.axes, GROUPING)
+    axes = col.rest(results.axes, GROUPING)
     columns = [
-        *axis_columns(rows, axes),
-        word("operation"),
-        value("calls"),
-        value("saved_bytes", "saved", units.byte_count),
-        value("share_ratio", "share of the block", units.percent),
+        *col.axis_columns(rows, axes),
+        col.word("operation"),
+        col.value("calls"),
+        col.value("saved_bytes", "saved", units.byte_count),
+        col.value("share_ratio", "share of the block", units.percent),
     ]
     caption = (
         "Activations that one block saves for its backward pass without checkpointing, by autograd's name of the "
@@ -80,7 +67,7 @@ def _row(grouping: Grouping) -> dict[str, Any]:
     )
     plain = grouping.is_plain
     return {
-        **facts(group, summary.marks if summary else ()),
+        **col.facts(group, summary.marks if summary else ()),
         "grouping": grouping.name,
         "blocks": group.scalar("blocks"),
         "theoretical_best_blocks": grouping.theory_blocks,
@@ -89,7 +76,7 @@ def _row(grouping: Grouping) -> dict[str, Any]:
         "peak_memory_bytes": group.scalar("peak_memory_bytes"),
         "kept_ratio": None if plain else grouping.over_plain("kept_activation_bytes"),
         "peak_ratio": None if plain else grouping.over_plain("peak_activation_bytes"),
-        **statistics_of("step", summary),
+        **col.statistics_of("step", summary),
         **slowdown,
     }
 
@@ -99,4 +86,4 @@ def _saved_rows(group: Group) -> list[dict[str, Any]]:
     total = sum(each["saved_bytes"] for each in found)
     point = {axis: value for axis, value in group.point.items() if axis != GROUPING}
     shares = [{**each, "share_ratio": each["saved_bytes"] / total} for each in found]
-    return [{**point, **share, RECORDS: {"": group.paths}} for share in shares]
+    return [{**point, **share, col.RECORDS: {"": group.paths}} for share in shares]

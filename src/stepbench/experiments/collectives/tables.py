@@ -5,20 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from stepbench.reporting import columns as col
 from stepbench.reporting import message_fits, units
-from stepbench.reporting.columns import (
-    RECORDS,
-    STATUS,
-    WARNINGS,
-    axis_columns,
-    axis_text,
-    facts,
-    interval,
-    statistics_of,
-    time_unit,
-    value,
-    word,
-)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import bus_bytes_per_s, bus_factor, groups_of, message_bytes
 from stepbench.reporting.points import Group
@@ -30,15 +18,15 @@ def messages(results: Results) -> Table:
     rows = [_row(group) for group in results.groups()]
     axes = ["backend", "ranks"]
     columns = [
-        value("operation", text=axis_text, numeric=False),
-        *axis_columns(rows, axes),
-        value("message_bytes", "message", units.byte_count),
-        interval("call", time_unit(rows, ("call",)), "one call"),
-        value("algorithm_bytes_per_s", "algorithm bandwidth", units.byte_rate),
-        value("bus_bytes_per_s", "bus bandwidth", units.byte_rate),
-        value("skew_ratio", "skew", units.percent),
-        WARNINGS,
-        STATUS,
+        col.value("operation", text=col.axis_text, numeric=False),
+        *col.axis_columns(rows, axes),
+        col.value("message_bytes", "message", units.byte_count),
+        col.interval("call", col.time_unit(rows, ("call",)), "one call"),
+        col.value("algorithm_bytes_per_s", "algorithm bandwidth", units.byte_rate),
+        col.value("bus_bytes_per_s", "bus bandwidth", units.byte_rate),
+        col.value("skew_ratio", "skew", units.percent),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "All ranks start one call together; it ends when the slowest rank has its result. The message is all that is "
@@ -56,19 +44,19 @@ def fits(results: Results) -> Table:
         {
             **dataclasses.asdict(each),
             "bus_bytes_per_s": each.bytes_per_s * bus_factor(each.operation, each.ranks),
-            RECORDS: {"": [path for group in groups_of(results, each) for path in group.paths]},
+            col.RECORDS: {"": [path for group in groups_of(results, each) for path in group.paths]},
         }
         for each in message_fits.fits(results)
     ]
     columns = [
-        value("operation", text=axis_text, numeric=False),
-        word("backend"),
-        value("ranks"),
-        value("latency_s", "latency α", units.seconds),
-        value("bytes_per_s", "bandwidth β", units.byte_rate),
-        value("bus_bytes_per_s", "bus bandwidth of β", units.byte_rate),
-        value("residual_ratio", "worst residual", units.percent),
-        value("messages", "message sizes"),
+        col.value("operation", text=col.axis_text, numeric=False),
+        col.word("backend"),
+        col.value("ranks"),
+        col.value("latency_s", "latency α", units.seconds),
+        col.value("bytes_per_s", "bandwidth β", units.byte_rate),
+        col.value("bus_bytes_per_s", "bus bandwidth of β", units.byte_rate),
+        col.value("residual_ratio", "worst residual", units.percent),
+        col.value("messages", "message sizes"),
     ]
     caption = (
         "Time = α + bytes / β, fitted to the medians by least squares of relative errors. The worst residual is the "
@@ -82,9 +70,9 @@ def _row(group: Group) -> dict[str, Any]:
     sent = message_bytes(group)
     rate = sent / summary.median if summary and summary.median else None
     return {
-        **facts(group, summary.marks if summary else ()),
+        **col.facts(group, summary.marks if summary else ()),
         "message_bytes": sent,
-        **statistics_of("call", summary),
+        **col.statistics_of("call", summary),
         "algorithm_bytes_per_s": rate,
         "bus_bytes_per_s": bus_bytes_per_s(group, summary.median) if summary and rate else None,
         "skew_ratio": _skew(group),

@@ -33,8 +33,7 @@ def exposed(results: Results) -> Figure:
             style = {"color": figures.PALETTE[kind], "marker": figures.MARKERS[kind], "label": name}
             figures.point(axes, 0, position + 0.16 * (kind - 1), summary, along="x", **style)
     axes.axvline(0, color=figures.INK, linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [_label(group, shown) for group in shown])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    figures.rows(axes, [_label(group, shown) for group in shown])
     axes.xaxis.set_major_formatter(lambda value, _: figures.duration(value) if value else "0")
     axes.set_xlabel("time of the slowest rank, median and 95 % interval")
     figures.explain_hollow(axes, [group.summary("step_s") for group in shown])

@@ -7,22 +7,8 @@ from typing import Any
 from stepbench.experiments.data_parallel import projection as projected
 from stepbench.experiments.data_parallel.cell import PARTNERS
 from stepbench.experiments.data_parallel.exposure import best_bucket, bucket_mib, exposed, exposed_by_fit
+from stepbench.reporting import columns as col
 from stepbench.reporting import paired, units
-from stepbench.reporting.columns import (
-    STATUS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    axis_text,
-    facts,
-    interval,
-    median,
-    or_dash,
-    rest,
-    statistics_of,
-    time_unit,
-    value,
-)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import chosen
 from stepbench.reporting.paired import Target, Targets
@@ -38,22 +24,22 @@ PHASES = ("forward", "backward", "synchronization", "optimizer")
 def strategies(results: Results) -> Table:
     """Return one row for each point: phases, step, exposed communication in two ways, messages, equivalence check."""
     rows = [_row(group) for group in results.groups()]
-    axes = rest(results.axes, "strategy")
-    unit = time_unit(rows, (WHOLE,))
+    axes = col.rest(results.axes, "strategy")
+    unit = col.time_unit(rows, (WHOLE,))
     columns = [
-        value("strategy", text=axis_text, numeric=False),
-        *axis_columns(rows, axes),
-        *(median(name, unit) for name in PHASES),
-        interval(WHOLE, unit, "whole step"),
-        interval("comm_wait", unit, "exposed wait"),
-        interval("exposed", unit, "step − step without communication"),
-        value("exposed_ratio", "exposed share of the step", units.percent),
-        value("collectives_per_step", "collectives", or_dash),
-        value("payload_bytes", "sent per step", units.byte_count),
-        value("equivalence_difference_ratio", "equivalence error", units.scientific),
-        value("equivalence_tolerance_ratio", "tolerance", units.scientific),
-        WARNINGS,
-        STATUS,
+        col.value("strategy", text=col.axis_text, numeric=False),
+        *col.axis_columns(rows, axes),
+        *(col.median(name, unit) for name in PHASES),
+        col.interval(WHOLE, unit, "whole step"),
+        col.interval("comm_wait", unit, "exposed wait"),
+        col.interval("exposed", unit, "step − step without communication"),
+        col.value("exposed_ratio", "exposed share of the step", units.percent),
+        col.value("collectives_per_step", "collectives", col.or_dash),
+        col.value("payload_bytes", "sent per step", units.byte_count),
+        col.value("equivalence_difference_ratio", "equivalence error", units.scientific),
+        col.value("equivalence_tolerance_ratio", "tolerance", units.scientific),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "Medians of the slowest rank at each step. Exposed communication is measured in two ways: how long a rank "
@@ -68,18 +54,18 @@ def buckets(results: Results) -> Table:
     """Return one row for each bucket size: the step, exposed communication, and what the fit of all-reduce predicts."""
     groups = [group for group in results.groups() if group.point["strategy"] in ("bucketed", "torch_ddp")]
     rows = [_bucket_row(group, results) for group in groups]
-    axes = rest(results.axes, "strategy", "bucket_mib")
+    axes = col.rest(results.axes, "strategy", "bucket_mib")
     columns = [
-        *axis_columns(rows, axes),
-        value("strategy", text=axis_text, numeric=False),
-        Column("bucket size", lambda row: f"{bucket_mib(row)} MiB"),
-        value("collectives_per_step", "collectives", or_dash),
-        interval(WHOLE, time_unit(rows, (WHOLE,)), "whole step"),
-        value("exposed_median_s", "exposed", units.seconds),
-        value("predicted_exposed_s", "exposed by the fit", units.seconds),
-        value("best_bucket_bytes", "best bucket by the fit", _mib),
-        WARNINGS,
-        STATUS,
+        *col.axis_columns(rows, axes),
+        col.value("strategy", text=col.axis_text, numeric=False),
+        col.Column("bucket size", lambda row: f"{bucket_mib(row)} MiB"),
+        col.value("collectives_per_step", "collectives", col.or_dash),
+        col.interval(WHOLE, col.time_unit(rows, (WHOLE,)), "whole step"),
+        col.value("exposed_median_s", "exposed", units.seconds),
+        col.value("predicted_exposed_s", "exposed by the fit", units.seconds),
+        col.value("best_bucket_bytes", "best bucket by the fit", _mib),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "The fit of all-reduce (latency and bandwidth, see the collectives) and the measured backward time without "
@@ -102,9 +88,9 @@ def _row(group: Group) -> dict[str, Any]:
     summaries = {name: group.summary(f"{name}_s") for name in (*PHASES, WHOLE, "comm_wait")}
     summaries["exposed"] = exposed(group)
     whole, bare = summaries[WHOLE], summaries["exposed"]
-    row: dict[str, Any] = facts(group, whole.marks if whole else ())
+    row: dict[str, Any] = col.facts(group, whole.marks if whole else ())
     for name, summary in summaries.items():
-        row |= statistics_of(name, summary)
+        row |= col.statistics_of(name, summary)
     keys = ("collectives_per_step", "payload_bytes", "equivalence_difference_ratio", "equivalence_tolerance_ratio")
     return {
         **row,

@@ -46,13 +46,11 @@ def throughput(results: Results) -> Figure:
             va="center",
             fontsize=9,
         )
-    left.set_yticks(range(len(shown)), [_label(group, differing) for group in shown])
-    left.set_ylim(len(shown) - 0.5, -0.5)
+    figures.rows(left, [_label(group, differing) for group in shown])
     left.set_xlabel("samples/s of all ranks")
     right.set_xlabel("% of the epoch spent waiting for data")
     right.set_xlim(0, max(10.0, 1.25 * right.get_xlim()[1]))
-    for axes in (left, right):
-        axes.grid(visible=False, axis="y")
+    right.grid(visible=False, axis="y")
     figures.legend_above(figure, 2)
     return figure
 

@@ -5,19 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stepbench.experiments.encoder_decoder.epochs import AXES, KEY, by_epoch, mean, row
+from stepbench.reporting import columns as col
 from stepbench.reporting import comparisons, units
-from stepbench.reporting.columns import (
-    STATUS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    axis_text,
-    interval,
-    or_dash,
-    rest,
-    time_unit,
-    value,
-)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.tables import Table
@@ -30,18 +19,18 @@ def summary(results: Results) -> Table:
     memory = ("peak_memory_bytes", "peak memory") if device else ("peak_host_bytes", "peak host memory of a rank")
     columns = [
         *_names(rows, results),
-        value("effective_batch", text=or_dash),
-        interval("epoch", time_unit(rows, ("epoch",)), "one epoch"),
-        value("samples_per_s", "samples/s", units.number),
-        value("tokens_per_s", "tokens/s", units.number),
-        value("data_wait_ratio", "waiting for data", units.percent),
-        value("loader_bytes_per_s", "loader alone", units.byte_rate),
-        value(*memory, units.byte_count),
-        value("utilisation_ratio", "device busy", units.percent),
-        Column("power", _watts, droppable=True),
-        Column("loss, first to last epoch", _losses),
-        WARNINGS,
-        STATUS,
+        col.value("effective_batch", text=col.or_dash),
+        col.interval("epoch", col.time_unit(rows, ("epoch",)), "one epoch"),
+        col.value("samples_per_s", "samples/s", units.number),
+        col.value("tokens_per_s", "tokens/s", units.number),
+        col.value("data_wait_ratio", "waiting for data", units.percent),
+        col.value("loader_bytes_per_s", "loader alone", units.byte_rate),
+        col.value(*memory, units.byte_count),
+        col.value("utilisation_ratio", "device busy", units.percent),
+        col.Column("power", _watts, droppable=True),
+        col.Column("loss, first to last epoch", _losses),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "Medians over the measured epochs, after one of warm-up; with several ranks the slowest counts. Samples and "
@@ -58,12 +47,12 @@ def epochs(results: Results) -> Table:
     unit = units.pick(units.SECONDS, [each["epoch_s"] for each in rows])
     columns = [
         *_names(rows, results),
-        *axis_columns(rows, ["replicate"]),
-        value("epoch"),
-        Column("time", lambda row: units.number(row["epoch_s"] / unit.size), unit.name),
-        value("samples_per_s", "samples/s", units.number),
-        value("data_wait_ratio", "waiting for data", units.percent),
-        value("loss_nats", "loss", lambda found: f"{found:.3f}"),
+        *col.axis_columns(rows, ["replicate"]),
+        col.value("epoch"),
+        col.Column("time", lambda row: units.number(row["epoch_s"] / unit.size), unit.name),
+        col.value("samples_per_s", "samples/s", units.number),
+        col.value("data_wait_ratio", "waiting for data", units.percent),
+        col.value("loss_nats", "loss", lambda found: f"{found:.3f}"),
     ]
     caption = (
         "The slowest rank's time, and the longest wait; the loss is the mean over ranks and steps, in nats. The same "
@@ -89,9 +78,9 @@ def scaling(results: Results) -> Table:
     rows = [each for group in results.groups() if (each := _scaled(group, results)) is not None]
     columns = [
         *_names(rows, results),
-        value("samples_per_s", "samples/s", units.number),
-        value("speedup_ratio", "over one rank", units.ratio),
-        value("efficiency_ratio", "scaling efficiency", units.percent),
+        col.value("samples_per_s", "samples/s", units.number),
+        col.value("speedup_ratio", "over one rank", units.ratio),
+        col.value("efficiency_ratio", "scaling efficiency", units.percent),
     ]
     caption = "Every rank has the same batch, so that the effective batch grows with the ranks (weak scaling)."
     return Table(
@@ -99,17 +88,17 @@ def scaling(results: Results) -> Table:
     )
 
 
-def _names(rows: list[dict[str, Any]], results: Results) -> list[Column]:
+def _names(rows: list[dict[str, Any]], results: Results) -> list[col.Column]:
     return [
-        *axis_columns(rows, ["preset"]),
-        value("data", text=axis_text, numeric=False),
-        value("ranks"),
-        *axis_columns(rows, rest(results.axes, *AXES)),
+        *col.axis_columns(rows, ["preset"]),
+        col.value("data", text=col.axis_text, numeric=False),
+        col.value("ranks"),
+        *col.axis_columns(rows, col.rest(results.axes, *AXES)),
     ]
 
 
 def _constant(results: Results) -> list[str]:
-    return [*rest(results.axes, *AXES), "preset"]
+    return [*col.rest(results.axes, *AXES), "preset"]
 
 
 def _epoch_rows(group: Group) -> list[dict[str, Any]]:

@@ -73,16 +73,10 @@ def _phases(groups: Sequence[Group], description: str) -> Figure:
         if not any(found.values()):
             text = f"no numbers: {group.status}"
             times.text(0.02, position, text, transform=times.get_yaxis_transform(), va="center", color=figures.MUTED)
-    times.set_yticks(list(positions), [_row_label(group, groups) for group in groups])
-    times.set_ylim(len(groups) - 0.45, -0.55)
-    times.grid(visible=False, axis="y")
+    figures.rows(times, [_row_label(group, groups) for group in groups])
     times.set_xlabel("median time and its interval")
     figures.log_axis(times, "x", figures.duration)
-    shares.set_xlim(0, 100)
-    shares.set_xlabel("share of the sum of phases (%)")
-    shares.grid(visible=False)
-    shares.spines["left"].set_visible(False)
-    shares.tick_params(left=False)
+    figures.share_axis(shares, "share of the sum of phases (%)")
     figures.explain_hollow(times, [summary for found in summaries for summary in found.values()])
     figures.legend_above(figure, 5)
     return figure

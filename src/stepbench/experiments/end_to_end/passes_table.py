@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from stepbench.reporting import columns as col
 from stepbench.reporting import marks, markup, statistics, units
-from stepbench.reporting.columns import (
-    RECORDS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    axis_text,
-    axis_words,
-    middle,
-    ratio,
-    time_unit,
-    warned,
-)
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.tables import Table
 
@@ -44,14 +33,14 @@ def table(groups: Sequence[Group], *, title: str, caption: str, empty: str) -> T
     if not found:
         return Table(title, caption, [], empty=empty)
     rows = [_row(point, sides) for point, sides in found]
-    unit = time_unit(rows, PASSES)
+    unit = col.time_unit(rows, PASSES)
     axes = list(found[0][0])
-    columns = [*axis_columns(rows, axes)]
+    columns = [*col.axis_columns(rows, axes)]
     for each, before in BEFORE.items():
         columns.append(_time_column(each, unit))
         if before is not None:
-            columns.append(ratio(f"{each}_over_{before}", f"over {axis_text(before)}"))
-    return Table(title, caption, rows, [*columns, WARNINGS], empty, axes)
+            columns.append(col.ratio(f"{each}_over_{before}", f"over {col.axis_text(before)}"))
+    return Table(title, caption, rows, [*columns, col.WARNINGS], empty, axes)
 
 
 def _row(point: dict[str, Any], sides: dict[str, Group]) -> dict[str, Any]:
@@ -64,10 +53,14 @@ def _row(point: dict[str, Any], sides: dict[str, Group]) -> dict[str, Any]:
             row[f"{each}_{part}_s"] = getattr(summary, part) if summary else None
         row[f"{each}_status"] = group.status if group else "not in the grid"
         row[f"{each}_reason"] = group.reason if group else ""
-        found += marks.about(axis_words(each), summary.marks) if summary else []
+        found += marks.about(col.axis_words(each), summary.marks) if summary else []
         if before is not None:
             row |= _ratio(group, sides.get(before), f"{each}_over_{before}")
-    return {**row, **warned(found), RECORDS: {axis_words(each): sides[each].paths for each in PASSES if each in sides}}
+    return {
+        **row,
+        **col.warned(found),
+        col.RECORDS: {col.axis_words(each): sides[each].paths for each in PASSES if each in sides},
+    }
 
 
 def _ratio(above: Group | None, below: Group | None, name: str) -> dict[str, Any]:
@@ -80,11 +73,11 @@ def _ratio(above: Group | None, below: Group | None, name: str) -> dict[str, Any
     }
 
 
-def _time_column(name: str, unit: units.Unit) -> Column:
+def _time_column(name: str, unit: units.Unit) -> col.Column:
     def text(row: Row) -> str:
         if row[f"{name}_median_s"] is None:
             reason = row[f"{name}_reason"]
             return markup.escape(row[f"{name}_status"]) + (f": {markup.escape(reason)}" if reason else "")
-        return middle(name, unit, row)
+        return col.middle(name, unit, row)
 
-    return Column(axis_text(name), text, unit.name)
+    return col.Column(col.axis_text(name), text, unit.name)

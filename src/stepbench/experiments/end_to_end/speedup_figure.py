@@ -45,9 +45,7 @@ def ratios(panels: Mapping[str, Sequence[Pair]], description: str) -> Figure:
         for position, pair in enumerate(pairs):
             if pair.comparison:
                 _draw(axes, position, pair.comparison)
-        axes.set_yticks(range(len(pairs)), [_label(pair, pairs) for pair in pairs])
-        axes.set_ylim(len(pairs) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
+        figures.rows(axes, [_label(pair, pairs) for pair in pairs])
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", left=False)
     last = grid[-1, 0]

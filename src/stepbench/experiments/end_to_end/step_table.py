@@ -9,20 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from stepbench.reporting import columns as col
 from stepbench.reporting import marks, markup, units
-from stepbench.reporting.columns import (
-    STATUS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    facts,
-    interval,
-    median,
-    middle,
-    statistics_of,
-    time_unit,
-    value,
-)
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.peaks import Peaks
 from stepbench.reporting.points import Group, Row
@@ -54,9 +42,9 @@ def row(group: Group, peaks: Peaks) -> dict[str, Any]:
         "interval": whole.basis if whole else None,
     }
     for name, summary in summaries.items():
-        values |= statistics_of(name, summary)
+        values |= col.statistics_of(name, summary)
     return {
-        **facts(group, warnings(group)),
+        **col.facts(group, warnings(group)),
         **values,
         "backward_forward_ratio": _over(summaries["backward"], summaries["forward"]),
         "tokens_per_s": tokens / whole.median if tokens and whole and whole.median else None,
@@ -81,16 +69,16 @@ def table(groups: Sequence[Group], peaks: Peaks, *, title: str, caption: str, em
     """
     rows = [row(group, peaks) for group in groups]
     axes = list(groups[0].point) if groups else []
-    unit = time_unit(rows, TIMES)
+    unit = col.time_unit(rows, TIMES)
     columns = [
-        Column("size", _size_text if wide else lambda row: markup.escape(row["size"]), numeric=False),
-        *axis_columns(rows, [axis for axis in axes if axis != "size"]),
-        *((_two_lines if wide else median)(phase, unit) for phase in PHASES),
-        (_two_lines if wide else interval)(WHOLE, unit, "whole step"),
-        value("backward_forward_ratio", "backward / forward", units.ratio),
+        col.Column("size", _size_text if wide else lambda row: markup.escape(row["size"]), numeric=False),
+        *col.axis_columns(rows, [axis for axis in axes if axis != "size"]),
+        *((_two_lines if wide else col.median)(phase, unit) for phase in PHASES),
+        (_two_lines if wide else col.interval)(WHOLE, unit, "whole step"),
+        col.value("backward_forward_ratio", "backward / forward", units.ratio),
         *_rate_columns(rows),
-        WARNINGS,
-        STATUS,
+        col.WARNINGS,
+        col.STATUS,
     ]
     return Table(title, f"{READING_WIDE if wide else READING} {caption}", rows, columns, empty, axes)
 
@@ -121,18 +109,20 @@ def _size_text(row: Row) -> str:
     return f"{markup.escape(row['size'])}{parameters}"
 
 
-def _two_lines(name: str, unit: Unit, heading: str | None = None) -> Column:
+def _two_lines(name: str, unit: Unit, heading: str | None = None) -> col.Column:
     def text(row: Row) -> str:
         if row[f"{name}_median_s"] is None:
             return units.NOTHING
         cv = row[f"{name}_cv_ratio"]
         below = units.plus_minus(row[f"{name}_mean_s"], row[f"{name}_std_s"], per=unit.size)
-        return f"{middle(name, unit, row)}{markup.BREAK}{below}{f' ({units.percent(cv)})' if cv is not None else ''}"
+        return (
+            f"{col.middle(name, unit, row)}{markup.BREAK}{below}{f' ({units.percent(cv)})' if cv is not None else ''}"
+        )
 
-    return Column(heading or name, text, unit.name)
+    return col.Column(heading or name, text, unit.name)
 
 
-def _rate_columns(rows: Sequence[Row]) -> list[Column]:
+def _rate_columns(rows: Sequence[Row]) -> list[col.Column]:
     """Return columns for tokens/s, MFU of both peaks, and peak memory of the device or else of the host."""
     device = any(row["peak_memory_bytes"] is not None for row in rows)
     vendor = any(row["mfu_vendor_ratio"] is not None for row in rows)
@@ -140,9 +130,9 @@ def _rate_columns(rows: Sequence[Row]) -> list[Column]:
     heading = f"MFU of measured peak{markup.BREAK}of vendor's peak" if vendor else "MFU of measured peak"
     memory = ("peak_memory_bytes", "peak memory") if device else ("peak_host_bytes", "peak host memory")
     return [
-        value("tokens_per_s", "tokens/s", units.number),
-        Column(heading, lambda row: markup.BREAK.join(units.percent(row[f"mfu_{peak}_ratio"]) for peak in peaks)),
-        value(*memory, units.byte_count),
+        col.value("tokens_per_s", "tokens/s", units.number),
+        col.Column(heading, lambda row: markup.BREAK.join(units.percent(row[f"mfu_{peak}_ratio"]) for peak in peaks)),
+        col.value(*memory, units.byte_count),
     ]
 
 

@@ -61,18 +61,12 @@ def sizes(results: Results) -> Figure:
     for position, shape in enumerate(shown):
         _draw_peaks(peaks, position, shape)
         _draw_shares(shares, position, shape)
-    peaks.set_yticks(range(len(shown)), [str(shape.point["size"]) for shape in shown])
-    peaks.set_ylim(len(shown) - 0.45, -0.55)
-    peaks.grid(visible=False, axis="y")
+    figures.rows(peaks, [str(shape.point["size"]) for shape in shown])
     peaks.set_xlabel("peak of a step")
     peaks.margins(x=0.14)  # room for the texts of the outermost points
     figures.log_axis(peaks, "x", _bytes_tick)
     _powers_of_two(peaks, "x")
-    shares.set_xlim(0, 100)
-    shares.set_xlabel("share of the peak (%)")
-    shares.grid(visible=False)
-    shares.spines["left"].set_visible(False)
-    shares.tick_params(left=False)
+    figures.share_axis(shares, "share of the peak (%)")
     figures.legend_above(figure, 4)
     return figure
 

@@ -45,11 +45,7 @@ def shares(results: Results) -> Figure:
         place += 0.55
     axes.set_yticks(places, texts, fontsize=8.5)
     axes.set_ylim(places[-1] + 0.55, -0.95 if len(drawn) > 1 else -0.55)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("share of the phase's time (%)")
-    axes.grid(visible=False)
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(left=False)
+    figures.share_axis(axes, "share of the phase's time (%)")
     figures.legend_above(figure, 4)
     return figure
 
@@ -88,10 +84,8 @@ def _draw_top(axes: Axes, phase: Phase) -> None:
         text = f" {units.percent(phase.time(each) / phase.seconds)}, {calls} calls"
         place: Any = {"va": "center", "fontsize": 8, "color": figures.MUTED}
         axes.text(value, position, text, **place)
-    axes.set_yticks(range(len(shown)), [_short(each["name"]) for each in shown], fontsize=8.5)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    figures.rows(axes, [_short(each["name"]) for each in shown], fontsize=8.5)
     axes.set_xlim(0, 1.25 * max(values, default=1.0))
-    axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"time in a step ({unit.name})", fontsize=8.5)
     axes.set_title(f"{phase.name}, {units.seconds(phase.seconds)}")
 

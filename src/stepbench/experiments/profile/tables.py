@@ -14,18 +14,8 @@ from stepbench.experiments.profile.operators import (
     OUTSIDE,
     Phase,
 )
+from stepbench.reporting import columns as col
 from stepbench.reporting import units
-from stepbench.reporting.columns import (
-    RECORDS,
-    STATUS,
-    WARNINGS,
-    Column,
-    axis_columns,
-    facts,
-    rest,
-    value,
-    word,
-)
 from stepbench.reporting.findings import listing
 from stepbench.reporting.frames import Results
 from stepbench.reporting.marks import Mark
@@ -35,8 +25,8 @@ from stepbench.reporting.tables import Table
 TOP = 8
 WHOLE_STEP = "whole step"
 _PER_STEP = "Counts and times are per step."
-_TIME_COLUMNS = (value("calls", text=ops.count), value("time_s", "time", units.seconds))
-_SHARE = value("share_ratio", "share of the phase", units.percent)
+_TIME_COLUMNS = (col.value("calls", text=ops.count), col.value("time_s", "time", units.seconds))
+_SHARE = col.value("share_ratio", "share of the phase", units.percent)
 
 
 def phases(results: Results) -> Table:
@@ -44,23 +34,23 @@ def phases(results: Results) -> Table:
     rows = [row for group in results.groups() for row in _phase_rows(group)]
     columns = [
         *_points(rows, results),
-        word("phase"),
-        value("profiled_s", "profiled", units.seconds),
-        value("matrix_ratio", MATRIX_PRODUCTS, units.percent),
-        value("bookkeeping_ratio", BOOKKEEPING, units.percent),
-        value("outside_ratio", OUTSIDE, units.percent),
-        value("calls", "operator calls", ops.count),
-        value("sum_ratio", "sum of phases over step", units.ratio),
-        value("slowdown_ratio", "profiled over not profiled", units.ratio),
-        WARNINGS,
-        STATUS,
+        col.word("phase"),
+        col.value("profiled_s", "profiled", units.seconds),
+        col.value("matrix_ratio", MATRIX_PRODUCTS, units.percent),
+        col.value("bookkeeping_ratio", BOOKKEEPING, units.percent),
+        col.value("outside_ratio", OUTSIDE, units.percent),
+        col.value("calls", "operator calls", ops.count),
+        col.value("sum_ratio", "sum of phases over step", units.ratio),
+        col.value("slowdown_ratio", "profiled over not profiled", units.ratio),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         "Shares are of the phase's time under the profiler, which slows a step down. Views and bookkeeping move no "
         "data: views, allocations, autograd's own nodes. Framework overhead lies outside every operator: the Python "
         f"interpreter, and on a GPU idle time. {_PER_STEP}"
     )
-    return Table("Phases under the profiler", caption, rows, columns, held=rest(results.axes))
+    return Table("Phases under the profiler", caption, rows, columns, held=col.rest(results.axes))
 
 
 def attention(results: Results) -> Table:
@@ -73,8 +63,8 @@ def attention(results: Results) -> Table:
             rows.append(_at(group, phase) | seconds | {"share_ratio": sum(parts.values()) / phase.seconds})
     columns = [
         *_points(rows, results),
-        word("phase"),
-        *(value(f"{part}_s", part, units.seconds) for part in ATTENTION_PARTS),
+        col.word("phase"),
+        *(col.value(f"{part}_s", part, units.seconds) for part in ATTENTION_PARTS),
         _SHARE,
     ]
     caption = (
@@ -82,7 +72,7 @@ def attention(results: Results) -> Table:
         "product with the values. A node of the backward pass counts for the part of its forward operator."
     )
     empty = "No cell has the parts of attention; compiled attention has none."
-    return Table("Inside attention", caption, rows, columns, empty, rest(results.axes))
+    return Table("Inside attention", caption, rows, columns, empty, col.rest(results.axes))
 
 
 def operators(results: Results) -> Table:
@@ -95,12 +85,19 @@ def operators(results: Results) -> Table:
         for group, phase in _every_phase(results)
         for each in phase.top(TOP)
     ]
-    columns = [*_points(rows, results), word("phase"), word("operator"), *_TIME_COLUMNS, _SHARE, word("kind")]
+    columns = [
+        *_points(rows, results),
+        col.word("phase"),
+        col.word("operator"),
+        *_TIME_COLUMNS,
+        _SHARE,
+        col.word("kind"),
+    ]
     caption = (
         f"The {TOP} operators that take the most time in each phase: the time of their kernels if there is a device, "
         f"otherwise their time on the host without the operators that they call. {_PER_STEP}"
     )
-    return Table("Top operators", caption, rows, columns, "No cell has numbers.", rest(results.axes))
+    return Table("Top operators", caption, rows, columns, "No cell has numbers.", col.rest(results.axes))
 
 
 def kernels(results: Results) -> Table:
@@ -116,15 +113,15 @@ def kernels(results: Results) -> Table:
         ]
     columns = [
         *_points(rows, results),
-        word("phase"),
-        word("kernel"),
-        word("operator", "launched by"),
+        col.word("phase"),
+        col.word("kernel"),
+        col.word("operator", "launched by"),
         *_TIME_COLUMNS,
         _SHARE,
     ]
     caption = f"The {TOP} kernels that take the most of the device's time. {_PER_STEP}"
     empty = "No kernel ran on an accelerator; see the operators."
-    return Table("Top kernels", caption, rows, columns, empty, rest(results.axes))
+    return Table("Top kernels", caption, rows, columns, empty, col.rest(results.axes))
 
 
 def nsys(results: Results) -> Table:
@@ -137,15 +134,15 @@ def nsys(results: Results) -> Table:
             continue
         for each in sorted(seen["kernels"], key=lambda kernel: -kernel["device_s"])[:TOP]:
             per_step = {"calls": each["calls"] / seen["steps"], "time_s": each["device_s"] / seen["steps"]}
-            links = {RECORDS: {"": group.paths}}
+            links = {col.RECORDS: {"": group.paths}}
             rows.append({**group.point, "kernel": each["name"], **per_step, "report": seen["report"], **links})
-    columns = [*_points(rows, results), word("kernel"), *_TIME_COLUMNS, word("report")]
+    columns = [*_points(rows, results), col.word("kernel"), *_TIME_COLUMNS, col.word("report")]
     caption = (
         "The same steps in a process of their own under Nsight Systems, without warm-up; the report lies beside the "
         f"record. {_PER_STEP}"
     )
     why = listing(list(dict.fromkeys(reasons))) if reasons else "the grid has no cell"
-    return Table("Kernels in Nsight Systems", caption, rows, columns, f"No kernels: {why}.", rest(results.axes))
+    return Table("Kernels in Nsight Systems", caption, rows, columns, f"No kernels: {why}.", col.rest(results.axes))
 
 
 def _adds_up(group: Group) -> list[Mark]:
@@ -161,8 +158,8 @@ def _phase_rows(group: Group) -> list[dict[str, Any]]:
     rows = [_shares(phase.name, phase.seconds, phase.by_kind(), phase.calls) for phase in found]
     step = _shares(WHOLE_STEP, ops.profiled_s(group), ops.whole(found), sum(each.calls for each in found))
     step |= {"sum_ratio": ops.sum_over_step(group), "slowdown_ratio": ops.slowdown(group)}
-    told = [facts(group, _adds_up(group)) | row for row in [*rows, step]]
-    return told if found else [facts(group) | _shares(None, None, {}, None)]
+    told = [col.facts(group, _adds_up(group)) | row for row in [*rows, step]]
+    return told if found else [col.facts(group) | _shares(None, None, {}, None)]
 
 
 def _shares(name: str | None, seconds: float | None, kinds: dict[str, float], calls: float | None) -> dict[str, Any]:
@@ -187,8 +184,8 @@ def _every_phase(results: Results) -> list[tuple[Group, Phase]]:
 
 
 def _at(group: Group, phase: Phase) -> dict[str, Any]:
-    return {**group.point, "phase": phase.name, RECORDS: {"": group.paths}}
+    return {**group.point, "phase": phase.name, col.RECORDS: {"": group.paths}}
 
 
-def _points(rows: Sequence[Row], results: Results) -> list[Column]:
-    return axis_columns(rows, rest(results.axes)) if rows else []
+def _points(rows: Sequence[Row], results: Results) -> list[col.Column]:
+    return col.axis_columns(rows, col.rest(results.axes)) if rows else []

@@ -5,18 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stepbench.experiments.warmup.cell import BATCH, CONTEXT
+from stepbench.reporting import columns as col
 from stepbench.reporting import units
-from stepbench.reporting.columns import (
-    STATUS,
-    WARNINGS,
-    Column,
-    facts,
-    interval,
-    statistics_of,
-    time_unit,
-    value,
-    word,
-)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Row
 from stepbench.reporting.statistics import summarize
@@ -34,18 +24,18 @@ def warmup(results: Results) -> Table:
         summaries["sum"] = summarize(sums) if sums else None
         values: dict[str, Any] = {}
         for phase, summary in summaries.items():
-            values |= statistics_of(phase, summary)
-        rows.append(facts(group, summaries["sum"].marks if summaries["sum"] else ()) | values)
+            values |= col.statistics_of(phase, summary)
+        rows.append(col.facts(group, summaries["sum"].marks if summaries["sum"] else ()) | values)
     names = (*PHASES, "sum")
-    unit = time_unit(rows, names)
+    unit = col.time_unit(rows, names)
     columns = [
-        word("size"),
-        value("warmup", "warm-up steps"),
+        col.word("size"),
+        col.value("warmup", "warm-up steps"),
         *(_mean_column(phase, unit) for phase in names),
-        value("sum_cv_ratio", "CV of the sum", units.percent),
-        interval("sum", unit, "median of the sum"),
-        WARNINGS,
-        STATUS,
+        col.value("sum_cv_ratio", "CV of the sum", units.percent),
+        col.interval("sum", unit, "median of the sum"),
+        col.WARNINGS,
+        col.STATUS,
     ]
     caption = (
         f"Each row is a process of its own. Context {CONTEXT}, batch {BATCH}, float32, AdamW. Mean ± standard "
@@ -54,8 +44,8 @@ def warmup(results: Results) -> Table:
     return Table("Phases by number of warm-up steps", caption, rows, columns)
 
 
-def _mean_column(name: str, unit: Unit) -> Column:
+def _mean_column(name: str, unit: Unit) -> col.Column:
     def text(row: Row) -> str:
         return units.plus_minus(row[f"{name}_mean_s"], row[f"{name}_std_s"], per=unit.size)
 
-    return Column("sum of phases" if name == "sum" else name, text, unit.name)
+    return col.Column("sum of phases" if name == "sum" else name, text, unit.name)
