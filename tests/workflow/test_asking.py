@@ -221,7 +221,7 @@ def test_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -
     fresh.edit("config.yaml", "vocabulary: 300", "vocabulary: 1e3\nvocabularly: 3")
     fresh.edit("config.yaml", "time_s: 120", "time_s: -1")
     expected = [
-        "a number with an exponent must be written like 1.0e-3, got 1e3, a text to YAML",
+        "expected an exponent written like 1.0e-3, got `1e3`, which YAML reads as a string",
         "`vocabularly` is not a key of the configuration (did you mean vocabulary?)",
         "`limits.time_s` must be a number of seconds above 0, got -1",
         "`vocabulary` must be a whole number from 2 to 4294967295, got '1e3'",

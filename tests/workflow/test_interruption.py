@@ -155,7 +155,7 @@ def test_a_run_that_is_told_to_end_stops_its_cell_and_the_next_one_repeats_only_
     assert measured.running[-1].wait(timeout=60) == 128 + signal.SIGTERM
     assert time.monotonic() - begin < STOPPED_S + SLACK_S
     assert gone(caused, within_s=SLACK_S)
-    assert "stepbench: stopped by SIGTERM; what was measured is kept" in measured.output.read_text()
+    assert "stepbench: stopped by SIGTERM; finished cells are kept" in measured.output.read_text()
     assert measured.files() == kept
     assert measured.half_files() == []
     if door == "snakemake":

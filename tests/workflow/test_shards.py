@@ -98,4 +98,7 @@ def test_a_preset_that_is_none_is_told_before_any_work(read: Copy) -> None:
     read.set("experiments.reader.cpu", [{"preset": ["tinny"], "megabytes": [1]}])
     done = read.snakemake()
     assert done.code != 0
-    assert any("names the preset 'tinny' (did you mean tiny?); valid are tiny" in line for line in done.said)
+    assert any(
+        "names the preset 'tinny', which does not exist (did you mean tiny?); valid are tiny" in line
+        for line in done.said
+    )

@@ -100,5 +100,7 @@ def test_a_read_only_file_system_is_said_before_any_cell_starts(measured: Copy) 
     done = measured.run(*read_only, measured.python_path, "-m", "snakemake", "--cores", "1", TARGET, table)
     assert done.code == 1
     assert done.said, done.err
-    assert all(line.endswith("got a read-only file system; nothing was measured") for line in done.said)
+    assert all(
+        line.endswith("cannot be written to (the file system is read-only); nothing was measured") for line in done.said
+    )
     assert_nothing_lost_and_go_on(measured, kept)
