@@ -34,13 +34,37 @@ def test_kernels_are_filtered(resources: Any, capsys: pytest.CaptureFixture[str]
     assert all("bfloat16" in line and "sm_100" not in line for line in lines)
 
 
+def test_what_limits_the_kernels_is_printed(resources: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernels", "--limits", "--head-dim", "64"]) == 0
+    lines = [line.strip("│") for line in capsys.readouterr().out.splitlines() if "×" in line]
+    rows = [row for row in resources.read_figures()["rows"] if "limits" in row and row["head_dim"] == 64]
+    assert len(lines) == len(rows) == 6
+    for row, line in zip(rows, lines, strict=True):
+        cells = [cell.strip() for cell in line.split("│")]
+        assert cells[:4] == [row["kernel"], "64", row["tile"], str(row["programs"])]
+        assert cells[4] == f"{row['limits']['busy']['tensor']:.0%}"
+        rate = row["limits"]["tflops"]["2048"]
+        assert cells[13] == f"{rate * 0.85:.0f} to {rate * 1.15:.0f}"
+        assert cells[-1] == "–"  # no GPU has tuned it yet
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--architecture", "sm_70"], "stepbench: `--architecture` must be one of sm_100, sm_80, sm_90, got sm_70\n"),
+        (
+            ["--architecture", "sm_70"],
+            "stepbench: `--architecture` must be one of sm_100, sm_120, sm_75, sm_80, sm_89, sm_90, got sm_70\n",
+        ),
         (["--head-dim", "64", "65"], "stepbench: `--head-dim` must be one of 32, 64, 80, 96, 128, 256, got 65\n"),
         (["--dtype", "int8"], "stepbench: `--dtype` must be one of bfloat16, float16, float32, got int8\n"),
-        (["--compile", "--architecture", "x"], "must be one of sm_100, sm_80, sm_89, sm_90, got x\n"),
+        (
+            ["--compile", "--architecture", "x"],
+            "must be one of sm_100, sm_103, sm_120, sm_121, sm_75, sm_80, sm_86, sm_89, sm_90, got x\n",
+        ),
+        (
+            ["--limits", "--architecture", "sm_80"],
+            "stepbench: `--limits` knows the kernels for 16 bits on sm_90, and the filters leave none of them\n",
+        ),
         (
             ["--head-dim", "80", "--dtype", "float32"],
             "stepbench: no shipped kernel matches all filters (head_dim 80; dtype float32)\n",
@@ -57,7 +81,7 @@ def test_a_kernel_that_is_not_shipped(
 def test_stale_figures_are_not_printed(
     resources: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(resources, "figures_digest", lambda: "0123456789abcdef")
+    monkeypatch.setattr(resources, "figures_digest", lambda series: "0123456789abcdef")
     assert main(["kernels"]) == USAGE_EXIT_CODE
     shown = capsys.readouterr()
     assert "figures.json must be of today's kernels and tile shapes, digest 0123456789abcdef, got" in shown.err
@@ -65,7 +89,7 @@ def test_stale_figures_are_not_printed(
 
 
 @pytest.mark.parametrize(
-    ("words", "kept"), [([], True), (["--architecture", "sm_89"], False), (["--dtype", "float16"], False)]
+    ("words", "kept"), [([], True), (["--architecture", "sm_89"], False), (["--dtype", "float32"], False)]
 )
 def test_only_a_compilation_of_everything_is_kept(
     resources: Any, words: list[str], kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -69,7 +69,9 @@ def test_an_unknown_implementation_lists_the_valid_ones() -> None:
         unsupported_reason("flash", device="cpu", dtype=torch.float32, head_dim=64)
 
 
-@pytest.mark.parametrize("impl", ["triton", "triton_atomics", "sdpa_cudnn", "sdpa_efficient", "flex"])
+@pytest.mark.parametrize(
+    "impl", ["triton", "triton_atomics", "triton_reduced", "triton_one_loop", "sdpa_cudnn", "sdpa_efficient", "flex"]
+)
 def test_what_this_device_lacks_is_a_reason_and_never_another_implementation(impl: str) -> None:
     reason = unsupported_reason(impl, device="cpu", dtype=torch.bfloat16, head_dim=64)
     assert reason is not None
@@ -89,7 +91,28 @@ def test_a_cuda_device_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("impl", "case", "reason"),
     [
-        ("triton", {"capability": (7, 5)}, "triton needs compute capability 8.0 or newer, got 7.5"),
+        ("triton", {"capability": (7, 5)}, "triton needs compute capability 8.0 or newer for bfloat16, got 7.5"),
+        ("triton", {"capability": (7, 5), "dtype": torch.float16}, None),
+        (
+            "triton",
+            {"capability": (7, 0), "dtype": torch.float16},
+            "triton needs compute capability 7.5 or newer for float16, got 7.0",
+        ),
+        (
+            "triton",
+            {"capability": (7, 5), "dtype": torch.float16, "head_dim": 160},
+            "triton needs a head dim of at most 128 on compute capability 7.5, got 160",
+        ),
+        ("triton_reduced", {"capability": (10, 0)}, "triton_reduced needs compute capability 9.0, got 10.0"),
+        ("triton_reduced", {"dtype": torch.float32}, "triton_reduced needs bfloat16, float16, got float32"),
+        (
+            "triton_reduced",
+            {"head_dim": 80},
+            "triton_reduced needs a head dim of at most 128 that is a multiple of 4 and is loaded in one piece, such "
+            "as 64 or 128, got 80",
+        ),
+        ("triton_reduced", {}, None),
+        ("triton_one_loop", {}, None),
         ("triton", {"dtype": torch.float64}, "triton needs float32, bfloat16, float16, got float64"),
         ("sdpa_flash", {"dtype": torch.float32}, "sdpa_flash needs bfloat16, float16, got float32"),
         ("sdpa_flash", {"return_lse": True}, "sdpa_flash does not return the logsumexp, got return_lse=True"),

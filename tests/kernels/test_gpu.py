@@ -11,7 +11,7 @@ from stepbench.kernels.api import IMPLEMENTATIONS, UnsupportedAttention, attenti
 
 pytestmark = pytest.mark.gpu
 
-OURS = ["triton", "triton_atomics"]
+OURS = ["triton", "triton_atomics", "triton_reduced", "triton_one_loop"]
 WITH_LSE = ["naive", "reference", "tiled", *OURS, "flex"]
 
 
@@ -108,12 +108,12 @@ def test_the_operator_is_compiled_into_one_graph(impl: str) -> None:
 
 
 def test_tuning_chooses_a_tile_that_computes_correctly() -> None:
-    from stepbench.kernels.triton import tune
+    from stepbench.kernels.triton import candidates, tune
     from stepbench.kernels.triton.tiles import Tile, architecture_of, plan_for
 
-    problem = tune.Problem(64, context=1024, tokens=2048, width=256)
+    problem = candidates.Problem(64, context=1024, tokens=2048, width=256)
     plan = plan_for(architecture_of(torch.cuda.get_device_capability()), 64, "bfloat16", True)
     tiles = [plan.forward, Tile(64, 32, 4, 2)]
-    best, seconds = tune.fastest(problem, "forward", plan, tiles)
-    assert best in tiles
-    assert 0 < seconds < 0.1
+    best = tune.fastest(tune.timed(problem, "forward", plan, [candidates.Candidate(tile) for tile in tiles]), "forward")
+    assert best.tile in tiles
+    assert 0 < best.seconds < 0.1

@@ -63,6 +63,30 @@ def test_the_backward_pass_with_atomics(
     check(interpreted, Problem(q_len, k_len, head_dim, "bfloat16"), atomics=True, descriptors=descriptors)
 
 
+@pytest.mark.parametrize("descriptors", [True, False], ids=["descriptors", "pointers"])
+@pytest.mark.parametrize("is_causal", [True, False], ids=["causal", "full"])
+@pytest.mark.parametrize(
+    ("q_len", "k_len"), [(1, 1), (1, 50), (50, 1), (96, 96), (45, 70), (70, 45), (31, 96), (97, 32)]
+)
+def test_one_loop_for_all_keys(interpreted: Call, q_len: int, k_len: int, is_causal: bool, descriptors: bool) -> None:
+    check(interpreted, Problem(q_len, k_len, 64, "bfloat16", is_causal), one_loop=True, descriptors=descriptors)
+
+
+@pytest.mark.parametrize("head_dim", [8, 64, 128])
+@pytest.mark.parametrize("is_causal", [True, False], ids=["causal", "full"])
+def test_one_loop_gives_the_same_bits_as_two(interpreted: Call, is_causal: bool, head_dim: int) -> None:
+    problem = Problem(70, 90, head_dim, "float16", is_causal)
+    two, one = interpreted(run, problem), interpreted(run, problem, one_loop=True)
+    assert all(two[name].tobytes() == one[name].tobytes() for name in ("o", "lse"))
+
+
+@pytest.mark.parametrize(("q_len", "k_len"), [(96, 96), (45, 70), (70, 45)])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_the_backward_pass_with_a_reduction(interpreted: Call, head_dim: int, q_len: int, k_len: int) -> None:
+    """In the interpreter its additions are atomics: what is tested is the way to them, and the plan."""
+    check(interpreted, Problem(q_len, k_len, head_dim, "bfloat16"), atomics=True, reduced=True)
+
+
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
 def test_inputs_of_any_layout(interpreted: Call, arrange: str) -> None:
     if arrange == "expanded":  # the same numbers for every head, so the problem is another one
@@ -120,6 +144,8 @@ def test_the_default_backward_gives_the_same_bits_twice(interpreted: Call, dtype
     tile=st.sampled_from([(16, 16), (16, 32), (32, 16), (32, 32)]),
     descriptors=st.booleans(),
     atomics=st.booleans(),
+    reduced=st.booleans(),
+    one_loop=st.booleans(),
     seed=st.integers(0, 9),
 )
 def test_any_problem(
@@ -134,10 +160,13 @@ def test_any_problem(
     tile: tuple[int, int],
     descriptors: bool,
     atomics: bool,
+    reduced: bool,
+    one_loop: bool,
     seed: int,
 ) -> None:
     problem = Problem(q_len, k_len, head_dim, dtype, is_causal, 1, key_heads * group, key_heads, seed)
-    check(interpreted, problem, tile=tile, descriptors=descriptors, atomics=atomics)
+    options = {"atomics": atomics, "reduced": reduced and atomics, "one_loop": one_loop}
+    check(interpreted, problem, tile=tile, descriptors=descriptors, **options)
 
 
 def test_the_operator_is_compiled_into_one_graph_and_refuses_a_second_derivative(interpreted: Call) -> None:

@@ -1,5 +1,6 @@
 """Launches without a GPU: what a launch compiles is what `resources` reports on, and what descriptors are made of."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,10 @@ triton = pytest.importorskip("triton")
 from tests.testing.interpreter import ARRANGEMENTS  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402 - after the check that there is a triton
 
-from stepbench.kernels.triton import launch, resources  # noqa: E402
+from stepbench.kernels.triton import compiling, launch, tiles  # noqa: E402
 from stepbench.kernels.triton.tiles import Plan, Tile  # noqa: E402
 
-TILE = Tile(64, 32, 8, 2)
+TILE = Tile(64, 32, 8, 2, 128)
 Launches = list[dict[str, Any]]
 
 
@@ -31,8 +32,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
                 "signature": compiled["signature"],
                 "constants": compiled["constants"],
                 "attributes": compiled["configs"][0],
-                "num_warps": compiled["num_warps"],
-                "num_stages": compiled["num_stages"],
+                **json.loads(compiled["specialization_data"])["options"],
             }
         )
         return True  # nothing is compiled, nothing runs
@@ -52,9 +52,17 @@ def spaceless(signature: dict[str, Any]) -> dict[str, str]:
     return {name: str(type_).replace(" ", "") for name, type_ in signature.items()}
 
 
-def run(head_dim: int, dtype: torch.dtype, *, descriptors: bool, atomics: bool) -> None:
+def run(
+    head_dim: int,
+    dtype: torch.dtype,
+    *,
+    descriptors: bool,
+    atomics: bool,
+    reduced: bool = False,
+    one_loop: bool = False,
+) -> None:
     q, k, v = (torch.zeros(2, 4, 96, head_dim, dtype=dtype) for _ in range(3))
-    plan = Plan(TILE, TILE, TILE, TILE, descriptors)
+    plan = Plan(TILE, TILE, TILE, TILE, descriptors, TILE, one_loop, reduced)
     o, lse = launch.forward(q, k, v, 1.0, True, plan)
     launch.backward(o, None, q, k, v, o, lse, 1.0, True, plan, atomics=atomics)
 
@@ -68,18 +76,28 @@ def test_a_launch_compiles_what_resources_reports_on(
 ) -> None:
     run(head_dim, getattr(torch, dtype), descriptors=descriptors, atomics=atomics)
     kernels = ["forward", "row_statistics"] + (["backward_fused"] if atomics else ["backward_keys", "backward_queries"])
+    assert_launched(launches, kernels, head_dim, dtype, descriptors=descriptors)
+
+
+def test_a_launch_of_the_rewrites_compiles_what_resources_reports_on(launches: Launches) -> None:
+    run(64, torch.bfloat16, descriptors=True, atomics=True, reduced=True, one_loop=True)
+    kernels = ["forward_one_loop", "row_statistics", "backward_reduced"]
+    assert_launched(launches, kernels, 64, "bfloat16", descriptors=True)
+
+
+def assert_launched(launches: Launches, kernels: list[str], head_dim: int, dtype: str, *, descriptors: bool) -> None:
     assert len(launches) == len(kernels)
     for kernel, seen in zip(kernels, launches, strict=True):
         is_statistics = kernel == "row_statistics"
-        rows = resources.statistics_rows(head_dim)
+        rows = tiles.statistics_rows(head_dim)
         tile = Tile(rows, rows, 4, 1) if is_statistics else TILE
         with_descriptors = descriptors and not is_statistics and dtype != "float32"
-        source = resources.kernel_source(kernel, head_dim, dtype, tile, descriptors=with_descriptors)
+        source = compiling.kernel_source(kernel, head_dim, dtype, tile, descriptors=with_descriptors)
         assert spaceless(seen["signature"]) == spaceless(source.signature)
         assert seen["constants"] == source.constants
         assert {path: found for path, found in seen["attributes"].items() if found} == source.attrs
         if not is_statistics:
-            assert (seen["num_warps"], seen["num_stages"]) == (TILE.warps, TILE.stages)
+            assert {name: seen[name] for name in TILE.options} == TILE.options
 
 
 def test_a_head_dim_whose_rows_cannot_start_on_16_bytes_is_loaded_through_pointers(launches: Launches) -> None:

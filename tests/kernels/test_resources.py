@@ -10,18 +10,22 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
-from stepbench.kernels.triton import resources  # noqa: E402 - after the check that there is a triton
-from stepbench.kernels.triton.resources import ARCHITECTURES, SHARED_BYTES, compile_figures, with_figures  # noqa: E402
-from stepbench.kernels.triton.tiles import Tile  # noqa: E402
+from stepbench.kernels.triton import compiling, resources  # noqa: E402 - after the check that there is a triton
+from stepbench.kernels.triton.compiling import compile_variant  # noqa: E402
+from stepbench.kernels.triton.limits import predict  # noqa: E402
+from stepbench.kernels.triton.resources import ARCHITECTURES, SHARED_BYTES, with_figures  # noqa: E402
+from stepbench.kernels.triton.tiles import TABLE_OF, Tile  # noqa: E402
 
 Row = dict[str, Any]
 FIGURES = resources.read_figures()
 ROWS: list[Row] = FIGURES["rows"]
 COSTS = ("registers", "spill_bytes", "shared_bytes", "programs", "instructions", "serialized")
-EXPECTED = {"sm_80": "mma", "sm_90": "wgmma", "sm_100": "tcgen05"}
+LIMITS = "limits"  # of the kernels that the prediction knows
+SERIES = ("3.7",)
+EXPECTED = {"sm_90": "wgmma", "sm_100": "tcgen05", "sm_103": "tcgen05", "sm_75": None}  # of the others: mma
 SPREAD: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
 for row in ROWS:
-    if row["dtype"] in ("bfloat16", "float32") and row["head_dim"] in (64, 80):
+    if row["head_dim"] in (64, 80) and (row["dtype"], row["head_dim"]) != ("float16", 80):
         SPREAD[row["architecture"], row["dtype"], row["head_dim"]].append(row)
 
 
@@ -30,58 +34,85 @@ def name(row: Row) -> str:
 
 
 def variant_of(row: Row) -> Row:
-    return {key: value for key, value in row.items() if key not in COSTS}
+    return {key: value for key, value in row.items() if key not in (*COSTS, LIMITS)}
 
 
 # -- the kept figures --------------------------------------------------------------------------------------------------
 
 
-def test_the_kept_figures_are_of_every_shipped_variant() -> None:
-    shipped = [variant for architecture in ARCHITECTURES for variant in resources.shipped_variants(architecture)]
-    assert [variant_of(row) for row in ROWS] == shipped
-    assert {row["architecture"] for row in ROWS} == {"sm_80", "sm_90", "sm_100"}
-    assert all(row.keys() >= set(COSTS) for row in ROWS)
+@pytest.mark.parametrize("series", SERIES)
+def test_the_kept_figures_are_of_every_shipped_variant(series: str) -> None:
+    figures = resources.read_figures(resources.figures_path(series))
+    shipped = [v for architecture in ARCHITECTURES for v in resources.shipped_variants(architecture, series)]
+    assert figures["triton"].startswith(series)
+    assert [variant_of(row) for row in figures["rows"]] == shipped
+    assert {row["architecture"] for row in figures["rows"]} == set(ARCHITECTURES)
+    assert all(row.keys() >= set(COSTS) for row in figures["rows"])
 
 
-@pytest.mark.parametrize("row", ROWS, ids=name)
-def test_a_shipped_kernel(row: Row) -> None:
-    assert row["architecture"] == "sm_100" or row["spill_bytes"] == 0
-    assert not row["serialized"]
-    assert row["shared_bytes"] <= SHARED_BYTES[row["architecture"]][0]
-    assert 16 < row["registers"] <= 255  # fewer are a kernel that does nothing
-    assert row["programs"] >= 1
-    if row["kernel"] == "row_statistics":
-        assert not row["instructions"]
-    elif row["dtype"] == "float32" and row["kernel"] == "backward_fused":
-        assert row["instructions"]  # its products may be too narrow for a group of four warps
-    else:
-        assert row["instructions"][EXPECTED[row["architecture"]]] > 0
+@pytest.mark.parametrize("series", SERIES)
+def test_shipped_kernels(series: str) -> None:
+    for row in resources.read_figures(resources.figures_path(series))["rows"]:
+        assert row["spill_bytes"] == 0, name(row)
+        assert not row["serialized"], name(row)
+        assert row["shared_bytes"] <= SHARED_BYTES[row["architecture"]][0], name(row)
+        assert 16 < row["registers"] <= (row["maxnreg"] or 255), name(row)  # fewer are a kernel that does nothing
+        assert row["programs"] >= 1, name(row)
+        if row["kernel"] == "row_statistics" or row["architecture"] == "sm_75":
+            assert not row["instructions"], name(row)
+        elif row["dtype"] == "float32" and row["kernel"] == "backward_fused":
+            assert row["instructions"], name(row)  # its products may be too narrow for a group of four warps
+        else:
+            assert row["instructions"][EXPECTED.get(row["architecture"], "mma")] > 0, name(row)
 
 
-def test_the_16_bit_types_cost_the_same() -> None:
+@pytest.mark.parametrize("series", SERIES)
+def test_what_limits_a_kernel_is_kept_where_it_is_known(series: str) -> None:
+    for row in resources.read_figures(resources.figures_path(series))["rows"]:
+        known = row["architecture"] == "sm_90" and row["dtype"] != "float32" and row["kernel"] in predict.PRODUCTS
+        assert (LIMITS in row) == known
+        if known:
+            assert 0.1 < row[LIMITS]["busy"]["tensor"] < 1
+            assert list(row[LIMITS]["tflops"]) == [str(context) for context in predict.CONTEXTS]
+            assert sum(row[LIMITS]["waits"].values()) + row[LIMITS]["busy"]["issue"] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+def test_the_16_bit_types_cost_the_same(architecture: str) -> None:
     """So tile shapes are chosen for one of them; row_statistics, which has no choice, may differ by a register."""
-    keys = ("architecture", "kernel", "head_dim", "tile", "descriptors")
-    costs: dict[tuple[Any, ...], dict[str, list[Any]]] = defaultdict(dict)
-    for row in (row for row in ROWS if row["kernel"] != "row_statistics"):
-        costs[tuple(row[key] for key in keys)][row["dtype"]] = [row[cost] for cost in COSTS]
-    pairs = [both for both in costs.values() if {"bfloat16", "float16"} <= both.keys()]
-    assert len(pairs) > 30
-    assert all(both["bfloat16"] == both["float16"] for both in pairs)
+    rows = [row for row in SPREAD[architecture, "bfloat16", 64] if row["kernel"] != "row_statistics"]
+    for row in rows:
+        assert with_figures(variant_of(row) | {"dtype": "float16"}) == row | {"dtype": "float16"}
 
 
-@pytest.mark.parametrize("key", SPREAD, ids=lambda key: "-".join(map(str, key)))
+@pytest.mark.slow
+@pytest.mark.parametrize("sibling", sorted(set(TABLE_OF) - set(ARCHITECTURES)))
+def test_gpus_that_share_a_table_cost_the_same(sibling: str) -> None:
+    table = TABLE_OF[sibling]
+    for row in SPREAD[table, "bfloat16", 64]:
+        assert with_figures(variant_of(row) | {"architecture": sibling}) == row | {"architecture": sibling}
+
+
+def spread() -> list[Any]:
+    """Return the keys of what is compiled anew; those of GPUs that differ little from others are slow tests."""
+    return [
+        key if key[0] in ("sm_80", "sm_90", "sm_100") else pytest.param(key, marks=pytest.mark.slow) for key in SPREAD
+    ]
+
+
+@pytest.mark.parametrize("key", spread(), ids=lambda key: "-".join(map(str, key)))
 def test_compiling_gives_the_kept_figures(key: tuple[str, str, int]) -> None:
     if triton.__version__ != FIGURES["triton"]:
         pytest.skip(f"figures.json is of triton {FIGURES['triton']}, this is {triton.__version__}")
-    kernels = [row["kernel"] for row in SPREAD[key]]
-    assert set(kernels) == set(resources._FUNCTIONS)
     for row in SPREAD[key]:
         assert with_figures(variant_of(row)) == row
 
 
-def test_the_spread_covers_every_architecture() -> None:
+def test_the_spread_covers_every_architecture_and_kernel() -> None:
     assert {key[0] for key in SPREAD} == set(ARCHITECTURES)
-    assert {key[1:] for key in SPREAD} == {("bfloat16", 64), ("bfloat16", 80), ("float32", 64)}
+    assert {key[1:] for key in SPREAD} == {("bfloat16", 64), ("bfloat16", 80), ("float32", 64), ("float16", 64)}
+    assert {row["kernel"] for row in SPREAD["sm_90", "bfloat16", 64]} == set(compiling.FUNCTIONS)
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -93,15 +124,18 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     figures = resources.read_figures(path)
     assert figures["rows"] == ROWS
     assert figures["triton"] == triton.__version__
-    assert figures["digest"] == FIGURES["digest"]
+    assert figures["digest"] == resources.figures_digest()
     assert sum('"kernel"' in line for line in path.read_text().splitlines()) == len(ROWS)
+
+
+OF_THE_WRITER = tuple(f'  "{key}"' for key in ("date", "triton", "digest"))  # another version of Triton, other tiles
 
 
 def test_the_shipped_file_is_as_this_code_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     resources.write_figures(ROWS, path)
     shipped, written = (
-        [line for line in file.read_text().splitlines() if not line.startswith(('  "date"', '  "triton"'))]
+        [line for line in file.read_text().splitlines() if not line.startswith(OF_THE_WRITER)]
         for file in (resources.FIGURES, path)
     )
     assert shipped == written
@@ -118,7 +152,7 @@ def test_figures_of_other_kernels_or_tiles_are_refused(tmp_path: Path) -> None:
 
 def test_the_digest_follows_tiles_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resources.figures_digest()
-    assert before == FIGURES["digest"]
+    assert resources.figures_digest(resources.SERIES) == FIGURES["digest"]
 
     source = inspect.getsource
     with monkeypatch.context() as patch:  # a comment and a docstring are no code
@@ -130,7 +164,7 @@ def test_the_digest_follows_tiles_and_code(monkeypatch: pytest.MonkeyPatch) -> N
 
     shipped = resources.shipped_variants
     with monkeypatch.context() as patch:
-        patch.setattr(resources, "shipped_variants", lambda name: [v | {"warps": 4} for v in shipped(name)])
+        patch.setattr(resources, "shipped_variants", lambda *about: [v | {"warps": 4} for v in shipped(*about)])
         assert resources.figures_digest() != before
 
 
@@ -139,8 +173,8 @@ def test_the_digest_follows_tiles_and_code(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_spill_and_a_serialized_kernel_are_seen() -> None:
     options: Row = {"kernel": "forward", "architecture": "sm_90", "dtype": "bfloat16", "descriptors": True}
-    assert compile_figures(**options, head_dim=128, tile=Tile(128, 128, 4, 2))["spill_bytes"] > 0
-    assert compile_figures(**options, head_dim=64, tile=Tile(128, 128, 4, 3))["serialized"]
+    assert compile_variant(**options, head_dim=128, tile=Tile(128, 128, 4, 2)).spill_bytes > 0
+    assert compile_variant(**options, head_dim=64, tile=Tile(128, 128, 4, 3)).serialized
 
 
 def test_a_kernel_that_tensor_memory_does_not_hold_is_refused() -> None:
@@ -148,7 +182,7 @@ def test_a_kernel_that_tensor_memory_does_not_hold_is_refused() -> None:
     with pytest.raises(
         RuntimeError, match=r"backward_queries at head dim 80, 128×256.* must fit 512 columns .*, got \d+"
     ):
-        compile_figures(
+        compile_variant(
             kernel="backward_queries", architecture="sm_100", head_dim=80, dtype="bfloat16",
             tile=Tile(128, 256, 8, 2), descriptors=True,
         )  # fmt: skip
@@ -171,7 +205,7 @@ def test_a_kernel_that_tensor_memory_does_not_hold_is_refused() -> None:
 def test_programs_at_a_time(
     architecture: str, registers: int, warps: int, shared_bytes: int, columns: int, programs: int
 ) -> None:
-    assert resources._programs(architecture, registers, warps, shared_bytes, columns) == programs
+    assert compiling.programs_at_a_time(architecture, registers, warps, shared_bytes, columns) == programs
 
 
 def test_causality_is_no_variant_of_its_own() -> None:

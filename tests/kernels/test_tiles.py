@@ -10,7 +10,7 @@ import pytest
 from stepbench.kernels.triton import tiles
 from stepbench.kernels.triton.tiles import KERNELS, Plan, Tile, plan_for, read_table, split_head_dim
 
-ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100")
+ARCHITECTURES = ("sm_75", "sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 
 
 @pytest.mark.parametrize(
@@ -30,16 +30,17 @@ def test_no_head_dim_is_cut_short_and_few_columns_are_wasted() -> None:
         assert all(n & (n - 1) == 0 and (n == 0 or n >= 16) for n in (main, tail))
 
 
+@pytest.mark.parametrize("series", ["3.6", "3.7"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_shipped_table_has_a_row_for_every_problem(architecture: str) -> None:
-    for head_dim, dtype, is_causal in itertools.product(
-        range(8, 257), ("bfloat16", "float16", "float32"), (True, False)
-    ):
-        plan = plan_for(architecture, head_dim, dtype, is_causal)
+def test_the_shipped_table_has_a_row_for_every_problem(architecture: str, series: str) -> None:
+    dtypes = ("float16",) if architecture == "sm_75" else ("bfloat16", "float16", "float32")
+    head_dims = range(8, tiles.MAX_TURING_HEAD_DIM + 1 if architecture == "sm_75" else 257)
+    for head_dim, dtype, is_causal in itertools.product(head_dims, dtypes, (True, False)):
+        plan = plan_for(architecture, head_dim, dtype, is_causal, series=series)
         for kernel in KERNELS:
             tile = getattr(plan, kernel)
             if tile is None:
-                assert (kernel, head_dim > 128) == ("backward_fused", True)
+                assert kernel == "backward_reduced" or (kernel, head_dim > 128) == ("backward_fused", True)
                 continue
             assert {tile.rows, tile.columns} <= {16, 32, 64, 128, 256}
             assert tile.warps in (4, 8, 16)
@@ -55,10 +56,46 @@ def test_the_shipped_table_says_where_it_comes_from() -> None:
 @pytest.mark.parametrize(
     ("capability", "architecture"),
     [((8, 0), "sm_80"), ((8, 6), "sm_89"), ((8, 9), "sm_89"), ((9, 0), "sm_90"), ((10, 0), "sm_100"),
-     ((10, 3), "sm_100"), ((12, 0), "sm_89")],
+     ((10, 3), "sm_100"), ((11, 0), "sm_100"), ((12, 0), "sm_120"), ((12, 1), "sm_120"), ((13, 0), "sm_120"),
+     ((7, 5), "sm_75")],
 )  # fmt: skip
 def test_the_table_that_a_device_uses(capability: tuple[int, int], architecture: str) -> None:
     assert tiles.architecture_of(capability) == architecture
+    assert architecture in read_table()
+
+
+def test_a_device_that_is_too_old_has_no_table() -> None:
+    with pytest.raises(ValueError, match=r"`capability` must be 7\.5 or newer, got 7\.0"):
+        tiles.architecture_of((7, 0))
+
+
+def test_what_is_compiled_for_uses_the_table_of_its_capability() -> None:
+    for target, table in tiles.TABLE_OF.items():
+        digits = target.removeprefix("sm_")
+        assert tiles.architecture_of((int(digits[:-1]), int(digits[-1]))) == table
+
+
+def test_a_cap_on_registers_is_part_of_a_tile() -> None:
+    plain, capped = Tile(64, 64, 4, 3), Tile(64, 64, 4, 3, 168)
+    assert (plain.shape, capped.shape) == ([64, 64, 4, 3], [64, 64, 4, 3, 168])
+    assert plain.options == {"num_warps": 4, "num_stages": 3}
+    assert capped.options == {"num_warps": 4, "num_stages": 3, "maxnreg": 168}
+    assert str(capped) == "64×64, 4 warps, 3 stages, at most 168 registers"
+    assert Tile(*capped.shape) == capped != plain
+
+
+def test_a_version_of_triton_has_rows_of_its_own(tmp_path: Path) -> None:
+    table = small_table()
+    row = table["sm_90"]["rows"][1]
+    table["sm_90"]["rows"].append({**row, "triton": "3.6", "forward": [16, 16, 4, 1]})
+    tiles.write_table(table, tmp_path / "tiles.json")
+
+    def forward(head_dim: int, series: str) -> Tile:
+        return plan_for("sm_90", head_dim, "bfloat16", True, tmp_path / "tiles.json", series).forward
+
+    assert forward(64, "3.6") == Tile(16, 16, 4, 1)
+    assert forward(64, "3.7") == forward(64, "4.0") == Tile(64, 32, 4, 2)
+    assert forward(128, "3.6") == Tile(128, 32, 4, 2)
 
 
 def small_table() -> dict[str, Any]:
@@ -74,7 +111,8 @@ def test_the_smallest_head_dim_that_is_not_smaller(tmp_path: Path) -> None:
     tiles.write_table(small_table(), tmp_path / "tiles.json")
     for head_dim, found in ((8, 64), (64, 64), (65, 128), (128, 128)):
         plan = plan_for("sm_90", head_dim, "bfloat16", True, tmp_path / "tiles.json")
-        assert plan == Plan(*[Tile(found, 32, 4, 2)] * 4, descriptors=True)
+        tile = Tile(found, 32, 4, 2)
+        assert plan == Plan(tile, tile, tile, tile, descriptors=True, backward_reduced=tile)
 
 
 def test_float32_is_looked_up_by_the_width_of_its_slices(tmp_path: Path) -> None:

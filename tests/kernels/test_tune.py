@@ -1,5 +1,6 @@
-"""What of the tuning needs no GPU: candidates, and how new rows enter the table."""
+"""What of the tuning needs no GPU: candidates, their order, what is kept, and how new rows enter the table."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +8,13 @@ import torch
 
 pytest.importorskip("triton")
 
-from stepbench.kernels.triton import tune
-from stepbench.kernels.triton.tiles import KERNELS, Tile, read_table
+from stepbench.kernels.triton import candidates, tiles, tune
+from stepbench.kernels.triton.candidates import Candidate, Problem
+from stepbench.kernels.triton.limits.grid import Speed
+from stepbench.kernels.triton.limits.predict import Limits
+from stepbench.kernels.triton.limits.replay import Replay
+from stepbench.kernels.triton.tiles import KERNELS, Tile, plan_for, read_table
+from stepbench.kernels.triton.tune import Timing
 
 
 def row(head_dim: int, *, causal: bool, shape: list[int]) -> dict[str, Any]:
@@ -29,33 +35,169 @@ def test_new_rows_replace_those_of_the_same_problem_and_no_others() -> None:
     assert table["sm_90"]["origin"] == "before"
 
 
+def test_a_row_of_another_version_of_triton_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = [row(64, causal=True, shape=[1, 1, 4, 1]), row(64, causal=True, shape=[2, 2, 4, 1]) | {"triton": "3.6"}]
+    table = {"sm_90": {"descriptors": True, "rows": old}}
+    new = row(64, causal=True, shape=[3, 3, 4, 1])
+    monkeypatch.setattr(tune, "triton_series", lambda: "3.7")
+    assert tune.merged(table, "sm_90", [new], machine="")["sm_90"]["rows"] == [old[1], new]
+    monkeypatch.setattr(tune, "triton_series", lambda: "3.6")
+    assert tune.merged(table, "sm_90", [new], machine="")["sm_90"]["rows"] == [old[0], {**new, "triton": "3.6"}]
+
+
 @pytest.mark.parametrize(
     ("figures", "clean"),
     [
         ({"spill_bytes": 0, "serialized": False, "shared_bytes": 1000}, True),
         ({"spill_bytes": 8, "serialized": False, "shared_bytes": 1000}, False),
-        ({"spill_bytes": 0, "serialized": True, "shared_bytes": 1000}, False),
+        ({"spill_bytes": 0, "serialized": True, "shared_bytes": 1000}, True),
         ({"spill_bytes": 0, "serialized": False, "shared_bytes": 1001}, False),
     ],
 )
-def test_only_clean_candidates_are_timed(figures: dict[str, Any], clean: bool) -> None:
-    assert tune.is_clean(lambda: figures, 1000) is clean
+def test_only_clean_candidates_are_timed_and_serialized_ones_too(figures: dict[str, Any], clean: bool) -> None:
+    assert candidates.is_clean(figures, 1000) is clean
 
 
-def test_a_candidate_that_the_compiler_dies_of_is_out() -> None:
-    def die() -> dict[str, Any]:
+OPTIONS: dict[str, Any] = {"architecture": "sm_90", "head_dim": 64, "dtype": "bfloat16", "descriptors": True}
+
+
+def test_a_candidate_that_the_compiler_dies_of_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(**options: Any) -> None:
         raise RuntimeError("PassManager::run failed")
 
-    assert not tune.is_clean(die, 1000)
+    monkeypatch.setattr(candidates, "compile_variant", die)
+    assert candidates.appraise(kernel="forward", tile=Tile(64, 64, 4, 2), **OPTIONS) == []
+
+
+@pytest.mark.parametrize(
+    ("registers", "programs", "warps", "cap"),
+    [(172, 2, 4, 168), (106, 2, 8, 80), (158, 1, 8, 128), (255, 1, 8, None), (128, 1, 8, None), (187, 1, 8, None)],
+)
+def test_the_cap_that_lets_one_more_program_fit(registers: int, programs: int, warps: int, cap: int | None) -> None:
+    assert candidates.cap_for_one_more(registers, programs, warps) == cap
+
+
+def test_a_serialized_and_a_capped_candidate_are_predicted() -> None:
+    """128 × 128 on 8 warps at head dim 64: with 128 registers ptxas serializes its products, and two programs fit."""
+    plain, capped = candidates.appraise(kernel="forward", tile=Tile(128, 128, 8, 3), **OPTIONS)
+    assert (plain.tile.maxnreg, capped.tile.maxnreg) == (None, 128)
+    assert capped.predicted is not None
+    assert capped.predicted.programs == 2
+    problem = Problem(64)
+    assert [each.tile for each in candidates.in_order([plain, capped], problem, plain.tile)] == [
+        capped.tile, plain.tile,
+    ]  # fmt: skip
+
+
+def test_the_likeliest_are_few_and_with_the_shipped_tile() -> None:
+    shipped = Tile(16, 16, 4, 1)
+    assert candidates.likeliest("forward", 64, "float32", shipped) == [shipped]
+    assert candidates.likeliest("forward", 80, "bfloat16", shipped) == [shipped]
+    for (kernel, head_dim), shapes in candidates.LIKELIEST.items():
+        found = candidates.likeliest(kernel, head_dim, "bfloat16", shipped)
+        assert found == [*(Tile(*shape) for shape in shapes), shipped]
+        assert len(found) <= 6
+        assert all(Tile(*shape[:4]) in candidates.CANDIDATES[kernel] for shape in shapes)
+        assert not set(candidates.others(kernel, "bfloat16", found)) & set(found)
+        own = getattr(plan_for("sm_90", head_dim, "bfloat16", True, series="3.7"), kernel)
+        assert own in found[:-1], "what is shipped was chosen by the same prediction"
+
+
+def test_without_a_prediction_what_is_shipped_comes_first() -> None:
+    tiles_ = [Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(32, 32, 4, 2)]
+    ordered = candidates.in_order([Candidate(tile) for tile in tiles_], Problem(64), tiles_[1])
+    assert [each.tile for each in ordered] == [tiles_[1], tiles_[0], tiles_[2]]
 
 
 def test_what_is_shipped_is_among_the_candidates() -> None:
     for architecture in ("sm_90", "sm_100"):
         for shipped in read_table()[architecture]["rows"]:
-            candidates = tune.SINGLE_CANDIDATES if shipped["dtype"] == "float32" else tune.CANDIDATES
+            known = candidates.SINGLE_CANDIDATES if shipped["dtype"] == "float32" else candidates.CANDIDATES
             for kernel in KERNELS:
                 if shipped[kernel] is not None:
-                    assert Tile(*shipped[kernel]) in candidates[kernel], (shipped, kernel)
+                    assert Tile(*shipped[kernel][:4]) in known[kernel], (shipped, kernel)
+
+
+def test_every_pass_for_16_bits_is_offered_four_stages() -> None:
+    assert set(candidates.CANDIDATES) == set(KERNELS)
+    assert all({tile.stages for tile in found} == {2, 3, 4} for found in candidates.CANDIDATES.values())
+
+
+# -- the search, with a GPU that is not there --------------------------------------------------------------------------
+
+
+class Pool:
+    """Stands in for the pool of compilers: appraises at once."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, function: Any, **options: Any) -> Any:
+        class Done:
+            @staticmethod
+            def result() -> list[Candidate]:
+                return [Candidate(options["tile"], predicted(options["tile"]))]
+
+        return Done
+
+
+def predicted(tile: Tile) -> Limits:
+    speed = Speed(100.0, (0.0,), 10.0, ((float(tile.rows),), (float(tile.rows),)), Replay(), masked=1)
+    return Limits("forward", 64, tile, 1, {}, {}, 1.0, speed)
+
+
+def test_the_likeliest_of_all_kernels_are_timed_first_and_each_problem_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiles.json"
+    tiles.write_table(read_table(), path)
+    likely, every = [(128, 64, 4, 2), (64, 64, 4, 2)], [(n, 64, 4, 2) for n in (64, 32, 16, 256)]
+    monkeypatch.setattr(candidates, "LIKELIEST", {(kernel, 64): likely for kernel in KERNELS})
+    monkeypatch.setattr(candidates, "CANDIDATES", {kernel: [Tile(*shape) for shape in every] for kernel in KERNELS})
+    monkeypatch.setattr(tune, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a test")
+    asked: list[tuple[str, list[int]]] = []
+    written: list[Any] = []
+
+    def timed(problem: Problem, kernel: str, plan: Any, found: list[Candidate]) -> list[Timing]:
+        asked.append((kernel, [each.tile.rows for each in found]))
+        times = [each.predicted_s(problem) or 0.0 for each in found]
+        assert times == sorted(times)
+        return [Timing(each.tile, 1.0 / each.tile.rows, each.predicted_s(problem)) for each in found]
+
+    write = tiles.write_table
+    monkeypatch.setattr(tune, "timed", timed)
+    monkeypatch.setattr(tune, "write_table", lambda table, to: (written.append(table), write(table, to)))
+    problems = [Problem(64, is_causal=causal, context=512, tokens=1024) for causal in (True, False)]
+    lines: list[str] = []
+    tune.tune(problems, path=path, report=lines.append)
+
+    first, rest = asked[: len(asked) // 2], asked[len(asked) // 2 :]
+    assert [kernel for kernel, _ in first] == [*KERNELS, *KERNELS]
+    shipped = plan_for("sm_90", 64, "bfloat16", True)
+    for kernel, rows in first:
+        assert set(rows) == {64, 128, getattr(shipped, kernel).rows}
+    for _, rows in rest:
+        assert set(rows) == {16, 32, 256}
+    assert len(written) == 4  # each problem twice
+    plan = plan_for("sm_90", 64, "bfloat16", True, path)
+    assert plan.forward.rows == 256  # the fastest of all, whatever was predicted
+    kept = next(each for each in read_table(path)["sm_90"]["rows"] if "seconds" in each and each["causal"])
+    assert kept["seconds"]["forward"] == 1 / 256
+    assert kept["predicted_s"]["forward"] > 0
+    assert [shape[0] for shape, *_ in kept["timed"]["forward"]] == [*first[0][1], *rest[0][1]]
+    assert all("ms predicted, best of" in line for line in lines)
+
+
+def test_no_tile_that_computes_correctly_is_told() -> None:
+    with pytest.raises(RuntimeError, match="one tile must compute forward correctly, got none"):
+        tune.fastest([], "forward")
 
 
 def test_a_result_that_is_further_off_than_the_plain_one_is_no_candidate() -> None:

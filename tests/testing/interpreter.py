@@ -52,6 +52,8 @@ def attention(
     *,
     descriptors: bool = True,
     atomics: bool = False,
+    reduced: bool = False,
+    one_loop: bool = False,
     with_lse: bool = True,
     arrange: str = "contiguous",
 ) -> dict[str, Tensor]:
@@ -61,7 +63,9 @@ def attention(
         problem: what to compute.
         tile: rows and columns of every kernel's tile.
         descriptors: whether tiles are loaded through tensor descriptors.
-        atomics: whether the backward pass is the one with atomics.
+        atomics: whether the backward pass is the one with five products.
+        reduced: whether that pass adds to dq through a descriptor; the interpreter adds with atomics.
+        one_loop: whether the forward pass has a single loop.
         with_lse: whether the logsumexp has a gradient too.
         arrange: layout of the inputs in memory, a key of `ARRANGEMENTS`.
     """
@@ -76,7 +80,9 @@ def attention(
         scale=problem.scale,
         return_lse=True,
         atomics=atomics,
-        plan=Plan(shape, shape, shape, shape, descriptors),
+        reduced=reduced,
+        one_loop=one_loop,
+        plan=Plan(shape, shape, shape, shape, descriptors, shape),
     )
     return differentiate(o, lse if with_lse else None, inputs, problem)
 

@@ -18,6 +18,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="compile them now, and without a filter rewrite figures.json"
     )
+    parser.add_argument(
+        "--limits", action="store_true", help="print what limits those for 16 bits on an H100 (sm_90), predicted"
+    )
     parser.add_argument("--architecture", nargs="+", default=[], metavar="NAME", help="only these, such as sm_90")
     parser.add_argument("--head-dim", nargs="+", type=int, default=[], metavar="D", help="only these head dims")
     parser.add_argument("--dtype", nargs="+", default=[], metavar="NAME", help="only these, such as bfloat16")
@@ -39,6 +42,8 @@ def kernels(options: argparse.Namespace) -> int:
     check_triton()
     from stepbench.kernels.triton import resources  # 1.2 s, of torch and triton
 
+    if options.limits:
+        options.architecture = options.architecture or ["sm_90"]
     asked = {axis: values for axis in ("architecture", "head_dim", "dtype") if (values := getattr(options, axis))}
     if options.compile:
         known = [row for architecture in resources.SHARED_BYTES for row in resources.shipped_variants(architecture)]
@@ -62,17 +67,23 @@ def kernels(options: argparse.Namespace) -> int:
         if not asked:
             resources.write_figures(rows)
     console.print(origin, style="dim")
-    print_wide(_table_of(rows))
+    from stepbench.experiments.attention import kernel_table  # 0.2 s, of pandas
+
+    if options.limits:
+        limits = kernel_table.limits_rows(rows, kernel_table.read(kernel_table.TILES), {})
+        if not limits:
+            raise ValueError("`--limits` knows the kernels for 16 bits on sm_90, and the filters leave none of them")
+        print_wide(_table_of(limits, kernel_table.LIMITS_COLUMNS))
+    else:
+        print_wide(_table_of(rows, kernel_table.COLUMNS))
     return 0
 
 
-def _table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
-    from stepbench.experiments.attention import kernel_table  # 0.2 s, of pandas
-
+def _table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[Any]) -> Table:
     table = Table()
-    for column in kernel_table.COLUMNS:
+    for column in columns:
         table.add_column(column.heading, justify="right" if column.numeric else "left")
     for row in rows:
-        bad = row["spill_bytes"] or row["serialized"]
-        table.add_row(*(column.text(row) for column in kernel_table.COLUMNS), style="red" if bad else None)
+        bad = row.get("spill_bytes") or row.get("serialized")
+        table.add_row(*(column.text(row) for column in columns), style="red" if bad else None)
     return table

@@ -12,6 +12,8 @@ IMPLEMENTATIONS: dict[str, str] = {
     "tiled": "stepbench.kernels.tiled:IMPLEMENTATION",
     "triton": "stepbench.kernels.triton:TWO_PASSES",
     "triton_atomics": "stepbench.kernels.triton:ATOMICS",
+    "triton_reduced": "stepbench.kernels.triton:REDUCED",
+    "triton_one_loop": "stepbench.kernels.triton:ONE_LOOP",
     "compiled": "stepbench.kernels.compiled:IMPLEMENTATION",
     "sdpa": "stepbench.kernels.sdpa:SDPA",
     "sdpa_math": "stepbench.kernels.sdpa:MATH",

@@ -10,7 +10,8 @@ def test_it_shows_every_kernel_on_every_architecture():
     table = kernel_table.table()
     shown = {(row["kernel"], row["architecture"], row["head_dim"]) for row in table.rows}
     kernels = ("forward", "backward_keys", "backward_queries", "backward_fused", "row_statistics")
-    assert shown == {(k, a, d) for k in kernels for a in ("sm_80", "sm_90", "sm_100") for d in (64, 128)}
+    everywhere = {(k, a, d) for k in kernels for a in ("sm_80", "sm_90", "sm_100", "sm_120") for d in (64, 128)}
+    assert shown == everywhere | {(k, "sm_90", d) for k in ("forward_one_loop", "backward_reduced") for d in (64, 128)}
     texts = {column.heading: column.text(table.rows[0]) for column in table.columns}
     assert texts["spills"] == "0 B"
     assert texts["architecture"] == "sm_80"
@@ -31,3 +32,39 @@ def test_figures_of_tiles_that_were_tuned_since_are_told():
             row["forward"] = [64, 32, 4, 2]
     assert kernel_table.tuned_since(shown, tiles) == ["sm_90"]
     assert "have been tuned since" not in kernel_table.table().caption
+
+
+def test_what_limits_each_kernel_is_shown_as_a_band():
+    table = kernel_table.limits_table()
+    kernels = ("forward", "forward_one_loop", "backward_keys", "backward_queries", "backward_fused", "backward_reduced")
+    assert {(row["kernel"], row["head_dim"]) for row in table.rows} == {(k, d) for k in kernels for d in (64, 128)}
+    for row in table.rows:
+        parts = row["issue"] + sum(row[name] for name in kernel_table.WAITS)
+        assert 0.98 < parts < 1.02
+        texts = {column.heading: column.text(row) for column in table.columns}
+        low, high = map(int, texts["TFLOP/s predicted at 16384"].split(" to "))
+        assert low < row["predicted_16384_tflops"] < high
+        assert texts["tensor"] == f"{row['tensor']:.0%}"
+
+
+def test_what_was_tuned_stands_beside_what_was_predicted():
+    figures, tiles = kernel_table.read(), kernel_table.read(kernel_table.TILES)
+    row = next(row for row in figures["rows"] if "limits" in row and row["kernel"] == "forward")
+    assert kernel_table.measured(row, tiles) == "–"
+    for each in tiles["sm_90"]["rows"]:
+        each["problem"] = {"context": 4096}
+        each["timed"] = {"forward": [[[16, 16, 4, 1], 1.0, None], [each["forward"], 0.002, 0.0021]]}
+    assert kernel_table.measured(row, tiles) == "2.000 ms (2.100 ms predicted) at 4096"
+
+
+def test_the_picture_shows_every_kernel_of_the_table():
+    from stepbench.experiments.attention import figures
+
+    drawn = figures.limits(None)
+    labels = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
+    assert len(labels) == len(kernel_table.limits_table().rows) == 12
+    assert "backward_keys 64" in labels
+    assert {text.get_text() for text in drawn.legends[0].get_texts()} == {
+        "instructions issue",
+        *(f"wait: {name}" for name in kernel_table.WAITS),
+    }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stepbench.experiments.attention import kernel_table
 from stepbench.experiments.attention.slices import OVER, PASSES, slice_of
 from stepbench.reporting import figures, units
 from stepbench.reporting.columns import axis_words
@@ -25,6 +26,28 @@ def latency(results: Results) -> Figure:
 def rate(results: Results) -> Figure:
     """Draw the FLOP/s of both passes over the sequence length, one line for each implementation."""
     return _over_length(results.groups(), rate=True)
+
+
+@figures.styled
+def limits(_results: Results) -> Figure:
+    """Draw what the cycles of a round of each Triton kernel's loop go to on an H100, predicted from its code."""
+    kept = kernel_table.read()
+    rows = kernel_table.limits_rows(kept["rows"], kernel_table.read(kernel_table.TILES))
+    figure = figures.new(
+        0.9 + 0.28 * len(rows),
+        f"Predicted for an H100 SXM from the code that Triton {kept['triton']} compiles, in bfloat16: shares of the "
+        "cycles of the loop without a mask, in percent.",
+    )
+    axes = figure.subplots()
+    for place, row in enumerate(reversed(rows)):
+        parts = {"instructions issue": row["issue"], **{f"wait: {name}": row[name] for name in kernel_table.WAITS}}
+        figures.shares(axes, place, parts, figures.PALETTE[: len(parts)])
+    axes.set_yticks(range(len(rows)), [f"{row['kernel']} {row['head_dim']}" for row in reversed(rows)])
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the cycles (%)")
+    axes.grid(visible=False, axis="y")
+    figures.legend_above(figure, 3)
+    return figure
 
 
 @figures.styled

@@ -15,7 +15,22 @@ from stepbench.reporting.tables import Table
 
 # Paths in the package: their names make the table stale when the files change.
 FIGURES, TILES = "kernels/triton/figures.json", "kernels/triton/tiles.json"
-SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128)}
+SHOWN = {
+    "dtype": ("bfloat16",),
+    "head_dim": (64, 128),
+    "architecture": ("sm_80", "sm_90", "sm_100", "sm_120"),
+}
+LIMITS_SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128), "architecture": ("sm_90",)}
+CONTEXTS = (2048, 16_384)
+BAND = 0.15  # of the prediction
+# What the cycles of a round of a kernel's loop go to: the words for it, and the reasons that the replay tells.
+WAITS = {
+    "products": ("product",),
+    "copies": ("copy",),
+    "barriers": ("barrier",),
+    "fixed latencies": ("latency", "issue"),
+    "busy pipes": ("pipe",),
+}
 
 
 def read(file: str = FIGURES) -> dict[str, Any]:
@@ -40,18 +55,92 @@ def table() -> Table:
     return Table("Resources of the Triton kernels", caption, rows, COLUMNS)
 
 
+def limits_table() -> Table:
+    """Return a row for each kernel whose limits are predicted, at the head dims that papers show."""
+    kept = read()
+    rows = limits_rows(kept["rows"], read(TILES), LIMITS_SHOWN)
+    caption = (
+        f"Predicted, not measured: the code that Triton {kept['triton']} compiles for an H100 SXM (sm_90) is replayed "
+        "with the control bits that ptxas wrote. Tensor, exponential, issue and L2: the share of cycles in which the "
+        "tensor cores, the exponential unit, the issue port and the copies out of the L2 cache are busy, in the loop "
+        "without a mask. Waits: the share in which nothing issues, by what is waited for. Rates count every product "
+        "that the kernel makes, in bfloat16, causal, 16 384 tokens and a width of 2048, and mean ±15 %: smaller "
+        "differences mean nothing. Measured: by stepbench tune, at the context that it was tuned for."
+    )
+    return Table("Limits of the Triton kernels on an H100, predicted", caption, rows, LIMITS_COLUMNS)
+
+
+def limits_rows(
+    rows: Sequence[Row], tiles: Mapping[str, Any], shown: Mapping[str, Sequence[Any]] = LIMITS_SHOWN
+) -> list[dict[str, Any]]:
+    """Return the rows that have limits, flat, with what `tune` measured at the same tile.
+
+    Args:
+        rows: of figures.json.
+        tiles: the table of tile shapes.
+        shown: the values of axes that are wanted.
+    """
+    found = []
+    for row in rows:
+        if "limits" not in row or any(row[axis] not in wanted for axis, wanted in shown.items()):
+            continue
+        limits = row["limits"]
+        waits = {name: sum(limits["waits"].get(reason, 0.0) for reason in reasons) for name, reasons in WAITS.items()}
+        found.append(
+            {
+                **{key: row[key] for key in ("kernel", "architecture", "head_dim", "dtype", "tile", "programs")},
+                **limits["busy"],
+                **waits,
+                "round_cycles": limits["round_cycles"],
+                **{f"predicted_{context}_tflops": limits["tflops"][str(context)] for context in CONTEXTS},
+                "measured": measured(row, tiles),
+            }
+        )
+    return found
+
+
+def measured(row: Row, tiles: Mapping[str, Any]) -> str:
+    """Return what `tune` measured and predicted for the tile of a row, both in ms; nothing where it was not tuned."""
+    for each in tiles[row["table"]]["rows"]:
+        if (each["head_dim"], each["dtype"]) != (row["head_dim"], row["dtype"]) or not each["causal"]:
+            continue
+        for shape, seconds, predicted_s in each.get("timed", {}).get(row["kernel"], []):
+            if shape == _shape(row):
+                beside = "" if predicted_s is None else f" ({predicted_s * 1e3:.3f} ms predicted)"
+                return f"{seconds * 1e3:.3f} ms{beside} at {each['problem']['context']}"
+    return units.NOTHING
+
+
 def tuned_since(rows: Sequence[Row], tiles: Mapping[str, Any]) -> list[str]:
     """Return the architectures where a kernel is launched with another tile shape than its figures have."""
     found = {}
     for row in rows:
         shipped = [
             each[row["kernel"]]
-            for each in tiles[row["architecture"]]["rows"]
+            for each in tiles[row["table"]]["rows"]
             if each["head_dim"] == row["head_dim"] and each["dtype"] == row["dtype"] and row["kernel"] in each
         ]
-        if shipped and [row[part] for part in ("rows", "columns", "warps", "stages")] not in shipped:
+        if shipped and _shape(row) not in shipped:
             found[row["architecture"]] = True
     return list(found)
+
+
+def _shape(row: Row) -> list[int]:
+    """Return a row's tile as the table holds it."""
+    parts = ("rows", "columns", "warps", "stages", "maxnreg")
+    return [row[part] for part in parts if row[part] is not None]
+
+
+def _share(name: str) -> Column:
+    return Column(name, lambda row: f"{row[name]:.0%}")
+
+
+def _band(context: int) -> Column:
+    def text(row: Row) -> str:
+        rate = row[f"predicted_{context}_tflops"]
+        return f"{rate * (1 - BAND):.0f} to {rate * (1 + BAND):.0f}"
+
+    return Column(f"TFLOP/s predicted at {context}", text)
 
 
 def _instructions(row: Row) -> str:
@@ -71,4 +160,14 @@ COLUMNS = (
     value("shared_bytes", "shared memory", units.byte_count),
     value("programs"),
     Column("instructions", _instructions, numeric=False),
+)
+LIMITS_COLUMNS = (
+    word("kernel"),
+    value("head_dim"),
+    word("tile"),
+    value("programs"),
+    *map(_share, ("tensor", "exponential", "issue", "L2")),
+    *map(_share, WAITS),
+    *map(_band, CONTEXTS),
+    word("measured"),
 )

@@ -47,6 +47,11 @@ def kernels(_results: Results) -> Table:
     return kernel_table.table()
 
 
+def limits(_results: Results) -> Table:
+    """Return what limits them on an H100, predicted from their code, whatever was measured."""
+    return kernel_table.limits_table()
+
+
 def _row(group: Group) -> dict[str, Any]:
     found: dict[str, Any] = {}
     warnings = []

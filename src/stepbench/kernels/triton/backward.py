@@ -7,8 +7,10 @@ With P = exp(S · scale − lse) recomputed tile by tile, dP = dO Vᵀ and D = r
 
 `backward_keys` owns a tile of keys and walks over the queries, `backward_queries` owns a tile of queries and walks
 over the keys. Both recompute S and dP, which makes seven products where five are needed, but each sum is made by one
-program in one order: the same inputs give the same bits. `backward_fused` makes the five products and adds its share
-of dQ to a float32 buffer with atomics, whose order, and so whose last bits, differ from run to run.
+program in one order: the same inputs give the same bits. With ``FUSED``, `backward_keys` makes the five products and
+adds its share of dQ to a float32 buffer: element by element with atomics, or with ``REDUCED`` a tile at a time, from
+shared memory, by the copy engine (cp.reduce.async.bulk.tensor). Either way the order of the additions, and so the last
+bits of dQ, differ from run to run.
 
 `row_statistics` prepares what all of them need for each row. It turns lse into base 2 and stores +∞ for rows that see
 no key and for rows that only pad the last tile, so that P is exactly 0 there and no loop needs a mask for rows.
@@ -77,7 +79,8 @@ def key_tiles(
     dk, dv, k_j, v_j, q, q_tail, do, do_tail, dq, lse_2, delta, b, h, q_strides, do_strides, dq_strides,
     q_len, padded_len, group, first_row, first, count, skip_from, skip_to, scale, qk_scale,
     HEAD_DIM: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, B_R: tl.constexpr, MASKED: tl.constexpr,
-    GROUPED: tl.constexpr, FUSED: tl.constexpr, DESCRIPTORS: tl.constexpr, DTYPE: tl.constexpr, UPCAST: tl.constexpr,
+    GROUPED: tl.constexpr, FUSED: tl.constexpr, REDUCED: tl.constexpr, DESCRIPTORS: tl.constexpr, DTYPE: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Add what `count` query tiles of each head give to dk and dv (algorithm 2, lines 9 to 17).
 
@@ -86,7 +89,7 @@ def key_tiles(
     Arguments that their names do not explain:
         dk: running gradient of the keys, not yet times scale: [B_C, D], float32.
         dv: running gradient of the values: [B_C, D], float32.
-        dq: [B, H, Tq, D], float32, pointer; added to where FUSED.
+        dq: [B, H, Tq, D], float32, pointer, or descriptor where REDUCED; added to where FUSED.
         lse_2: the first head's row of `row_statistics`. So is delta.
         h: the first of `group` heads.
         first_row: the first row that sees each key: [B_C].
@@ -126,7 +129,11 @@ def key_tiles(
         dk = add_dot(dk, ds_t, q_i)
         if FUSED:
             share = scaled(add_dot(zeros(B_R, MAIN, TAIL), tl.trans(ds_t), k_j), scale)
-            store_tile(dq, share, b, head, row, dq_strides, q_len, HEAD_DIM, MAIN, TAIL, B_R, ATOMIC=True)
+            if REDUCED:
+                tl.static_assert(TAIL == 0, "a descriptor adds whole rows")
+                dq.atomic_add([b, head, row, 0], share[0].reshape(1, 1, B_R, MAIN))
+            else:
+                store_tile(dq, share, b, head, row, dq_strides, q_len, HEAD_DIM, MAIN, TAIL, B_R, ATOMIC=True)
     return dk, dv
 
 
@@ -136,15 +143,15 @@ def backward_keys(
     q_strides, k_strides, v_strides, do_strides, dq_strides, dk_strides, dv_strides,
     pairs, heads, group, q_len, padded_len, k_len, offset, section, scale, qk_scale,
     HEAD_DIM: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, B_R: tl.constexpr,
-    B_C: tl.constexpr, GROUPED: tl.constexpr, FUSED: tl.constexpr, DESCRIPTORS: tl.constexpr, DTYPE: tl.constexpr,
-    UPCAST: tl.constexpr,
+    B_C: tl.constexpr, GROUPED: tl.constexpr, FUSED: tl.constexpr, REDUCED: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    DTYPE: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Write dk and dv for B_C keys of one key head, summed over the query heads that share it; add to dq where FUSED.
 
     Arguments that their names do not explain:
         q: [B, H, Tq, D], descriptor or pointer. So is do. `_tail` is the second chunk's, or None.
         k: [B, Hkv, Tk, D], descriptor or pointer. So is v.
-        dq: [B, H, Tq, D], float32, pointer, added to; None unless FUSED.
+        dq: [B, H, Tq, D], float32, pointer, or descriptor where REDUCED; added to; None unless FUSED.
         dk: [B, Hkv, Tk, D], pointer, written. So is dv.
         lse_2: [B, H, padded_len], of `row_statistics`. So is delta.
         pairs: B · Hkv.
@@ -181,11 +188,11 @@ def backward_keys(
     dk_j, dv_j = key_tiles(
         dk_j, dv_j, k_j, v_j, q, q_tail, do, do_tail, dq, lse_2, delta, b, h, q_strides, do_strides, dq_strides,
         q_len, padded_len, group, first_row, begin, tiles - (full_end - full) - begin, full, full_end, scale, qk_scale,
-        HEAD_DIM, MAIN, TAIL, B_R, True, GROUPED, FUSED, DESCRIPTORS, DTYPE, UPCAST)  # fmt: skip
+        HEAD_DIM, MAIN, TAIL, B_R, True, GROUPED, FUSED, REDUCED, DESCRIPTORS, DTYPE, UPCAST)  # fmt: skip
     dk_j, dv_j = key_tiles(
         dk_j, dv_j, k_j, v_j, q, q_tail, do, do_tail, dq, lse_2, delta, b, h, q_strides, do_strides, dq_strides,
         q_len, padded_len, group, first_row, full, full_end - full, full, full_end, scale, qk_scale,
-        HEAD_DIM, MAIN, TAIL, B_R, False, GROUPED, FUSED, DESCRIPTORS, DTYPE, UPCAST)  # fmt: skip
+        HEAD_DIM, MAIN, TAIL, B_R, False, GROUPED, FUSED, REDUCED, DESCRIPTORS, DTYPE, UPCAST)  # fmt: skip
     store_tile(dk, scaled(dk_j, scale), b, h_kv, column, dk_strides, k_len, HEAD_DIM, MAIN, TAIL, B_C)
     store_tile(dv, dv_j, b, h_kv, column, dv_strides, k_len, HEAD_DIM, MAIN, TAIL, B_C)
 

@@ -4,7 +4,7 @@
 Base 2 throughout: exp(s · scale − m) is computed as exp2(s · scale · log₂e − m), one fused multiply-add and one
 instruction of the special function unit per score, because the hardware's exponential is to base 2.
 
-A program's keys fall into two ranges, and each gets a loop of its own:
+A program's keys fall into two ranges, and each gets a loop of its own (`forward`):
 
     keys     0 ........ full ........ end ........ k_len
     loop     every row      some rows    no row
@@ -14,6 +14,10 @@ A program's keys fall into two ranges, and each gets a loop of its own:
 so that only tiles on the causal diagonal, and the last tile of an odd length, pay for masking. Causality needs no
 compiled variant of its own: row r sees the keys below min(r + offset + 1, k_len), and without a causal mask the offset
 is k_len.
+
+With ``ONE_LOOP`` a single loop takes all keys and asks before each tile whether it is masked. That saves the second
+loop's prologue, in which the first copies are waited for, and costs a branch an iteration: a gain for short contexts at
+head dim 128, by the prediction of `limits`.
 
 Source: Dao, FlashAttention-2 (2023), algorithm 1 and section 3.1; the order of the programs follows FlashAttention-3's
 longest-processing-time-first schedule.
@@ -42,9 +46,9 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def forward_tiles(
-    o, l_i, m_i, q, k, k_tail, v, v_tail, b, h, k_strides, v_strides, k_len, visible, first, last, qk_scale,
+    o, l_i, m_i, q, k, k_tail, v, v_tail, b, h, k_strides, v_strides, k_len, visible, full, first, last, qk_scale,
     HEAD_DIM: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, B_C: tl.constexpr, MASKED: tl.constexpr,
-    DESCRIPTORS: tl.constexpr, DTYPE: tl.constexpr, UPCAST: tl.constexpr,
+    ONE_LOOP: tl.constexpr, DESCRIPTORS: tl.constexpr, DTYPE: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Take the keys [first, last) into account, a tile of B_C at a time (algorithm 1, lines 7 to 10).
 
@@ -53,6 +57,8 @@ def forward_tiles(
         l_i: running sum of exponentials: [B_R].
         m_i: running maximum, times scale · log₂e: [B_R].
         visible: number of keys that each row sees: [B_R].
+        full: the first key that some row does not see, a multiple of B_C; read where ONE_LOOP.
+        MASKED: whether some row may not see a key of some tile.
 
     Returns:
         The new o, l_i, m_i.
@@ -62,7 +68,10 @@ def forward_tiles(
             k, k_tail, b, h, start, k_strides, k_len,
             HEAD_DIM, MAIN, TAIL, B_C, MASKED, DESCRIPTORS, UPCAST)  # fmt: skip
         s = dot_rows(q, k_j)
-        if MASKED:
+        if ONE_LOOP:
+            if start >= full:
+                s = tl.where((start + tl.arange(0, B_C))[None, :] < visible[:, None], s, -float("inf"))
+        elif MASKED:
             s = tl.where((start + tl.arange(0, B_C))[None, :] < visible[:, None], s, -float("inf"))
         m_new = tl.maximum(m_i, tl.max(s, 1) * qk_scale)
         p = tl.math.exp2(s * qk_scale - m_new[:, None])
@@ -82,7 +91,7 @@ def forward(
     q, q_tail, k, k_tail, v, v_tail, o, lse, q_strides, k_strides, v_strides, o_strides,
     pairs, heads, group, q_len, k_len, offset, section, qk_scale,
     HEAD_DIM: tl.constexpr, MAIN: tl.constexpr, TAIL: tl.constexpr, B_R: tl.constexpr,
-    B_C: tl.constexpr, DESCRIPTORS: tl.constexpr, DTYPE: tl.constexpr, UPCAST: tl.constexpr,
+    B_C: tl.constexpr, ONE_LOOP: tl.constexpr, DESCRIPTORS: tl.constexpr, DTYPE: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Write o and lse for B_R query rows of one head.
 
@@ -116,12 +125,14 @@ def forward(
     o_i = zeros(B_R, MAIN, TAIL)
     l_i = tl.zeros([B_R], tl.float32)
     m_i = tl.full([B_R], LOWEST, tl.float32)
+    if not ONE_LOOP:
+        o_i, l_i, m_i = forward_tiles(
+            o_i, l_i, m_i, q_i, k, k_tail, v, v_tail, b, h_kv, k_strides, v_strides, k_len, visible, full, 0, full,
+            qk_scale, HEAD_DIM, MAIN, TAIL, B_C, False, False, DESCRIPTORS, DTYPE, UPCAST)  # fmt: skip
     o_i, l_i, m_i = forward_tiles(
-        o_i, l_i, m_i, q_i, k, k_tail, v, v_tail, b, h_kv, k_strides, v_strides, k_len, visible, 0, full,
-        qk_scale, HEAD_DIM, MAIN, TAIL, B_C, False, DESCRIPTORS, DTYPE, UPCAST)  # fmt: skip
-    o_i, l_i, m_i = forward_tiles(
-        o_i, l_i, m_i, q_i, k, k_tail, v, v_tail, b, h_kv, k_strides, v_strides, k_len, visible, full, end,
-        qk_scale, HEAD_DIM, MAIN, TAIL, B_C, True, DESCRIPTORS, DTYPE, UPCAST)  # fmt: skip
+        o_i, l_i, m_i, q_i, k, k_tail, v, v_tail, b, h_kv, k_strides, v_strides, k_len, visible, full,
+        0 if ONE_LOOP else full, end,
+        qk_scale, HEAD_DIM, MAIN, TAIL, B_C, True, ONE_LOOP, DESCRIPTORS, DTYPE, UPCAST)  # fmt: skip
 
     blind = l_i == 0.0  # a row that sees no key: o = 0, lse = −inf
     l_i = tl.where(blind, 1.0, l_i)

@@ -95,7 +95,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, scale: float, is_causal: bool, plan
             single.forward[(programs * _slices(n),)](
                 q, k, v, o, lse, *strides, *numbers, *_single_numbers(n), scale * LOG2_E, **options)  # fmt: skip
         else:
-            options = _options(q, tile, descriptors)
+            options = _options(q, tile, descriptors) | {"ONE_LOOP": plan.one_loop}
             sources = _sources(descriptors, (q, tile.rows), (k, tile.columns), (v, tile.columns))
             forward_16.forward[(programs,)](*sources, o, lse, *strides, *numbers, scale * LOG2_E, **options)
     return o, lse
@@ -132,8 +132,9 @@ def backward(
         statistics = row_statistics(n, do, dlse, o, lse, plan)
         operands = Operands(n, (q, k, v, do), statistics, descriptors, scale)
         if atomics:
-            assert plan.backward_fused  # noqa: S101 - `unsupported` has said so
-            keys_pass(operands, plan.backward_fused, dq, dk, dv)
+            tile = plan.backward_reduced if plan.reduced else plan.backward_fused
+            assert tile  # noqa: S101 - `unsupported` has said so
+            keys_pass(operands, tile, dq, dk, dv, reduced=plan.reduced)
         else:
             keys_pass(operands, plan.backward_keys, None, dk, dv)
             queries_pass(operands, plan.backward_queries, dq)
@@ -144,7 +145,7 @@ def row_statistics(
     n: Sizes, do: Tensor, dlse: Tensor | None, o: Tensor, lse: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor]:
     """Return what the passes need for each row: lse in base 2, and D; [B, H, padded Tq] float32."""
-    tiles = plan.backward_keys, plan.backward_queries, plan.backward_fused
+    tiles = plan.backward_keys, plan.backward_queries, plan.backward_fused, plan.backward_reduced
     padding = max(PADDING, *(tile.rows for tile in tiles if tile))
     padded_len = triton.cdiv(n.q_len, padding) * padding
     lse_2, delta = torch.empty(2, n.batch, n.heads, padded_len, dtype=torch.float32, device=o.device)
@@ -158,8 +159,11 @@ def row_statistics(
     return lse_2, delta
 
 
-def keys_pass(x: Operands, tile: Tile, dq: Tensor | None, dk: Tensor, dv: Tensor) -> None:
-    """Run the pass in which a program owns a tile of keys: write dk and dv, and add to dq, float32, if it is given."""
+def keys_pass(x: Operands, tile: Tile, dq: Tensor | None, dk: Tensor, dv: Tensor, *, reduced: bool = False) -> None:
+    """Run the pass in which a program owns a tile of keys: write dk and dv, and add to dq, float32, if it is given.
+
+    With `reduced` it adds through a descriptor; the interpreter, which has no such addition, adds with atomics.
+    """
     n = x.sizes
     pairs = n.batch * n.heads_kv
     programs = triton.cdiv(n.k_len, tile.columns) * pairs
@@ -171,9 +175,12 @@ def keys_pass(x: Operands, tile: Tile, dq: Tensor | None, dk: Tensor, dv: Tensor
             *x.tensors, dq, dk, dv, *x.statistics, *strides, *numbers, *_single_numbers(n), *scales,
             FUSED=dq is not None, **_single_options(n, tile))  # fmt: skip
     else:
+        reduced = reduced and dq is not None and not is_interpreted()
+        sums = _descriptor(dq, tile.rows, split_head_dim(n.head_dim)[0]) if reduced and dq is not None else dq
         backward_16.backward_keys[(programs,)](
-            *x.sources(tile), dq, dk, dv, *x.statistics, *strides, *numbers, *scales,
-            GROUPED=n.group > 1, FUSED=dq is not None, **_options(dk, tile, x.descriptors))  # fmt: skip
+            *x.sources(tile), sums, dk, dv, *x.statistics, *strides, *numbers, *scales,
+            GROUPED=n.group > 1, FUSED=dq is not None, REDUCED=reduced,
+            **_options(dk, tile, x.descriptors))  # fmt: skip
 
 
 def queries_pass(x: Operands, tile: Tile, dq: Tensor) -> None:
@@ -269,7 +276,7 @@ def _options(q: Tensor, tile: Tile, descriptors: bool) -> dict[str, Any]:
     return {
         "HEAD_DIM": q.shape[-1], "MAIN": main, "TAIL": tail, "B_R": tile.rows, "B_C": tile.columns,
         "DESCRIPTORS": descriptors, "DTYPE": DTYPES[q.dtype], "UPCAST": is_interpreted(),
-        "num_warps": tile.warps, "num_stages": tile.stages, **versions.LAUNCH_OPTIONS,
+        **tile.options, **versions.LAUNCH_OPTIONS,
     }  # fmt: skip
 
 
@@ -288,5 +295,5 @@ def _single_options(n: Sizes, tile: Tile) -> dict[str, Any]:
     return {
         "B_R": tile.rows, "B_C": tile.columns, "CHUNK": CHUNK, "WIDTH": slice_of(n.head_dim),
         "PRECISION": "tf32" if tf32 else "tf32x3",
-        "num_warps": tile.warps, "num_stages": tile.stages, **versions.LAUNCH_OPTIONS,
+        **tile.options, **versions.LAUNCH_OPTIONS,
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """The kernels as torch operators: with fake versions, so that torch.compile can pass them by, and with a gradient."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,23 +20,32 @@ def attention(
     scale: float,
     return_lse: bool,
     atomics: bool = False,
+    reduced: bool = False,
+    one_loop: bool = False,
     plan: Plan | None = None,
 ) -> Answer:
     """Compute attention with the Triton kernels. For the contract see `api.attention`.
 
-    With `atomics` the backward pass sums dq by atomic additions: fewer products, and not the same bits twice. The tile
-    shapes are those of `plan`, or of this device's table.
+    With `atomics` the backward pass sums dq by additions in memory: fewer products, and not the same bits twice. With
+    `reduced` as well, the copy engine makes them. With `one_loop` the forward pass has a single loop. The tile shapes
+    are those of `plan`, or of this device's table.
     """
-    text = shipped_plan(q.device, q.shape[-1], q.dtype, is_causal) if plan is None else plan.to_text()
+    if plan is None:
+        text = shipped_plan(q.device, q.shape[-1], q.dtype, is_causal, one_loop, reduced)
+    else:
+        text = replace(plan, one_loop=one_loop, reduced=reduced).to_text()
     o, lse = attention_forward(q, k, v, scale, is_causal, atomics, text)
     return (o, lse) if return_lse else o
 
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace files and device queries, and need not
-def shipped_plan(device: torch.device, head_dim: int, dtype: torch.dtype, is_causal: bool) -> str:
+def shipped_plan(
+    device: torch.device, head_dim: int, dtype: torch.dtype, is_causal: bool, one_loop: bool, reduced: bool
+) -> str:
     """Return the plan of the table for a device, as text."""
     architecture = architecture_of(torch.cuda.get_device_capability(device))
-    return plan_for(architecture, head_dim, name_of(dtype), is_causal).to_text()
+    plan = plan_for(architecture, head_dim, name_of(dtype), is_causal)
+    return replace(plan, one_loop=one_loop, reduced=reduced).to_text()
 
 
 @torch.library.custom_op("stepbench::attention_forward", mutates_args=())

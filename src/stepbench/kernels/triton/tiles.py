@@ -6,8 +6,9 @@ date.
 """
 
 import hashlib
+import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,15 @@ from typing import Any
 
 TABLE = Path(__file__).with_name("tiles.json")
 MAX_FUSED_HEAD_DIM = 128  # of `backward_fused` for 16 bits: beyond, every tile spills
+MAX_TURING_HEAD_DIM = 128  # on sm_75, where every larger tile spills
 CHUNK = 32  # columns of the head dim that the float32 kernels take at a time
-KERNELS = ("forward", "backward_keys", "backward_queries", "backward_fused")
+KERNELS = ("forward", "backward_keys", "backward_queries", "backward_fused", "backward_reduced")
+# GPUs that Triton compiles for, and the table that they use: the data-center ones of a generation share one, and so do
+# the consumer ones, which have less shared memory.
+TABLE_OF = {
+    "sm_75": "sm_75", "sm_80": "sm_80", "sm_86": "sm_89", "sm_89": "sm_89", "sm_90": "sm_90", "sm_100": "sm_100",
+    "sm_103": "sm_100", "sm_120": "sm_120", "sm_121": "sm_120",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,24 +36,43 @@ class Tile:
         columns: B_c, keys of a tile.
         warps: of 32 threads; 4 of them issue a wgmma together.
         stages: tiles in flight between global and shared memory.
+        maxnreg: the most registers that a thread may use, so that more programs share a multiprocessor; None for as
+            many as the compiler likes.
     """
 
     rows: int
     columns: int
     warps: int
     stages: int
+    maxnreg: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.rows}×{self.columns}, {self.warps} warps, {self.stages} stages"
+        cap = "" if self.maxnreg is None else f", at most {self.maxnreg} registers"
+        return f"{self.rows}×{self.columns}, {self.warps} warps, {self.stages} stages{cap}"
+
+    @property
+    def shape(self) -> list[int]:
+        """Return it as the table holds it: four numbers, or five with a cap on registers."""
+        shape = [self.rows, self.columns, self.warps, self.stages]
+        return shape if self.maxnreg is None else [*shape, self.maxnreg]
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Return the compiler's options."""
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        return options if self.maxnreg is None else options | {"maxnreg": self.maxnreg}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The tiles of all kernels for one problem, and how they load.
+    """The tiles of all kernels for one problem, how they load, and which variant of a kernel runs.
 
     Attributes:
         backward_fused: None where no tile keeps its five products in registers.
         descriptors: whether tiles are loaded through tensor descriptors (TMA) where the tensors allow it.
+        backward_reduced: of the fused kernel that adds to dq through a descriptor; None where there is no such thing.
+        one_loop: whether the forward kernel takes masked and other tiles in one loop.
+        reduced: whether the backward kernel with five products is `backward_reduced`.
     """
 
     forward: Tile
@@ -53,6 +80,9 @@ class Plan:
     backward_queries: Tile
     backward_fused: Tile | None
     descriptors: bool
+    backward_reduced: Tile | None = None
+    one_loop: bool = False
+    reduced: bool = False
 
     def to_text(self) -> str:
         """Return the plan as one line of JSON, which can pass through torch's operators."""
@@ -64,7 +94,7 @@ class Plan:
         """Read what `to_text` wrote."""
         fields = json.loads(text)
         tiles = {name: fields[name] and Tile(**fields[name]) for name in KERNELS}
-        return Plan(descriptors=fields["descriptors"], **tiles)
+        return Plan(**{**fields, **tiles})
 
 
 def split_head_dim(head_dim: int) -> tuple[int, int]:
@@ -96,11 +126,24 @@ def architecture_of(capability: tuple[int, int]) -> str:
     """Return the architecture whose table a device uses.
 
     Consumer GPUs (8.6, 8.9, 12.x) have 99 KiB of shared memory per program where their data-center siblings have 163
-    and 227, so they share a table of their own.
+    and 227, so they have tables of their own. A GPU that is newer than all of these is taken for the smallest, 12.x.
+
+    Raises:
+        ValueError: the GPU is older than 7.5.
     """
-    if capability in ((8, 6), (8, 7), (8, 9)) or capability[0] >= 12:
+    if capability < (7, 5):
+        raise ValueError(f"`capability` must be 7.5 or newer, got {capability[0]}.{capability[1]}")
+    if capability in ((8, 6), (8, 7), (8, 9)):
         return "sm_89"
-    return {8: "sm_80", 9: "sm_90"}.get(capability[0], "sm_100")
+    return {7: "sm_75", 8: "sm_80", 9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(capability[0], "sm_120")
+
+
+def triton_series() -> str | None:
+    """Return the installed Triton's major and minor version, such as "3.7"; None without Triton."""
+    try:
+        return ".".join(importlib.metadata.version("triton").split(".")[:2])
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @cache
@@ -112,16 +155,27 @@ def read_table(path: Path = TABLE) -> dict[str, Any]:
 
 
 @cache
-def plan_for(architecture: str, head_dim: int, dtype: str, is_causal: bool, path: Path = TABLE) -> Plan:
+def plan_for(
+    architecture: str, head_dim: int, dtype: str, is_causal: bool, path: Path = TABLE, series: str | None = None
+) -> Plan:
     """Return the tiles for a problem: of the smallest head dim in the table that is not smaller.
 
     The float32 kernels depend on the width of the slices that they make, not on the head dim: `slice_of` is looked up.
+
+    Args:
+        architecture: a key of the table.
+        head_dim: D.
+        dtype: such as "bfloat16".
+        is_causal: whether the causal mask applies.
+        path: the table.
+        series: of Triton, such as "3.6", by default of the installed one.
 
     Raises:
         ValueError: the table has no row for it.
     """
     section = read_table(path).get(architecture, {"rows": []})
-    rows = [row for row in section["rows"] if row["dtype"] == dtype and row["causal"] == is_causal]
+    rows = rows_for(section["rows"], series or triton_series())
+    rows = [row for row in rows if row["dtype"] == dtype and row["causal"] == is_causal]
     width = slice_of(head_dim) if dtype == "float32" else head_dim
     fitting = [row for row in rows if row["head_dim"] >= width]
     if not fitting:
@@ -130,8 +184,22 @@ def plan_for(architecture: str, head_dim: int, dtype: str, is_causal: bool, path
             f"head dims {sorted(row['head_dim'] for row in rows)}"
         )
     row = min(fitting, key=lambda row: row["head_dim"])
-    tiles = {kernel: row[kernel] and Tile(*row[kernel]) for kernel in KERNELS}
+    tiles: dict[str, Any] = {kernel: (shape := row.get(kernel)) and Tile(*shape) for kernel in KERNELS}
     return Plan(descriptors=section["descriptors"], **tiles)
+
+
+def rows_for(rows: Sequence[dict[str, Any]], series: str | None) -> list[dict[str, Any]]:
+    """Return the rows that a version of Triton uses: those that name it, in the place of those that name none.
+
+    Compilers differ in the registers that a tile takes, so that the best tile of one may spill in another.
+    """
+    own = {row_key(row) for row in rows if row.get("triton") == series}
+    return [row for row in rows if row.get("triton") == series or ("triton" not in row and row_key(row) not in own)]
+
+
+def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what problem a row of the table is for."""
+    return row["head_dim"], row["dtype"], row["causal"]
 
 
 def write_table(table: Mapping[str, Any], path: Path = TABLE) -> None:
@@ -141,7 +209,9 @@ def write_table(table: Mapping[str, Any], path: Path = TABLE) -> None:
         head = {key: value for key, value in section.items() if key != "rows"}
         lines.append(f"  {json.dumps(architecture)}: {{")
         lines += [f"    {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}," for key, value in head.items()]
-        rows = sorted(section["rows"], key=lambda row: (row["dtype"], row["head_dim"], row["causal"]))
+        rows = sorted(
+            section["rows"], key=lambda row: (row["dtype"], row["head_dim"], row["causal"], row.get("triton", ""))
+        )
         lines.append('    "rows": [')
         lines += [f"      {json.dumps(row)}{',' if row is not rows[-1] else ''}" for row in rows]
         lines += ["    ]", "  }," if i + 1 < len(table) else "  }"]

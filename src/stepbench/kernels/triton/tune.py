@@ -1,16 +1,19 @@
 """Search for the fastest tile shapes on a GPU, and write them into the table.
 
-This is the only place that searches. Candidates are compiled first, on all cores: one that spills, whose wgmma
-instructions are serialized, or that needs more shared or tensor memory than there is, is out before it runs. One whose
-result is not as close to float64 as the plain computation's is out as well. What is left is timed one kernel at a
-time, with the second-level cache flushed before every repeat (`triton.testing.do_bench`), and the median decides.
+This is the only place that searches. Candidates are compiled first, on all cores (`candidates`). One whose result is
+not as close to float64 as the plain computation's is out. What is left is timed one kernel at a time, with the
+second-level cache flushed before every repeat (`triton.testing.do_bench`), and the median decides.
+
+The likeliest five of every kernel of every problem are compiled and timed before any other, in the order that `limits`
+predicts where it knows the architecture. The table is written after each problem, so that what ends this early leaves
+the best that was found.
 """
 
 import datetime
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +25,8 @@ from torch import Tensor
 
 from stepbench.kernels import naive, reference
 from stepbench.kernels.triton import launch
-from stepbench.kernels.triton.resources import SHARED_BYTES, compile_figures
+from stepbench.kernels.triton.candidates import Candidate, Problem, appraise, in_order, likeliest, others
+from stepbench.kernels.triton.compiling import SHARED_BYTES
 from stepbench.kernels.triton.tiles import (
     KERNELS,
     TABLE,
@@ -31,56 +35,17 @@ from stepbench.kernels.triton.tiles import (
     architecture_of,
     plan_for,
     read_table,
+    row_key,
     slice_of,
+    triton_series,
     write_table,
 )
-
-# Rows, columns, warps, stages.
-_SHAPES = {
-    "forward": itertools.product((64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)),
-    "backward_keys": itertools.product((16, 32, 64, 128), (64, 128), (4, 8), (2, 3)),
-    "backward_queries": itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3)),
-    "backward_fused": itertools.product((32, 64, 128), (64, 128), (4, 8), (2, 3)),
-}
-_SINGLE_SHAPES = {
-    "forward": itertools.product((64, 128), (32, 64), (4, 8), (2, 3)),
-    "backward_keys": itertools.product((16, 32), (64, 128), (4, 8), (1, 2)),
-    "backward_queries": itertools.product((64, 128), (16, 32), (4, 8), (1, 2)),
-    "backward_fused": itertools.product((16, 32), (16, 32, 64), (4, 8), (1, 2)),
-}
-CANDIDATES = {name: [Tile(*shape) for shape in shapes] for name, shapes in _SHAPES.items()}
-SINGLE_CANDIDATES = {name: [Tile(*shape) for shape in shapes] for name, shapes in _SINGLE_SHAPES.items()}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What tiles are tuned for: a row of the table, at one shape.
-
-    Attributes:
-        context: Tq and Tk.
-        tokens: batch · context.
-        width: heads · head dim.
-    """
-
-    head_dim: int
-    dtype: str = "bfloat16"
-    is_causal: bool = True
-    context: int = 4096
-    tokens: int = 16_384
-    width: int = 2048
-
-    def inputs(self) -> tuple[Tensor, ...]:
-        """Return q, k, v and a gradient of o, random, on the current GPU."""
-        shape = max(self.tokens // self.context, 1), max(self.width // self.head_dim, 1), self.context, self.head_dim
-        generator = torch.Generator("cuda").manual_seed(0)
-        dtype = getattr(torch, self.dtype)
-        return tuple(torch.randn(shape, dtype=dtype, device="cuda", generator=generator) for _ in range(4))
 
 
 def tune(
     problems: Sequence[Problem], *, path: Path = TABLE, report: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Tune every kernel for every problem and rewrite these rows of this device's table.
+    """Tune every kernel for every problem and rewrite these rows of this device's table, after each problem.
 
     Args:
         problems: rows of the table, each at the shape that it is tuned for.
@@ -88,42 +53,80 @@ def tune(
         report: called with a line for every choice.
 
     Returns:
-        The architecture's part of the table, as it was written. Rows that were tuned hold the medians in seconds.
+        The architecture's part of the table, as it was written. Rows that were tuned hold the medians in seconds of
+        their tiles, and of every candidate the tile, its median and what was predicted (`timed`).
 
     Raises:
         RuntimeError: there is no CUDA device, or no candidate of a kernel is left.
     """
     if not torch.cuda.is_available():
         raise RuntimeError("tuning needs a CUDA device, got none")
-    architecture = architecture_of(torch.cuda.get_device_capability())
-    tuned = []
+    capability = torch.cuda.get_device_capability()
+    architecture, target = architecture_of(capability), f"sm_{capability[0]}{capability[1]}"
+    target = target if target in SHARED_BYTES else architecture
+    plans = {p: plan_for(architecture, p.head_dim, p.dtype, p.is_causal, path) for p in problems}
+    shipped = dict(plans)
+    timings: dict[tuple[Problem, str], list[Timing]] = {}
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for problem in problems:
-            plan = plan_for(architecture, problem.head_dim, problem.dtype, problem.is_causal, path)
-            row = _row_of(problem)
-            for kernel in KERNELS:
-                if getattr(plan, kernel) is None:
-                    row[kernel] = None
-                    continue
-                tiles = _clean(pool, kernel, architecture, problem, plan)
-                tile, seconds = fastest(problem, kernel, plan, tiles)
-                plan = with_tile(plan, kernel, tile)
-                row[kernel] = [tile.rows, tile.columns, tile.warps, tile.stages]
-                row["seconds"][kernel] = seconds
-                report(f"{architecture} {problem} {kernel}: {tile}, {seconds * 1e3:.3f} ms, best of {len(tiles)}")
-            tuned.append(row)
-    table = merged(read_table(path), architecture, tuned, machine=torch.cuda.get_device_name())
-    write_table(table, path)
-    section: dict[str, Any] = table[architecture]
+        for is_first in (True, False):
+            jobs: dict[tuple[str, int, str], list[Future[list[Candidate]]]] = {}
+            for problem in problems:
+                for kernel in _kernels_of(plans[problem]):
+                    first = likeliest(kernel, problem.head_dim, problem.dtype, getattr(shipped[problem], kernel))
+                    tiles = first if is_first else others(kernel, problem.dtype, first)
+                    key = kernel, problem.head_dim, problem.dtype
+                    if key not in jobs:
+                        jobs[key] = _appraise(pool, target, *key, tiles, plans[problem].descriptors)
+            for problem in problems:
+                for kernel in _kernels_of(plans[problem]):
+                    found = [each for job in jobs[kernel, problem.head_dim, problem.dtype] for each in job.result()]
+                    so_far = timings.setdefault((problem, kernel), [])
+                    timed_before = {timing.tile for timing in so_far}
+                    new = [each for each in found if each.tile not in timed_before]
+                    ordered = in_order(new, problem, getattr(shipped[problem], kernel))
+                    so_far += timed(problem, kernel, plans[problem], ordered)
+                    best = fastest(so_far, f"{kernel} of {problem}")
+                    plans[problem] = with_tile(plans[problem], kernel, best.tile)
+                    report(
+                        f"{architecture} {problem} {kernel}: {best.tile}, {best.seconds * 1e3:.3f} ms, "
+                        f"{_beside(best)}best of {len(so_far)}"
+                    )
+                row = row_of(problem, {kernel: timings.get((problem, kernel), []) for kernel in KERNELS})
+                table = merged(read_table(path), architecture, [row], machine=torch.cuda.get_device_name())
+                write_table(table, path)
+    section: dict[str, Any] = read_table(path)[architecture]
     return section
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A candidate's median, and what was predicted; in seconds."""
+
+    tile: Tile
+    seconds: float
+    predicted_s: float | None
+
+
+def _beside(timing: Timing) -> str:
+    return "" if timing.predicted_s is None else f"{timing.predicted_s * 1e3:.3f} ms predicted, "
 
 
 def merged(
     table: dict[str, Any], architecture: str, tuned: Sequence[dict[str, Any]], *, machine: str
 ) -> dict[str, Any]:
-    """Return the table with new rows in the place of those for the same head dim, dtype and causality."""
-    replaced = set(map(_key, tuned))
-    kept = [row for row in table[architecture]["rows"] if _key(row) not in replaced]
+    """Return the table with new rows in the place of those that this Triton uses for the same problems.
+
+    A row that names a version of Triton stays as it is for that version; one that names none is what other versions
+    use, so the new row names the version it was measured with if the one that it replaces did.
+    """
+    series = triton_series()
+    rows = list(table[architecture]["rows"])
+    for row in tuned:
+        old = [each for each in rows if row_key(each) == row_key(row)]
+        own = [each for each in old if each.get("triton") == series]
+        replaced = own or [each for each in old if "triton" not in each]
+        new = {**row, "triton": series} if own else row
+        rows = [*(each for each in rows if each not in replaced), new]
     section = {
         **table[architecture],
         "origin": "rows with seconds: measured by stepbench tune, with these versions; others: as they were before",
@@ -131,28 +134,33 @@ def merged(
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "torch": torch.__version__,
         "triton": triton.__version__,
-        "rows": [*kept, *tuned],
+        "rows": rows,
     }
     return {**table, architecture: section}
 
 
-def fastest(problem: Problem, kernel: str, plan: Plan, tiles: Sequence[Tile]) -> tuple[Tile, float]:
-    """Time one kernel with every tile and return the best with its median in seconds.
+def timed(problem: Problem, kernel: str, plan: Plan, candidates: Sequence[Candidate]) -> list[Timing]:
+    """Time one kernel with every candidate that computes correctly; return them with their medians."""
+    q, k, v, do = problem.inputs()
+    timings = []
+    for candidate in candidates:
+        own = with_tile(plan, kernel, candidate.tile)
+        if _is_exact(problem, kernel, own):
+            call = _call(kernel, own, problem, q, k, v, do)
+            seconds = triton.testing.do_bench(call, warmup=10, rep=50, return_mode="median") / 1e3
+            timings.append(Timing(candidate.tile, seconds, candidate.predicted_s(problem)))
+    return timings
+
+
+def fastest(timings: Sequence[Timing], what: str) -> Timing:
+    """Return the fastest.
 
     Raises:
-        RuntimeError: no tile is left.
+        RuntimeError: there is none.
     """
-    q, k, v, do = problem.inputs()
-    timings: dict[Tile, float] = {}
-    for tile in tiles:
-        candidate = with_tile(plan, kernel, tile)
-        if _is_exact(problem, kernel, candidate):
-            call = _call(kernel, candidate, problem, q, k, v, do)
-            timings[tile] = triton.testing.do_bench(call, warmup=10, rep=50, return_mode="median") / 1e3
     if not timings:
-        raise RuntimeError(f"one tile of {kernel} must compute {problem} correctly, got none of {len(tiles)}")
-    best = min(timings, key=timings.__getitem__)
-    return best, timings[best]
+        raise RuntimeError(f"one tile must compute {what} correctly, got none")
+    return min(timings, key=lambda timing: timing.seconds)
 
 
 def with_tile(plan: Plan, kernel: str, tile: Tile) -> Plan:
@@ -160,33 +168,22 @@ def with_tile(plan: Plan, kernel: str, tile: Tile) -> Plan:
     return replace(plan, **{kernel: tile})  # type: ignore[arg-type]
 
 
-def _clean(pool: ProcessPoolExecutor, kernel: str, architecture: str, problem: Problem, plan: Plan) -> list[Tile]:
-    """Return the candidates that compile to something worth running; compiling also fills Triton's cache."""
-    single = problem.dtype == "float32"
-    candidates = (SINGLE_CANDIDATES if single else CANDIDATES)[kernel]
-    jobs = [
+def _kernels_of(plan: Plan) -> list[str]:
+    return [kernel for kernel in KERNELS if getattr(plan, kernel) is not None]
+
+
+def _appraise(
+    pool: ProcessPoolExecutor, target: str, kernel: str, head_dim: int, dtype: str, tiles: Sequence[Tile],
+    descriptors: bool,
+) -> list[Future[list[Candidate]]]:  # fmt: skip
+    """Start compiling candidates; that also fills Triton's cache."""
+    return [
         pool.submit(
-            compile_figures, kernel=kernel, architecture=architecture, head_dim=problem.head_dim, dtype=problem.dtype,
-            tile=tile, descriptors=plan.descriptors and not single,
+            appraise, kernel=kernel, architecture=target, head_dim=head_dim, dtype=dtype, tile=tile,
+            descriptors=descriptors and dtype != "float32",
         )
-        for tile in candidates
+        for tile in tiles
     ]  # fmt: skip
-    limit = SHARED_BYTES[architecture][0]
-    return [tile for tile, job in zip(candidates, jobs, strict=True) if is_clean(job.result, limit)]
-
-
-def is_clean(figures: Callable[[], dict[str, Any]], shared_limit: int) -> bool:
-    """Tell whether a candidate compiled to something worth running.
-
-    Args:
-        figures: returns what `compile_figures` found, or raises what it died of.
-        shared_limit: bytes of shared memory that a program may ask for.
-    """
-    try:
-        found = figures()
-    except Exception:
-        return False
-    return not found["spill_bytes"] and not found["serialized"] and found["shared_bytes"] <= shared_limit
 
 
 def _call(
@@ -206,9 +203,10 @@ def _call(
         return lambda: launch.queries_pass(operands, plan.backward_queries, dq)
     if kernel == "backward_keys":
         return lambda: launch.keys_pass(operands, plan.backward_keys, None, dk, dv)
-    fused, dq = plan.backward_fused, torch.zeros_like(q, dtype=torch.float32)
+    reduced = kernel == "backward_reduced"
+    fused, dq = plan.backward_reduced if reduced else plan.backward_fused, torch.zeros_like(q, dtype=torch.float32)
     assert fused  # noqa: S101 - a candidate
-    return lambda: launch.keys_pass(operands, fused, dq, dk, dv)
+    return lambda: launch.keys_pass(operands, fused, dq, dk, dv, reduced=reduced)
 
 
 def _is_exact(problem: Problem, kernel: str, plan: Plan) -> bool:
@@ -225,8 +223,10 @@ def _is_exact(problem: Problem, kernel: str, plan: Plan) -> bool:
     )
     o, lse = launch.forward(q, k, v, options["scale"], problem.is_causal, plan)
     gradients = launch.backward(
-        do, None, q, k, v, o, lse, options["scale"], problem.is_causal, plan, atomics=kernel == "backward_fused"
-    )
+        do, None, q, k, v, o, lse, options["scale"], problem.is_causal,
+        replace(plan, reduced=kernel == "backward_reduced"),
+        atomics=kernel in ("backward_fused", "backward_reduced"),
+    )  # fmt: skip
     # Scores are exponents, up to about 12 here, and float32: what is off in them is off in all that comes after.
     band = 4 * torch.finfo(q.dtype).eps + 2 * 12 * torch.finfo(torch.float32).eps
     return all(within(got, low, true, band) for got, low, true in zip((o, *gradients), plain, exact, strict=True))
@@ -238,17 +238,30 @@ def within(got: Tensor, plain: Tensor, exact: Tensor, band: float) -> bool:
     return bool((got.double() - exact).abs().max() <= allowed)
 
 
-def _row_of(problem: Problem) -> dict[str, Any]:
-    """Return the head of a row of the table; float32 rows are those of a slice's width."""
-    head_dim = slice_of(problem.head_dim) if problem.dtype == "float32" else problem.head_dim
+def row_of(problem: Problem, timings: dict[str, list[Timing]]) -> dict[str, Any]:
+    """Return the row of the table for a problem; float32 rows are those of a slice's width.
+
+    Args:
+        problem: what was tuned for.
+        timings: of each kernel, none where there is no such kernel.
+    """
+    best = {kernel: fastest(found, kernel) for kernel, found in timings.items() if found}
     return {
-        "head_dim": head_dim, "dtype": problem.dtype, "causal": problem.is_causal, "seconds": {},
+        **_head_of(problem),
+        "seconds": {kernel: timing.seconds for kernel, timing in best.items()},
+        "predicted_s": {kernel: timing.predicted_s for kernel, timing in best.items()},
+        "timed": {
+            kernel: [[each.tile.shape, each.seconds, each.predicted_s] for each in found]
+            for kernel, found in timings.items() if found
+        },
         "problem": {name: asdict(problem)[name] for name in ("context", "tokens", "width")},
+        **{kernel: best[kernel].tile.shape if kernel in best else None for kernel in timings},
     }  # fmt: skip
 
 
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["head_dim"], row["dtype"], row["causal"]
+def _head_of(problem: Problem) -> dict[str, Any]:
+    head_dim = slice_of(problem.head_dim) if problem.dtype == "float32" else problem.head_dim
+    return {"head_dim": head_dim, "dtype": problem.dtype, "causal": problem.is_causal}
 
 
 def shipped_problems(head_dims: Sequence[int] = (64, 128), dtypes: Sequence[str] = ("bfloat16",)) -> Iterator[Problem]:
@@ -256,5 +269,5 @@ def shipped_problems(head_dims: Sequence[int] = (64, 128), dtypes: Sequence[str]
     found: dict[tuple[Any, ...], Problem] = {}
     for head_dim, dtype, is_causal in itertools.product(head_dims, dtypes, (True, False)):
         problem = Problem(head_dim, dtype, is_causal)
-        found.setdefault(_key(_row_of(problem)), problem)
+        found.setdefault(row_key(_head_of(problem)), problem)
     yield from found.values()
