@@ -74,7 +74,7 @@ def test_no_cell_at_all_is_said_and_is_no_success(fresh: Copy) -> None:
     assert fresh.snakemake().code == 1
     for kind in ("html", "md"):
         text = (fresh.root / f"report/writeup.{kind}").read_text().replace("\xa0", " ")
-        assert "The configuration has no cell on the scale cpu, so there is nothing to tell." in text
+        assert "The configuration has no cell on the scale cpu; there is nothing to report." in text
     failures = (fresh.root / "report/failures.txt").read_text()
     assert failures == "config.yaml: `experiments` must have a cell on the scale cpu, got none\n"
 
