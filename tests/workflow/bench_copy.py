@@ -439,7 +439,7 @@ class Copy:
         """Return the records of the cells that config.yaml asks for; no process is started, which would take 0.5 s."""
         config = yaml.safe_load((self.root / "config.yaml").read_text())
         return [
-            f"results/{MACHINE}/{name}/{_cell(name, values)}.json"
+            f"results/{config['machine']}/{name}/{_cell(name, values)}.json"
             for name, scales in config["experiments"].items()
             for product in scales.get("cpu", ())
             for values in itertools.product(*(product.get(axis, [DEFAULTS.get(axis)]) for axis in AXES[name]))
