@@ -47,7 +47,7 @@ def test_a_token_file_is_named_after_its_definition(tmp_path: Path, monkeypatch:
     assert len({token_path(tmp_path, *definition) for definition in definitions}) == len(definitions)
     monkeypatch.chdir(tmp_path)
     assert token_path(tmp_path, "a.txt", 300, 9) == token_path(tmp_path, str(tmp_path / "a.txt"), 300, 9)
-    with pytest.raises(ValueError, match=r"must be corpus or a path to have a token file, got 'synthetic'"):
+    with pytest.raises(ValueError, match=r"must be corpus or a path \(synthetic has no file\), got 'synthetic'"):
         token_path(tmp_path, "synthetic", 300, 9)
 
 
@@ -252,7 +252,7 @@ def test_text_that_is_too_short_or_too_wide_for_the_vocabulary_is_refused(tmp_pa
     with pytest.raises(ValueError, match=r"must hold at least context \+ 1 = 5 bytes of text, got 3"):
         check_source(str(path), vocabulary=300, contexts=[4])
     for source in ("corpus", str(path)):
-        with pytest.raises(ValueError, match="`vocabulary` must be at least 256 for text, one entry a byte, got 100"):
+        with pytest.raises(ValueError, match="`vocabulary` must be at least 256 for text, one entry per byte, got 100"):
             check_source(source, vocabulary=100, contexts=[2])
 
 

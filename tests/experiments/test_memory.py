@@ -208,7 +208,7 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_device")
 def test_what_is_predicted_not_to_fit_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator_memory, "watch", lambda *_a, **_k: pytest.fail("it was started"))
-    with pytest.raises(PredictedOutOfMemoryError, match=r"predicted to need 0.1 GiB, and the device has 0.0"):
+    with pytest.raises(PredictedOutOfMemoryError, match=r"predicted to need 0.1 GiB, but the device has 0.0"):
         measure(Memory("measured", "nano", 64), setting("nano"))
 
 

@@ -104,7 +104,7 @@ def test_with_nsys_the_same_step_runs_under_it(
 def test_an_nsys_that_fails_costs_its_table_and_not_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nsys, "missing_reason", lambda _device: None)
     seen = profiled.under_nsys(dataclasses.replace(SPEC, vocabulary=0), SETTING)
-    assert seen["reason"].startswith("nsys profile left with exit code 1: ")
+    assert seen["reason"].startswith("nsys profile exited with status 1: ")
 
 
 def test_what_is_predicted_not_to_fit_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

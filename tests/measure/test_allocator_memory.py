@@ -59,7 +59,7 @@ def test_times_are_seconds() -> None:
 
 
 def test_a_phase_without_a_mark_is_refused() -> None:
-    with pytest.raises(ValueError, match="optimizer has none"):
+    with pytest.raises(ValueError, match="no mark for the phase optimizer"):
         allocator_memory.read(TRACE, [("optimizer", {})], device="cuda")
 
 

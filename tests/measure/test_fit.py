@@ -19,7 +19,7 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_needs_more_than_the_device_has_is_refused_with_both_figures() -> None:
     with pytest.raises(PredictedOutOfMemoryError) as raised:
         fit.check(25 * 2**30, "cuda")
-    assert str(raised.value).startswith("predicted to need 25.0 GiB, and the device has 24.0 GiB;")
+    assert str(raised.value).startswith("predicted to need 25.0 GiB, but the device has 24.0 GiB;")
 
 
 @pytest.mark.usefixtures("small_gpu")

@@ -74,7 +74,7 @@ def test_the_command_runs_under_it_and_report_and_table_are_kept(fake: Path, tmp
 def test_a_command_that_fails_is_told_with_its_code(tmp_path: Path) -> None:
     script = tmp_path / "work.py"
     script.write_text("import sys; sys.exit('no such device')")
-    with pytest.raises(nsys.NsysError, match=r"nsys profile left with exit code 1: no such device"):
+    with pytest.raises(nsys.NsysError, match=r"nsys profile exited with status 1: no such device"):
         nsys.record([sys.executable, str(script)], tmp_path / "x.nsys-rep")
     assert not (tmp_path / "x.nsys-rep").exists()
 
@@ -83,7 +83,7 @@ def test_no_report_and_no_table_are_told(fake: Path, tmp_path: Path) -> None:
     script = tmp_path / "work.py"
     script.write_text("")
     install(tmp_path, fake, writes=False)
-    with pytest.raises(nsys.NsysError, match="must leave a report"):
+    with pytest.raises(nsys.NsysError, match="wrote no report"):
         nsys.record([sys.executable, str(script)], tmp_path / "x.nsys-rep")
     install(tmp_path, fake, table="SKIPPED: report.sqlite does not contain CUDA kernel data.\n")
     with pytest.raises(nsys.NsysError, match="got 'SKIPPED: report"):
@@ -102,5 +102,5 @@ def test_where_it_is_missing_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.usefixtures("fake")
 def test_it_is_for_cuda_alone() -> None:
-    assert nsys.missing_reason("cpu") == "nsys records CUDA kernels, and the device is cpu"
+    assert nsys.missing_reason("cpu") == "nsys records only CUDA kernels, but the device is cpu"
     assert nsys.missing_reason("cuda") is None

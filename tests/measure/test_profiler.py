@@ -106,7 +106,7 @@ def test_a_range_goes_on_in_the_backward_pass(seen: profiler.Profile) -> None:
 
 
 def test_a_phase_that_was_not_seen_is_refused() -> None:
-    with pytest.raises(ValueError, match="has not seen optimizer"):
+    with pytest.raises(ValueError, match="did not record the phase optimizer"):
         profiler.read(scripted(), ["forward", "optimizer"], ranges="part: ")
 
 

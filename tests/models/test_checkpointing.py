@@ -99,7 +99,7 @@ def test_the_last_group_may_be_smaller_and_parameters_stay() -> None:
 
 @pytest.mark.parametrize("sizes", [(), (0,), (7,), (2, 2), (1, 2), (3, 0)], ids=str)
 def test_groups_that_cannot_be_are_refused(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"`group_sizes` must be falling numbers from 6 \(the blocks\) to 1, got"):
+    with pytest.raises(ValueError, match=r"`group_sizes` must be decreasing numbers from 6 \(the blocks\) to 1, got"):
         checkpoint_blocks(decoder(), *sizes)
 
 

@@ -30,7 +30,7 @@ def test_a_size_can_be_a_dictionary_key_and_cannot_change() -> None:
         ({"heads": 256}, "`sizes.foo.heads` must divide d_model (128), got 256"),
         (
             {"d_model": 12, "heads": 4},
-            "`sizes.foo.heads` must leave an even head_dim, because rotary positions turn pairs, "
+            "`sizes.foo.heads` must give an even head_dim, because rotary positions rotate pairs, "
             "got d_model 12 / heads 4 = 3",
         ),
         ({"layers": 0}, "`sizes.foo.layers` must be a positive integer, got 0"),

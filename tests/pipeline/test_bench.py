@@ -99,7 +99,7 @@ def test_the_grid_is_that_of_this_scale_in_rounds(bench: Bench) -> None:
     [
         (
             "results/there/warmup/size~nano,warmup~1,replicate~0.json",
-            "its own machine, which is here here, got 'there'",
+            "must be this machine, here, got 'there'",
         ),
         ("results/here/warm/size~nano,warmup~1,replicate~0.json", "an experiment must be one of attention, ceilings, "),
         ("results/here/experiment/size~nano.json", "an experiment must be one of attention, ceilings, "),

@@ -244,8 +244,7 @@ def test_time_and_memory_are_bounded(tmp_path: Path, filler: bytes) -> None:
     )
     assert done.returncode == 2
     assert (
-        done.stderr
-        == f"stepbench: {bomb.name}: a bundle must unpack to at most {bundle.MAX_BYTES} bytes, and this one has more\n"
+        done.stderr == f"stepbench: {bomb.name}: a bundle must unpack to at most {bundle.MAX_BYTES} bytes, got more\n"
     )
 
 
@@ -254,6 +253,6 @@ def test_a_folder_that_leads_elsewhere_is_not_written_to(bench: Bench, packed: P
     outside.mkdir()
     (elsewhere.root / "results").mkdir(parents=True)
     (elsewhere.root / "results" / bench.machine).symlink_to(outside)
-    with pytest.raises(bundle.BundleError, match="leads out of it"):
+    with pytest.raises(bundle.BundleError, match=r"must be written below .*, got results"):
         bundle.merge(elsewhere, packed)
     assert list(outside.iterdir()) == []

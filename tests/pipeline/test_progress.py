@@ -34,7 +34,10 @@ def test_the_rest_is_estimated_from_cells_like_it(bench: Bench, capsys: pytest.C
     write(bench, Warmup("nano", 0), duration_s=10.0)
     write(bench, Warmup("nano", 1), duration_s=20.0)
     line = begun(bench, capsys, "warmup", Warmup("nano", 0, 1))
-    assert line == "[3/5] measuring warmup size~nano,warmup~0,replicate~1 (2 left, about 15 s and 1 unlike any before)"
+    assert (
+        line
+        == "[3/5] measuring warmup size~nano,warmup~0,replicate~1 (2 left, about 15 s, without 1 of unknown duration)"
+    )
     write(bench, Numerics("accumulation"), "numerics", duration_s=400.0, status="error", reason="why")
     line = begun(bench, capsys, "warmup", Warmup("nano", 0, 1))
     assert line == "[3/5] measuring warmup size~nano,warmup~0,replicate~1 (2 left, about 7 min)"

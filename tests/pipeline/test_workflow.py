@@ -51,7 +51,7 @@ def test_one_axis_has_one_type_in_all_experiments(monkeypatch: pytest.MonkeyPatc
     types = {"one": make_dataclass("One", [("size", str)]), "two": make_dataclass("Two", [("size", int)])}
     monkeypatch.setattr(experiments, "names", lambda: ("one", "two"))
     monkeypatch.setattr(experiments, "load", lambda name: SimpleNamespace(cell=types[name]))
-    with pytest.raises(TypeError, match="axis `size` of two must have the type that it has in other experiments"):
+    with pytest.raises(TypeError, match="axis `size` of two must have the same type as in other experiments"):
         workflow.wildcards_of()
 
 
@@ -100,7 +100,7 @@ def test_a_measuring_command_whose_settings_are_gone_ends_in_one_line(tmp_path: 
     )
     assert done.returncode == 1
     assert re.fullmatch(
-        r"stepbench: \.stepbench/settings/\w+\.json must hold the settings that the run has read, and it is gone\n",
+        r"stepbench: \.stepbench/settings/\w+\.json, the settings of this run, is missing; start the run again\n",
         done.stderr,
     )
 

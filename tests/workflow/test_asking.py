@@ -176,7 +176,7 @@ def test_targets_that_are_no_cells_are_one_sentence_each(measured: Copy) -> None
         "results/here/toy/behaviour~fine,size~nano,replicate~00.json": "`replicate` must be a whole number from 0",
         "results/here/toy/behaviour~fine,size~nano.json": "a cell must name the axes behaviour, size, replicate",
         "results/here/toy/size~nano,behaviour~fine,replicate~0.json": "a cell must name the axes behaviour, size, repl",
-        "results/there/plain/label~a.json": "a cell can only be measured on its own machine, which is here here, ",
+        "results/there/plain/label~a.json": "the machine of a cell's path must be this machine, here, got 'there'",
         "results/here/toys/label~a.json": "an experiment must be one of attention, ceilings, ",
         "results/here/plain/deep/label~a.json": "a cell's path must be results/here/<experiment>/<cell>.json, got ",
     }

@@ -17,8 +17,8 @@ def test_what_is_stale_is_made_again_or_the_run_is_refused(measured: Copy) -> No
         touched = measured.snakemake("--touch", TABLE)
         told = measured.snakemake("--rerun-triggers", "code", "params", "--", TABLE)
     assert (touched.code, told.code) == (2, 2)
-    assert touched.said == ["`--touch` must not be given where something is stale, for nothing would be made again"]
-    assert told.said == ["`--rerun-triggers` must have mtime among them where something is stale, got code, params"]
+    assert touched.said == ["`--touch` must not be used when something is stale: it would keep the stale results"]
+    assert told.said == ["`--rerun-triggers` must include mtime when something is stale, got code, params"]
     with measured.measuring(*TOYS):
         assert measured.snakemake("--rerun-triggers", "mtime", "code", "params", "input", "--", TABLE).code == 0
 

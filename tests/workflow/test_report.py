@@ -28,19 +28,19 @@ def plain(tmp_path: Path) -> Iterator[Copy]:
 def diff_of_contributing() -> str:
     found = re.findall(r"^```diff\n(.*?)^```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)
     (diff,) = found
-    # git wants to be told of a new file, which is noise for who reads.
-    return re.sub(r"^(diff --git .*\n)(?=--- /dev/null)", r"\1new file mode 100644\n", diff, flags=re.MULTILINE)
+    return diff
 
 
 def test_from_nothing_to_the_report_and_once_only(plain: Copy) -> None:
-    touched = set(re.findall(r"^\+\+\+ b/(.*)", diff_of_contributing(), re.MULTILINE))
-    (name,) = {Path(path).stem for path in touched if path.startswith("src/")}
+    touched = set(re.findall(r"^diff --git a/.* b/(.*)", diff_of_contributing(), re.MULTILINE))
+    (name,) = {Path(path).parent.name for path in touched if path.startswith("src/")}
+    parts = ("__init__", "cell", "measure", "tables", "figures", "findings")
     assert touched == {
         "Snakefile",
         "config.yaml",
         f"rules/{name}.smk",
         f"report/captions/{name}.rst",
-        f"src/stepbench/experiments/{name}.py",
+        *(f"src/stepbench/experiments/{name}/{part}.py" for part in parts),
     }
     subprocess.run(["git", "apply", "-"], cwd=plain.root, input=diff_of_contributing(), text=True, check=True)
     added = yaml.safe_load((plain.root / "config.yaml").read_text())["experiments"][name]

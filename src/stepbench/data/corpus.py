@@ -1,4 +1,4 @@
-"""The default text: the Python standard library's own source, which every machine that runs stepbench has."""
+"""The default text: the source of the Python standard library, which every machine that runs stepbench has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-# Left out: they hold other languages, broken encodings and generated tables on purpose.
+# Excluded: they contain other languages, broken encodings and generated tables.
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 
 
@@ -14,10 +14,10 @@ def read(corpus_bytes: int) -> bytes:
     """Return the first `corpus_bytes` of the standard library's modules, joined in the order of their paths.
 
     Raises:
-        ValueError: the library is shorter.
+        ValueError: the library has fewer bytes.
     """
     root = Path(sysconfig.get_path("stdlib"))
-    # The interpreter's own list of modules keeps out what a distribution, a build or pip has put beside them.
+    # The interpreter's list of its modules excludes files that a distribution, a build or pip has added.
     found = sorted(
         path.relative_to(root).as_posix()
         for path in root.rglob("*.py")

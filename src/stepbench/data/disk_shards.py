@@ -1,4 +1,4 @@
-"""Shards that are read from disk sample by sample, each time they are asked for."""
+"""Shards on disk, from which each sample is read when it is requested."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 
 
 class DiskShard:
-    """A shard of which each sample is read when it is asked for.
+    """A shard on disk; indexing it reads one sample.
 
-    Not a memory map: pages that are mapped stay in memory, so that only the first epoch would read the disk.
+    It is not a memory map: mapped pages stay in memory, so only the first epoch would read the disk.
 
     Args:
-        file: what `check` has returned.
-        samples: how many it holds.
-        sample_tokens: tokens of each.
+        file: a path that `shards.check` returned.
+        samples: the number of samples in it.
+        sample_tokens: tokens per sample.
     """
 
     def __init__(self, file: Path, samples: int, sample_tokens: int) -> None:
         self._file, self._samples, self._bytes = file, samples, sample_tokens * ITEM_BYTES
-        self._descriptor: int | None = None  # of the process that reads: opened where it is first needed
+        self._descriptor: int | None = None  # opened at the first read, in the process that reads
 
     def __len__(self) -> int:
-        """Return how many samples it holds."""
+        """Return the number of samples."""
         return self._samples
 
     def __getitem__(self, row: int) -> np.ndarray:
         """Return a sample, uint16 `[2·context + 1]`.
 
         Raises:
-            ShardError: the file is shorter than it was.
+            ShardError: the file ends before this sample.
         """
         import numpy as np
 
@@ -43,18 +43,18 @@ class DiskShard:
             self._descriptor = os.open(self._file, os.O_RDONLY)
         found = os.pread(self._descriptor, self._bytes, row * self._bytes)
         if len(found) != self._bytes:
-            raise ShardError(f"{self._file}: a shard must hold sample {row}, but it ends before")
+            raise ShardError(f"{self._file}: the shard ends before sample {row}")
         return np.frombuffer(found, DTYPE)
 
 
 def on_disk(definition: ShardSet, paths: list[Path]) -> list[DiskShard]:
-    """Return all shards of the files that `check` has returned."""
+    """Return a `DiskShard` for each path that `shards.check` returned."""
     counts = zip(paths, definition.shard_samples, strict=True)
     return [DiskShard(file, samples, definition.sample_tokens) for file, samples in counts]
 
 
 def forget(paths: list[Path]) -> bool:
-    """Ask the kernel to forget the files' pages, so that an epoch reads the disk; False where it takes no wish."""
+    """Drop the files' pages from the kernel's cache, so that an epoch reads the disk; False if not supported."""
     if not hasattr(os, "posix_fadvise"):
         return False
     for file in paths:

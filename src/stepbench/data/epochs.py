@@ -1,8 +1,8 @@
 """An epoch over shards: shuffled, split over ranks without overlap, read ahead by worker processes.
 
-Shuffling a data set that is larger than memory sample by sample would read the disk at random. So blocks of samples
-that lie one after the other are shuffled, and samples inside of a window of some blocks: what a batch needs lies near
-each other, and no batch is like one of the epoch before.
+Shuffling single samples of a data set that is larger than memory would read the disk at random. So blocks of
+consecutive samples are shuffled, and then the samples within a window of some blocks. The samples of a batch are close
+together on disk, and each epoch has other batches.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 BLOCK_SAMPLES = 512
 WINDOW_BLOCKS = 64
-PREFETCHED = 4  # batches that each worker has ready
+PREFETCHED = 4  # batches that each worker reads ahead
 
 
 def order(samples: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Yield the indices of all samples, each once, a window at a time; another epoch gives another order."""
+    """Yield the indices of all samples, each once, one window at a time; each epoch has its own order.
+
+    Yields:
+        int64 arrays `[at most WINDOW_BLOCKS · BLOCK_SAMPLES]`.
+    """
     random = np.random.default_rng([seed, epoch])
     blocks = random.permutation(-(-samples // BLOCK_SAMPLES))
     for start in range(0, len(blocks), WINDOW_BLOCKS):
@@ -38,17 +42,20 @@ def order(samples: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
 
 
 class Batches(Sampler[list[int]]):
-    """The indices of one rank's batches in an epoch; all ranks have equally many, and what is left over is left out.
+    """The indices of one rank's batches in an epoch.
+
+    All ranks have the same number of batches; remaining samples are dropped.
 
     Args:
-        samples: of the data set.
-        batch: samples of one rank's batch.
-        rank, ranks: which of how many.
-        seed: of the order.
-        steps: how many batches make an epoch, or None for all.
+        samples: samples in the data set.
+        batch: samples per batch and rank.
+        rank: this rank.
+        ranks: the number of ranks.
+        seed: seed of the order.
+        steps: batches per epoch, or None for as many as the data set has.
 
     Raises:
-        ValueError: the data set has not enough samples.
+        ValueError: the data set has too few samples.
     """
 
     def __init__(self, samples: int, *, batch: int, rank: int, ranks: int, seed: int, steps: int | None = None) -> None:
@@ -64,11 +71,11 @@ class Batches(Sampler[list[int]]):
         self._steps = whole if steps is None else steps
 
     def __len__(self) -> int:
-        """Return how many batches an epoch has."""
+        """Return the number of batches per epoch."""
         return self._steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches of this epoch: of each global batch this rank's slice."""
+        """Yield the batches of this epoch: this rank's slice of each global batch."""
         together, left = self._batch * self._ranks, np.empty(0, dtype=np.int64)
         mine = slice(self._rank * self._batch, (self._rank + 1) * self._batch)
         done = 0
@@ -82,22 +89,22 @@ class Batches(Sampler[list[int]]):
 
 
 class Pairs(Dataset[Any]):
-    """Samples of all shards, a batch of them at a time, as (source, target input, target).
+    """The samples of all shards, read a batch at a time as (source, target input, target).
 
     Args:
-        shards: rows of 2·context + 1 tokens, as many in each as in the first but the last.
-        context: tokens of a source.
+        shards: rows of 2·context + 1 tokens; all shards but the last have the same number of rows.
+        context: tokens per source.
     """
 
     def __init__(self, shards: Sequence[Samples | DiskShard], *, context: int) -> None:
         self._shards, self._context, self._full = shards, context, len(shards[0])
 
     def __len__(self) -> int:
-        """Return how many samples there are."""
+        """Return the number of samples."""
         return sum(len(shard) for shard in self._shards)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return int64 `[B, context]` each: sources, targets shifted by one, targets."""
+        """Return sources, target inputs (targets shifted by one) and targets, each int64 `[B, context]`."""
         rows = np.stack([self._shards[index // self._full][index % self._full] for index in indices])
         source, target = rows[:, : self._context], rows[:, self._context :]
         parts = (source, target[:, :-1], target[:, 1:])
@@ -106,15 +113,15 @@ class Pairs(Dataset[Any]):
 
 
 def loader(pairs: Pairs, batches: Batches, *, workers: int, pinned: bool) -> DataLoader[Any]:
-    """Return a loader whose workers read ahead, and end with this process; set `batches.epoch` before each epoch.
+    """Return a loader whose workers read ahead and end with this process; set `batches.epoch` before each epoch.
 
-    `read` yields its batches: one that could not be read comes as the exception.
+    Iterate over it with `read`: a batch that could not be read is passed on as the exception.
 
     Args:
         pairs: the samples.
-        batches: which of them in which order.
-        workers: processes that read; 0 reads in this process when a batch is asked for.
-        pinned: whether batches are put into page-locked memory, from where a GPU copies while it computes.
+        batches: which samples to read, in which order.
+        workers: number of reading processes; 0 reads in this process when a batch is requested.
+        pinned: whether batches are placed in page-locked memory, which a GPU can copy from while it computes.
     """
     parent = os.getpid()
     return DataLoader(
@@ -125,7 +132,7 @@ def loader(pairs: Pairs, batches: Batches, *, workers: int, pinned: bool) -> Dat
         collate_fn=_as_it_is,
         prefetch_factor=PREFETCHED if workers else None,
         persistent_workers=workers > 0,
-        # torch's own workers look for their parent every 5 s.
+        # torch's own workers check for their parent only every 5 s.
         worker_init_fn=lambda _: lifeline.die_with_parent(parent),
         multiprocessing_context="fork" if workers else None,
     )
@@ -135,7 +142,7 @@ def read(load: DataLoader[Any]) -> Iterator[Any]:
     """Yield the batches of an epoch.
 
     Raises:
-        ShardError: a shard is missing, cut or cannot be read.
+        ShardError: a shard is missing, truncated or unreadable.
     """
     for batch in load:
         if isinstance(batch, Exception):
@@ -144,7 +151,7 @@ def read(load: DataLoader[Any]) -> Iterator[Any]:
 
 
 class _Reader(Dataset[Any]):
-    """Reads batches of pairs; what goes wrong is returned, since torch would make a traceback's text of it."""
+    """Reads batches of pairs; returns exceptions, because torch would turn a raised one into a traceback's text."""
 
     def __init__(self, pairs: Pairs) -> None:
         self._pairs = pairs
@@ -160,5 +167,5 @@ class _Reader(Dataset[Any]):
 
 
 def _as_it_is(batch: Any) -> Any:
-    """Leave a batch alone: `Pairs.__getitems__` has made it whole."""
+    """Return the batch unchanged: `Pairs.__getitems__` has already collated it."""
     return batch

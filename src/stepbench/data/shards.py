@@ -1,13 +1,13 @@
 """A synthetic data set of (source, target) pairs, in memory or on disk as numbered shards of about 128 MB.
 
-The same definition gives the same tokens wherever they lie, on any machine, so that an epoch from disk and one from
-memory train on the same samples. On disk a folder holds `shard_0000.bin`, `shard_0001.bin` … and `index.json`, which is
-written last and states dtype, shapes, counts, the seed and a checksum of each shard:
+The same definition gives the same tokens in memory and on disk, on any machine, so that an epoch from disk and one from
+memory train on the same samples. A folder on disk contains `shard_0000.bin`, `shard_0001.bin`, … and `index.json`,
+which is written last and states dtype, shapes, counts, the seed and a checksum of each shard:
 
     one sample:  source [context], then target [context + 1], little-endian uint16
-    one shard:   samples one after the other, nothing else
+    one shard:   consecutive samples, nothing else
 
-numpy and torch are imported by the functions that need them: parsing the Snakefile takes names of folders from here.
+Functions import numpy themselves, because the Snakefile imports this module for the names of folders.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ ITEM_BYTES = 2
 MAX_VOCABULARY = 2**16
 SHARD_BYTES = 128_000_000
 MEGABYTE = 1_000_000
-# Left on the disk beside what is written: other programs, and the records themselves, need some.
+# Kept free on the disk for other programs and for the records themselves.
 SPARE_BYTES = 256 * 2**20
 _HASHED_AT_ONCE = 8 * 2**20
 
 
 class ShardError(ValueError):
-    """A shard or its index is not what the index says; the message names the file."""
+    """A shard or its index is missing, damaged or of another data set; the message names the file."""
 
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The definition of a data set; two equal ones hold equal bytes.
+    """The definition of a data set; equal definitions give equal bytes.
 
     Attributes:
-        megabytes: 10⁶ bytes, rounded down to whole samples.
-        context: tokens of a source; a target has one more, because it is shifted by one.
-        vocabulary: every token is below it; at most 65 536.
-        seed: of the tokens.
+        megabytes: size in 10⁶ bytes, rounded down to whole samples.
+        context: tokens per source; a target has one more, because it is shifted by one.
+        vocabulary: number of token ids, 2 to 65 536.
+        seed: seed of the random tokens, at least 0.
 
     Raises:
-        ValueError: it cannot be made.
+        ValueError: a value is out of range, or `megabytes` is less than one sample.
     """
 
     megabytes: int
@@ -77,15 +77,15 @@ class ShardSet:
 
     @property
     def name(self) -> str:
-        """The name of its folder, which is its whole definition."""
+        """The name of its folder, which states the whole definition."""
         return f"{self.megabytes}mb~{self.context}~{self.vocabulary}~{self.seed}"
 
     @classmethod
     def named(cls, name: str) -> ShardSet:
-        """Return the data set of a folder's name.
+        """Return the data set that a folder's name defines.
 
         Raises:
-            ValueError: the name is none.
+            ValueError: the name is not `<megabytes>mb~<context>~<vocabulary>~<seed>`.
         """
         match = re.fullmatch(PATTERN, name)
         if match is None:
@@ -96,32 +96,32 @@ class ShardSet:
 
     @property
     def sample_tokens(self) -> int:
-        """The tokens of one sample, source and target."""
+        """Tokens per sample, source and target."""
         return 2 * self.context + 1
 
     @property
     def sample_bytes(self) -> int:
-        """The bytes of one sample."""
+        """Bytes per sample."""
         return self.sample_tokens * ITEM_BYTES
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return self.megabytes * MEGABYTE // self.sample_bytes
 
     @property
     def shard_samples(self) -> list[int]:
-        """How many samples each shard holds; all the same but the last."""
+        """The number of samples in each shard; only the last may differ."""
         full = max(1, SHARD_BYTES // self.sample_bytes)
         return [min(full, self.samples - start) for start in range(0, self.samples, full)]
 
 
-# Of a folder's name, for the rule that makes shards.
+# Pattern of a folder's name, for the rule that writes shards.
 PATTERN = r"(?:[1-9][0-9]*)mb~(?:[1-9][0-9]*)~(?:[1-9][0-9]*)~(?:0|[1-9][0-9]*)"
 
 
 def generate(definition: ShardSet, shard: int) -> Samples:
-    """Return the samples of one shard, `[samples, 2·context + 1]`, uniformly random; each shard by itself."""
+    """Return the samples of one shard, uint16 `[samples, 2·context + 1]`, uniformly random and seeded per shard."""
     import numpy as np
 
     random = np.random.default_rng([definition.seed, shard])
@@ -130,18 +130,18 @@ def generate(definition: ShardSet, shard: int) -> Samples:
 
 
 def write(definition: ShardSet, folder: Path) -> None:
-    """Write all shards into `folder`, and last the index.
+    """Write all shards into `folder`, then the index.
 
-    Shards that are there already are written again: an index that is missing says nothing good about them.
+    Existing shards are written again: without an index they cannot be trusted.
 
     Raises:
-        OSError: there is not enough space on the disk, or the folder cannot be written to.
+        OSError: the disk has too little space, or the folder is not writable.
     """
     needed = definition.samples * definition.sample_bytes
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.glob("shard_*.bin"))
     if free < needed + SPARE_BYTES:
-        raise OSError(errno.ENOSPC, f"{free} bytes are free and {needed + SPARE_BYTES} needed", str(folder))
+        raise OSError(errno.ENOSPC, f"{needed + SPARE_BYTES} bytes needed, {free} free", str(folder))
     (folder / INDEX).unlink(missing_ok=True)
     for left_over in (*folder.glob("shard_*.bin"), *folder.glob(".*.bin.*"), *folder.glob(f".{INDEX}.*")):
         left_over.unlink()
@@ -159,31 +159,31 @@ def _write_shard(definition: ShardSet, shard: int, file: Path) -> dict[str, Any]
 
 
 def files(definition: ShardSet, folder: Path) -> list[Path]:
-    """Return where the shards of a data set lie in its folder."""
+    """Return the paths of a data set's shards in its folder."""
     return [folder / f"shard_{shard:04}.bin" for shard in range(len(definition.shard_samples))]
 
 
 def refuse(folder: Path, sentence: str) -> None:
-    """Leave an index in place of a data set that cannot be written, so that what would read it can say why."""
+    """Write an index that says why the data set could not be written; `check` raises this sentence."""
     write_whole(folder / INDEX, lambda stream: stream.write(json.dumps({REFUSED: sentence}).encode()))
 
 
 def check(definition: ShardSet, folder: Path) -> list[Path]:
-    """Return the files of the shards in `folder` after reading all of each.
+    """Return the paths of the shards in `folder` after verifying the checksum of each.
 
     Raises:
-        ShardError: the index or a shard is missing, cut, altered, or of another data set, or could not be written; then
-            the index goes, so that the next run tries again.
+        ShardError: the index or a shard is missing, truncated, modified or of another data set, or the data set could
+            not be written; in the last case the index is deleted, so that the next run tries again.
     """
     entries = _entries(definition, folder)
     for entry in entries:
         file = folder / entry["file"]
         if not file.is_file():
-            raise ShardError(f"{file}: the index names this shard, and it is missing")
+            raise ShardError(f"{file}: the shard is missing, and {INDEX} lists it")
         if file.stat().st_size != entry["bytes"]:
             raise ShardError(f"{file}: a shard must have {entry['bytes']} bytes, got {file.stat().st_size}")
         if _digest(file) != entry["sha256"]:
-            raise ShardError(f"{file}: its bytes must fit the checksum in {INDEX}, but the file was altered")
+            raise ShardError(f"{file}: checksum mismatch: the shard was modified after it was written")
     return files(definition, folder)
 
 
@@ -193,7 +193,7 @@ def in_memory(definition: ShardSet) -> list[Samples]:
 
 
 def _header(definition: ShardSet) -> dict[str, Any]:
-    """Return what an index states of the whole data set."""
+    """Return the part of the index that describes the whole data set."""
     return {
         "version": VERSION,
         "dtype": DTYPE,
@@ -207,18 +207,18 @@ def _header(definition: ShardSet) -> dict[str, Any]:
 
 
 def _entries(definition: ShardSet, folder: Path) -> list[dict[str, Any]]:
-    """Return what the index says of each shard.
+    """Return the index's entry for each shard.
 
     Raises:
-        ShardError: it cannot be believed, or is of another data set.
+        ShardError: the index is missing, damaged or of another data set.
     """
     file = folder / INDEX
     try:
         index = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise ShardError(f"{file}: a folder of shards must have an index, and it is missing") from None
+        raise ShardError(f"{file}: the index of the shards is missing") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ShardError(f"{file}: must be a whole JSON document, got {' '.join(str(error).split())}") from None
+        raise ShardError(f"{file}: not a complete JSON document: {' '.join(str(error).split())}") from None
     if isinstance(index, dict) and isinstance(refused := index.get(REFUSED), str):
         file.unlink()
         raise ShardError(refused[:MAX_SHOWN])
@@ -228,7 +228,7 @@ def _entries(definition: ShardSet, folder: Path) -> list[dict[str, Any]]:
         if type(found.get(key)) is not type(value) or found[key] != value:
             raise ShardError(f"{file}: `{key}` must be {value!r}, got {str(found.get(key))[:80]!r}")
     entries = found.get("shards")
-    # Names are what this module writes, never what a file asks for: an index cannot lead out of its folder.
+    # The names come from this module and not from the file, so an index cannot point outside its folder.
     expected = [
         {"file": each.name, "samples": samples, "bytes": samples * definition.sample_bytes}
         for each, samples in zip(files(definition, file.parent), definition.shard_samples, strict=True)
@@ -239,7 +239,7 @@ def _entries(definition: ShardSet, folder: Path) -> list[dict[str, Any]]:
         if not isinstance(entry, dict) or {key: entry.get(key) for key in each} != each:
             raise ShardError(f"{file}: `shards` must have the entry {each}, got {str(entry)[:120]}")
         if not isinstance(entry.get("sha256"), str):
-            raise ShardError(f"{file}: `shards` must have a checksum of {each['file']}")
+            raise ShardError(f"{file}: `shards` must have a checksum for {each['file']}")
     return entries
 
 

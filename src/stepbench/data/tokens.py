@@ -1,15 +1,15 @@
-"""Where tokens come from: a data source becomes a file of token ids, and that file becomes batches.
+"""Tokens: a data source becomes a file of token ids, and that file becomes batches.
 
 `data.source` of config.yaml is one of
 
-    corpus       the Python standard library's own source text, which every machine that runs stepbench has
+    corpus       the source text of the Python standard library, which every machine that runs stepbench has
     <path>.txt   any other UTF-8 text
     <path>.npy   token ids, one-dimensional, uint16 or uint32
     synthetic    seeded uniform ids, no file
 
-Text is tokenised once by a byte-level BPE trained on it. A token file is memory-mapped, never loaded whole, and is
-checked before anything is measured. numpy, tokenizers and torch are imported by the functions that need them: parsing
-the Snakefile takes the names of files from this module and nothing else.
+Text is tokenised once by a byte-level BPE that is trained on it. A token file is memory-mapped, never loaded whole, and
+checked before anything is measured. Functions import numpy, tokenizers and torch themselves, because the Snakefile
+imports this module for the names of files.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Kind = Literal["corpus", "text", "npy", "synthetic"]
 SOURCES = "corpus, synthetic, a path that ends in .txt or a path that ends in .npy"
 
 BYTE_ALPHABET = 256
-# Text is tokenised in pieces so that tokenizers has something to spread over the cores. Their length is part of the
-# result (no token crosses a seam), so it must never depend on the machine.
+# Text is tokenised in pieces so that tokenizers can use several cores. Their length affects the result (no token
+# crosses the boundary of two pieces), so it must not depend on the machine.
 PIECE_CHARACTERS = 65_536
 # 64 MiB of uint32 at a time: a token file may be larger than memory.
 CHECKED_AT_ONCE = 16 * 2**20
@@ -47,7 +47,7 @@ def source_kind(source: str) -> Kind:
     """Return which kind of source `data.source` names.
 
     Raises:
-        ValueError: If it names none.
+        ValueError: If it names no kind of source.
     """
     kinds: dict[str, Kind] = {"corpus": "corpus", "synthetic": "synthetic", ".txt": "text", ".npy": "npy"}
     kind = kinds.get(source) or kinds.get(Path(source).suffix) if isinstance(source, str) else None
@@ -57,17 +57,18 @@ def source_kind(source: str) -> Kind:
 
 
 def token_path(folder: Path, source: str, vocabulary: int, corpus_bytes: int) -> Path:
-    """Return the file that holds the tokens of `source`; its name is its whole definition.
+    """Return the path of the token file of `source`; the name states the whole definition.
 
-    The corpus is `corpus~<corpus_bytes>~<vocabulary>.npy` in `folder`. A text file takes its own name there, reduced
-    to what is safe in paths and shells, and eight digits of its absolute path's hash. A .npy file is used in its place.
+    The corpus is `corpus~<corpus_bytes>~<vocabulary>.npy` in `folder`. The tokens of a text file are named after it,
+    with only the characters that are safe in paths and shells and eight digits of a hash of its absolute path. A .npy
+    file is used where it is.
 
     Raises:
         ValueError: If the source is unknown, or synthetic, which has no file.
     """
     kind = source_kind(source)
     if kind == "synthetic":
-        raise ValueError("`data.source` must be corpus or a path to have a token file, got 'synthetic'")
+        raise ValueError("`data.source` must be corpus or a path (synthetic has no file), got 'synthetic'")
     if kind == "npy":
         return Path(source)
     name = "corpus" if kind == "corpus" else _safe_name(Path(source))
@@ -75,14 +76,14 @@ def token_path(folder: Path, source: str, vocabulary: int, corpus_bytes: int) ->
 
 
 def check_source(source: str, *, vocabulary: int, contexts: Iterable[int]) -> None:
-    """Refuse a data source that cannot feed a model of this vocabulary at all of these contexts.
+    """Check that a data source is usable with this vocabulary and these contexts.
 
-    Nothing is tokenised: how many tokens a text gives is known when `prepare` has run, and `open_tokens` checks it.
+    Nothing is tokenised. The number of tokens of a text is known only after `prepare`; `open_tokens` checks it.
 
     Raises:
-        FileNotFoundError: If the source is a path at which no file lies.
-        ValueError: If the source is unknown, a .npy file is refused by `open_tokens`, a text has fewer bytes than the
-            longest context needs tokens, or text is to be tokenised into fewer entries than there are bytes.
+        FileNotFoundError: If the source is a path without a file.
+        ValueError: If the source is unknown, `open_tokens` rejects a .npy file, a text has fewer bytes than the
+            longest context needs tokens, or the vocabulary is smaller than the alphabet of bytes.
     """
     kind = source_kind(source)
     context = max(contexts, default=1)
@@ -99,20 +100,20 @@ def check_source(source: str, *, vocabulary: int, contexts: Iterable[int]) -> No
 
 
 def prepare(source: str, *, vocabulary: int, corpus_bytes: int, output: Path) -> None:
-    """Tokenise a text source; the same text gives the same bytes, on any number of cores.
+    """Tokenise a text source; the same text gives the same bytes on any number of cores.
 
-    Writes `output`, a .npy of uint16 (uint32 from 65 537 entries on), and before it `<stem>.tokenizer.json` beside it.
-    Both appear whole or not at all.
+    Writes `<stem>.tokenizer.json` and then `output`, a .npy file of uint16 (uint32 from 65 537 entries on). Both are
+    written atomically.
 
     Args:
         source: `corpus` or the path of a UTF-8 text.
         vocabulary: Entries of the byte-level BPE that is trained on the text; a short text may give fewer.
-        corpus_bytes: Where the text is cut. The standard library must be that long; another text may be shorter.
-        output: The path that `token_path` names.
+        corpus_bytes: Bytes of text to use. The standard library must have that many; another text may be shorter.
+        output: The path that `token_path` returns.
 
     Raises:
-        FileNotFoundError: If no text lies at the path.
-        ValueError: If the source holds no text, the text is empty or not UTF-8, the standard library is too short, or
+        FileNotFoundError: If there is no file at the path.
+        ValueError: If the source is not text, the text is empty or not UTF-8, the standard library is too short, or
             the vocabulary is smaller than the alphabet of bytes.
 
     Source: Sennrich et al. 2016 (arXiv:1508.07909), section 3.2; over bytes as in Radford et al. 2019, GPT-2, 2.2.
@@ -129,7 +130,7 @@ def prepare(source: str, *, vocabulary: int, corpus_bytes: int, output: Path) ->
     tokenizer = _train(pieces, vocabulary)
     dtype = np.uint16 if vocabulary <= 2**16 else np.uint32
     ids = np.concatenate([np.asarray(piece.ids, dtype=dtype) for piece in tokenizer.encode_batch_fast(pieces)])
-    # The token file is the one that a rule waits for, so it comes last.
+    # The token file is the rule's output, so it is written last.
     write_whole(output.with_suffix(".tokenizer.json"), lambda file: file.write(tokenizer.to_str(pretty=True).encode()))
     write_whole(output, lambda file: np.save(file, ids))
 
@@ -139,14 +140,14 @@ def open_tokens(path: Path, *, vocabulary: int, context: int) -> TokenArray:
 
     Args:
         path: A .npy file of token ids.
-        vocabulary: Every id must be below it. The whole file is read once for this, 64 MiB at a time.
-        context: The file must hold one window of context + 1 tokens.
+        vocabulary: Every id must be below it. The whole file is read once to check this, 64 MiB at a time.
+        context: The file must have at least context + 1 tokens.
 
     Returns:
         The ids, `[tokens]`, uint16 or uint32, read-only.
 
     Raises:
-        FileNotFoundError: If no file lies there.
+        FileNotFoundError: If there is no file.
         ValueError: If it is not .npy, has another dtype or shape, is too short, or has ids outside the vocabulary.
     """
     import numpy as np
@@ -170,10 +171,10 @@ def batches(tokens: TokenArray, *, batch: int, context: int, seed: int) -> Itera
     """Yield endless batches of windows at random offsets; the same seed gives the same batches.
 
     Args:
-        tokens: What `open_tokens` returned for this context.
-        batch: Windows in a batch.
-        context: Tokens in a window.
-        seed: Of a generator of its own; no global random state is read or changed.
+        tokens: The ids that `open_tokens` returned for this context.
+        batch: Windows per batch.
+        context: Tokens per window.
+        seed: Seed of a separate generator; no global random state is read or changed.
 
     Yields:
         Inputs and targets, int64 `[batch, context]` on the CPU; a target is the token after its input.
@@ -187,7 +188,7 @@ def batches(tokens: TokenArray, *, batch: int, context: int, seed: int) -> Itera
 
 
 def synthetic(*, vocabulary: int, batch: int, context: int, seed: int) -> Iterator[Batch]:
-    """Yield endless batches of uniformly random ids, shaped as those of `batches`; the same seed gives the same ids."""
+    """Yield endless batches of uniformly random ids, shaped like those of `batches`; equal seeds give equal ids."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -202,8 +203,8 @@ def _mapped(path: Path) -> np.memmap:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
-    except Exception as error:  # a damaged header leaves numpy as anything: tokenize.TokenError, struct.error, KeyError
-        # numpy's further lines advise allow_pickle, the one thing not to do with a file of unknown origin.
+    except Exception as error:  # a damaged header makes numpy raise tokenize.TokenError, struct.error, KeyError, …
+        # numpy's further lines advise allow_pickle, which is unsafe for a file of unknown origin.
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"`{path}` must be a whole .npy file of token ids, got a damaged one: {reason}") from error
 
@@ -212,7 +213,7 @@ def _inputs_and_targets(windows: np.ndarray) -> Batch:
     import numpy as np
     import torch
 
-    # Two contiguous tensors, as a copy to a device makes of them anyway; views of one window would keep its odd stride.
+    # Two contiguous tensors, as after a copy to a device; views of one window would keep its odd stride.
     inputs, targets = (np.ascontiguousarray(part, dtype=np.int64) for part in (windows[:, :-1], windows[:, 1:]))
     return torch.from_numpy(inputs), torch.from_numpy(targets)
 
@@ -230,7 +231,8 @@ def _existing(path: Path, wanted: str) -> Path:
 
 def _check_byte_alphabet(vocabulary: int) -> None:
     if vocabulary < BYTE_ALPHABET:
-        raise ValueError(f"`vocabulary` must be at least {BYTE_ALPHABET} for text, one entry a byte, got {vocabulary}")
+        least = f"at least {BYTE_ALPHABET} for text, one entry per byte"
+        raise ValueError(f"`vocabulary` must be {least}, got {vocabulary}")
 
 
 def _head(path: Path, size_bytes: int) -> bytes:
@@ -239,7 +241,7 @@ def _head(path: Path, size_bytes: int) -> bytes:
 
 
 def _decode(raw: bytes, source: str, *, cut: bool) -> str:
-    # An incremental decoder holds a character back that the cut went through, where bytes.decode would refuse it.
+    # An incremental decoder ignores a character that the cut split, where bytes.decode would raise.
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(raw, final=not cut)
     except UnicodeDecodeError as error:
@@ -263,10 +265,10 @@ def _train(pieces: list[str], vocabulary: int) -> tokenizers.Tokenizer:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have `write` fill a file that appears whole or not at all.
+    """Write a file atomically; `write` receives the open file.
 
     Raises:
-        OSError: it cannot be written; the error names the file, which that of a write does not.
+        OSError: the file cannot be written; the error names the file, which an error of `write()` itself does not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,7 +1,7 @@
-"""What a step does allocate: the allocator's own events, as torch's profiler reports them.
+"""Measured memory of a step: the allocator's own events, as torch's profiler reports them.
 
-The profiler is on from before the model exists: of what was allocated before it began, it would not report the end.
-A CUDA device is asked by its caching allocator as well, whose peaks are the figures that count there.
+The profiler starts before the model exists, because it does not report the free of an earlier allocation. On CUDA
+the peaks of the caching allocator are read as well, and are the ones to report.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ SNAPSHOT_EVENTS = 100_000
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen of a step.
+    """The memory of one step.
 
     Attributes:
         timeline: from the allocator's events.
-        allocator_peak_bytes: phase -> what the caching allocator had handed out at most (`cuda`); empty elsewhere.
+        allocator_peak_bytes: phase -> peak of the caching allocator (`cuda`); empty elsewhere.
     """
 
     timeline: Timeline
@@ -48,11 +48,11 @@ def watch(make: Callable[[], WatchedStep], *, device: str, snapshot: Path | None
     Args:
         make: builds the step.
         device: `cuda` or `cpu`.
-        snapshot: where to write CUDA's memory snapshot of the second step, for torch's viewer. It is a pickle, which
-            this package writes and never reads.
+        snapshot: where to write CUDA's memory snapshot of the second step, for torch's viewer. It is a pickle;
+            this package writes it and never reads it.
 
     Raises:
-        ValueError: the device's allocator reports nothing.
+        ValueError: `device` is another one, whose allocator reports no events.
     """
     if device not in DEVICE_TYPES:
         raise ValueError(f"`device` must be one of {', '.join(DEVICE_TYPES)}, got {device!r}")
@@ -88,9 +88,9 @@ def read(
     """Return the timeline of a trace.
 
     Args:
-        events: of a Chrome trace; marks and the allocator's are looked at.
-        owned: for the first step and each phase, by its mark's name, category -> addresses at its end.
-        device: whose allocator.
+        events: events of a Chrome trace; only marks and memory events are used.
+        owned: for the first step and each phase, by the name of its mark, category -> addresses at its end.
+        device: `cuda` or `cpu`.
 
     Raises:
         ValueError: a phase has no mark in the trace.
@@ -107,7 +107,7 @@ def read(
     claims: list[Claim] = []
     for name, categories in owned:
         if name not in marks:
-            raise ValueError(f"the trace must hold a mark for each phase, and {name} has none")
+            raise ValueError(f"the trace has no mark for the phase {name}")
         for category, addresses in categories.items():
             claims.extend(Claim(marks[name].end, address, category) for address in addresses)
     spans = sorted((span for span in marks.values() if span.name != PRIMING), key=lambda span: span.start)

@@ -1,8 +1,8 @@
-"""Clocks: what "now" means, and what has to be waited for before it means anything.
+"""Clocks: the time, and waiting for the device.
 
-A device works behind the host's back: a launch returns before the work is done. A clock therefore has two parts, the
-time and the wait (`synchronize`), and the timing protocol (`stepbench.measure.timing`) is written against these two
-alone, so that it can be tested with a clock of scripted ticks.
+A device works asynchronously: a launch returns before the work is done. So a clock has two parts, the time and the
+wait (`synchronize`). The timing protocol (`stepbench.measure.timing`) uses only these two, so that it can be tested
+with a clock of scripted ticks.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """A clock that can be asked for the time, and told to wait for the device."""
+    """A clock that returns the time and can wait for the device."""
 
     name: str
 
     def now(self) -> float:
-        """Return the time in seconds from an arbitrary zero."""
+        """Return the time in seconds since an arbitrary moment."""
 
     def synchronize(self) -> None:
-        """Return when the device has done all that was launched."""
+        """Wait until the device has finished everything that was launched."""
 
 
 class HostClock:
-    """The host's monotonic clock (a resolution of some ten nanoseconds), with a device to wait for."""
+    """The host's monotonic clock (resolution about ten nanoseconds), which can wait for a device."""
 
     def __init__(self, synchronize: Callable[[], None], name: str) -> None:
         self._synchronize = synchronize
@@ -41,10 +41,10 @@ class HostClock:
 
 
 class FakeClock:
-    """A clock of scripted ticks, for tests of the protocol; it keeps the order in which it was called.
+    """A clock of scripted ticks, for tests of the protocol; it records the order of its calls.
 
     Args:
-        ticks: what `now` returns, one after the other.
+        ticks: the successive return values of `now`, in seconds.
     """
 
     name = "fake"
@@ -59,7 +59,7 @@ class FakeClock:
         return next(self._ticks)
 
     def synchronize(self) -> None:
-        """Note the call."""
+        """Record the call."""
         self.calls.append("synchronize")
 
 
@@ -67,7 +67,7 @@ def for_device(device: str) -> HostClock:
     """Return the clock for `cuda`, `mps` or `cpu`.
 
     Raises:
-        ValueError: another device.
+        ValueError: `device` is another one.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""How busy a device is while something runs: sampled in the background, a few times a second."""
+"""The load of a device during a measurement, sampled in the background a few times a second."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ KEYS = ("utilisation_ratio", "power_watts", "sm_clock_hz")
 
 
 class DeviceLoad:
-    """Samples a device's load from `__enter__` to `__exit__`.
+    """Samples a device's load inside a `with` block.
 
-    Of a GPU: utilisation, power and SM clock through NVML. Of a CPU: the utilisation of all cores, of all processes.
+    For a GPU: utilisation, power and SM clock through NVML. For a CPU: the utilisation of all cores by all processes.
 
     Args:
-        device: `cuda`, or something else, for which the CPU is looked at.
-        position: which of the GPUs that this process may use.
-        interval_s: between two samples.
+        device: `cuda`; for any other device the CPU is sampled.
+        position: index among the GPUs that this process may use.
+        interval_s: time between two samples.
     """
 
     def __init__(self, device: str, *, position: int = 0, interval_s: float = INTERVAL_S) -> None:
@@ -32,22 +32,22 @@ class DeviceLoad:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device load")
 
     def __enter__(self) -> Self:
-        """Begin to sample."""
-        environment.activity(self._device, self._position)  # what a first reading sets up costs the samples no time
+        """Start sampling."""
+        environment.activity(self._device, self._position)  # the first reading's setup must not delay a sample
         self._sampled = self._thread.submit(self._sample)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """End; there is a sample however short it was. Raises what a reading has raised."""
+        """Stop; there is at least one sample. Raises the exception of a failed reading, if any."""
         self._over.set()
         self._thread.shutdown()
         if error is None:
             self._sampled.result()
 
     def scalars(self) -> dict[str, Any]:
-        """Return the mean of each of `KEYS`, None where the device does not tell it, and `load_samples`."""
+        """Return the mean of each of `KEYS`, None where the device does not report it, and `load_samples`."""
         found: dict[str, Any] = {}
         for key in KEYS:
             values = [value for sample in self._samples if (value := sample[key]) is not None]
@@ -55,8 +55,8 @@ class DeviceLoad:
         return {**found, "load_samples": len(self._samples)}
 
     def _sample(self) -> None:
-        # A CPU's utilisation is that since the same thread last asked for it. A last sample after the shortest of times
-        # would weigh as much as the others.
+        # psutil returns a CPU's utilisation since the same thread's last call, so the first call only sets the start. A
+        # last sample over a very short time would count as much as the others, so it is dropped if there are any.
         environment.activity(self._device, self._position)
         over = False
         while not over:

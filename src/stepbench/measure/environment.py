@@ -1,4 +1,4 @@
-"""The machine and its software, asked without importing torch; what is unknown is None, never a guess."""
+"""The machine and its software, read without importing torch. Unknown values are None."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CPU_FOLDER = Path("/sys/devices/system/cpu")
 
 @functools.cache
 def gpus() -> tuple[dict[str, Any], ...]:
-    """Return name, memory in bytes and UUID of each NVIDIA GPU that this process may use; none without a driver."""
+    """Return index, name, memory in bytes and UUID of each visible NVIDIA GPU; empty without a driver."""
     with _nvml() as nvml:
         if nvml is None:
             return ()
@@ -43,10 +43,10 @@ def gpus() -> tuple[dict[str, Any], ...]:
 
 
 def find_device(wanted: str = "auto") -> str:
-    """Return the device to measure on: `wanted`, or for `auto` CUDA before MPS before the CPU.
+    """Return the device to measure on: `wanted`, or for `auto` the first available of CUDA, MPS and CPU.
 
     Raises:
-        ValueError: `wanted` is unknown, or this machine does not have it.
+        ValueError: `wanted` is unknown or not available on this machine.
     """
     present = {"cuda": bool(gpus()), "mps": sys.platform == "darwin" and platform.machine() == "arm64", "cpu": True}
     if wanted == "auto":
@@ -60,12 +60,12 @@ def find_device(wanted: str = "auto") -> str:
 
 
 def device_name(device: str) -> str:
-    """Return the hardware's own name of the device, such as `NVIDIA H200` or `AMD EPYC`."""
+    """Return the hardware's name of the device, such as `NVIDIA H200` or `AMD EPYC`."""
     return str(gpus()[0]["name"]) if device == "cuda" else _cpu_model()
 
 
 def device_count(device: str) -> int:
-    """Return how many there are: GPUs for `cuda`, physical cores that this process may use for `cpu`."""
+    """Return the number of GPUs for `cuda`, the number of physical cores that this process may use for `cpu`, or 1."""
     if device == "cuda":
         return len(gpus())
     return cores() if device == "cpu" else 1
@@ -92,7 +92,7 @@ def driver() -> str | None:
 
 
 def describe(device: str, root: Path) -> dict[str, Any]:
-    """Return what stays the same during a measurement: hardware, software, and the commit of `root`."""
+    """Return what is constant during a measurement: hardware, software, and the commit of `root`."""
     return {
         "device": device,
         "device_name": device_name(device),
@@ -110,7 +110,7 @@ def describe(device: str, root: Path) -> dict[str, Any]:
 
 
 def state(device: str) -> dict[str, Any]:
-    """Return what can change during a measurement: load, clocks, temperature, throttling, others on the device."""
+    """Return what can change during a measurement: load, clocks, temperature, throttling, processes on the device."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     reading: dict[str, Any] = {
         "load_average_1min": load,
@@ -124,12 +124,11 @@ def state(device: str) -> dict[str, Any]:
 
 
 def activity(device: str, position: int = 0) -> dict[str, float | None]:
-    """Return how busy a device is now: `utilisation_ratio`, `power_watts`, `sm_clock_hz`; None where it does not tell.
+    """Return a device's load: `utilisation_ratio`, `power_watts`, `sm_clock_hz`; None where it is not reported.
 
     Args:
-        device: `cuda`, or something else, for which the cores of the CPU are looked at, over the time since
-            this thread's last call.
-        position: which of the GPUs that this process may use.
+        device: `cuda`; for any other device the CPU's cores are read, over the time since this thread's last call.
+        position: index among the GPUs that this process may use.
     """
     if device != "cuda":
         return {"utilisation_ratio": psutil.cpu_percent() / 100, "power_watts": None, "sm_clock_hz": None}
@@ -144,7 +143,7 @@ def activity(device: str, position: int = 0) -> dict[str, float | None]:
 
 
 def oom_kills() -> int | None:
-    """Return how many processes the Linux kernel has killed for want of memory since it started."""
+    """Return how many processes the kernel's OOM killer has killed since the host started, or None if unknown."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
             if line.startswith("oom_kill "):
@@ -177,13 +176,13 @@ def _answers(nvml: Any, questions: Mapping[str, Callable[[], Any]]) -> dict[str,
     for key, ask in questions.items():
         try:
             answers[key] = ask()
-        except nvml.NVMLError:  # a question that this device does not answer
+        except nvml.NVMLError:  # this device does not report it
             answers[key] = None
     return answers
 
 
 def _held_back_s(nvml: Any, handle: Any, policy: int) -> float:
-    """Return for how long a GPU has kept its clocks down for one reason, since its driver was loaded."""
+    """Return for how many seconds a GPU has lowered its clocks for one reason since its driver was loaded."""
     return nvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime / 1e9
 
 
@@ -210,7 +209,7 @@ def _visible(found: list[dict[str, Any]], setting: str | None) -> list[dict[str,
     for word in (part.strip() for part in setting.split(",")):
         match = [gpu for gpu in found if word == str(gpu["index"]) or (word and gpu["uuid"].startswith(word))]
         if not match:
-            break  # CUDA, too, ignores what follows the first entry that it does not know
+            break  # like CUDA, ignore everything after the first unknown entry
         chosen += match
     return chosen
 
@@ -238,7 +237,7 @@ def _cpu_frequency() -> float | None:
 
 
 def _cpu_throttle_count() -> int | None:
-    """Return how often the cores have slowed down for heat since the host started; only Intel's say so."""
+    """Return how often the cores have throttled because of heat since the host started; only Intel's report it."""
     found = 0
     files = sorted(CPU_FOLDER.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     for file in files:

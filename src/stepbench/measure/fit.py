@@ -1,4 +1,4 @@
-"""Whether what is predicted to be needed is there, before anything is started."""
+"""Check before a cell is started whether its predicted memory fits on the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ GIB = 2**30
 
 
 def capacity_bytes(device: str) -> int | None:
-    """Return what one device has in all (`cuda`), or None where the device is no memory of its own."""
+    """Return the total memory of one device (`cuda`), or None for a device without its own memory."""
     if device != "cuda":
         return None
     import torch
@@ -17,14 +17,14 @@ def capacity_bytes(device: str) -> int | None:
 
 
 def check(predicted_bytes: int, device: str) -> None:
-    """Refuse what is predicted not to fit on a device.
+    """Check that a predicted peak fits on a device.
 
     Raises:
-        PredictedOutOfMemoryError: it needs more than the device has in all.
+        PredictedOutOfMemoryError: it exceeds the device's total memory.
     """
     capacity = capacity_bytes(device)
     if capacity is not None and predicted_bytes > capacity:
         raise PredictedOutOfMemoryError(
-            f"predicted to need {predicted_bytes / GIB:.1f} GiB, and the device has {capacity / GIB:.1f} GiB; "
-            "`trust_prediction: false` starts it anyway"
+            f"predicted to need {predicted_bytes / GIB:.1f} GiB, but the device has {capacity / GIB:.1f} GiB; "
+            "set `trust_prediction: false` to start it anyway"
         )

@@ -1,8 +1,8 @@
-"""How much of this host's processors went to others while a cell was measured.
+"""The load of the host's CPU by other processes, and CPU steal, during a measurement.
 
-A cell that shares its cores is slower, and its samples alone do not say why. The kernel counts how long each core was
-busy, and how much of that each process has used; the rest went to others. On a virtual machine it also counts the time
-in which the hypervisor gave a core to another guest.
+A cell that shares its cores is slower, and its samples do not say why. The kernel counts how long each core was busy,
+and how much of that each process used; the rest is other processes. On a virtual machine it also counts CPU steal, the
+time in which the hypervisor ran another guest.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from typing import Any
 
 import psutil
 
-COUNTED = 0.5  # of our own time must be found in what the cores have counted, or they count nothing (in a sandbox)
+# At least this share of our own time must appear in the cores' counters; in some sandboxes they count nothing.
+COUNTED = 0.5
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the counters say at one moment.
+    """The counters at one moment.
 
     Attributes:
-        now_s: the time, from an arbitrary zero.
-        cores: how many logical cores this process may run on.
-        busy_s: how long these were busy since the host started, added up.
-        stolen_s: how long they were another guest's.
-        own_s: what this process has used, with all that it started.
+        now_s: time since an arbitrary moment.
+        cores: number of logical cores that this process may run on.
+        busy_s: busy time of these cores since the host started, summed.
+        stolen_s: their CPU steal, summed.
+        own_s: CPU time of this process and of everything that it started.
     """
 
     now_s: float
@@ -39,15 +40,15 @@ class Reading:
 
 
 def read() -> Reading | None:
-    """Return the counters, or None on a system that does not tell them for each core and each ended process."""
+    """Return the counters, or None on a system without counters per core and for ended processes (not Linux)."""
     if sys.platform != "linux":
         return None
     allowed = os.sched_getaffinity(0)
     found = [times for core, times in enumerate(psutil.cpu_times(percpu=True)) if core in allowed]
     own = 0.0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):  # one that has just ended is its parent's by now
-            own += sum(process.cpu_times()[:4])  # user, system, and both of the children that it has waited for
+        with contextlib.suppress(psutil.Error):  # one that has just ended is counted in its parent
+            own += sum(process.cpu_times()[:4])  # user, system, and both of its reaped children
     return Reading(
         now_s=time.monotonic(),
         cores=len(found),
@@ -58,12 +59,11 @@ def read() -> Reading | None:
 
 
 def between(first: Reading | None, last: Reading | None) -> dict[str, Any] | None:
-    """Return what happened between two readings, or None where that is not known.
+    """Return the CPU time between two readings, or None where it is unknown.
 
     Returns:
-        `wall_s`; `cores`; `own_cpu_s` of the process and all that it started; `others_cpu_s` of other processes and the
-        kernel on its own account; `stolen_cpu_s` of the hypervisor's other guests. The kernel counts in hundredths of a
-        second.
+        `wall_s`; `cores`; `own_cpu_s` of this process and everything that it started; `others_cpu_s` of other processes
+        and the kernel itself; `stolen_cpu_s`, the CPU steal. The kernel counts in hundredths of a second.
     """
     if first is None or last is None or not last.cores:
         return None

@@ -1,4 +1,4 @@
-"""What a measurement is given and what it gives back; the two ends of every experiment's `measure`."""
+"""The input and the output of every experiment's `measure`."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from typing import Any
 
 
 class UnsupportedError(Exception):
-    """This device or this software cannot do what the cell asks for; the message is the record's reason."""
+    """This device or software does not support the cell; the message becomes the record's reason."""
 
     kind = "unsupported"
 
 
 class PredictedOutOfMemoryError(Exception):
-    """A cell was not started, because it is predicted not to fit; the message is the record's reason."""
+    """A cell was not started because its predicted memory does not fit; the message becomes the record's reason."""
 
     kind = "predicted_oom"
 
 
 class WrongResultError(ArithmeticError):
-    """A check found that what was computed is wrong, so its time means nothing; the message is the record's reason."""
+    """A check found a wrong result, so its time is meaningless; the message becomes the record's reason."""
 
     kind = "wrong_result"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What holds for a measurement beside its cell.
+    """The conditions of a measurement, apart from its cell.
 
     Attributes:
         device: `cuda`, `mps` or `cpu`.
-        protocol: `warmup_steps`, `measured_steps`, `seed`, `threads` (a number by now) and what else config.yaml says.
-        definition: the other settings that the experiment asked for (`vocabulary`, `size`, …), by name.
-        tokens: the prepared token file, or None for synthetic ones.
+        protocol: `warmup_steps`, `measured_steps`, `seed`, `threads` (a number) and further keys of config.yaml.
+        definition: the other settings that the experiment lists in `SETTINGS` (`vocabulary`, `size`, …), by name.
+        tokens: the prepared token file, or None for synthetic tokens.
         shards: the folder of the data set that the cell reads from disk, or None.
-        artifacts: a stem for files kept beside the record, such as traces; the folder exists.
-        trust_prediction: whether a cell that is predicted not to fit on the device is not even started.
-        deadline: when the measuring process will be ended, by `time.monotonic()`, which all processes of a host share;
-            None where nobody does.
-        may_fork: whether this process has only imported torch so far, so that ranks may begin as copies of it.
+        artifacts: stem of the paths of files stored next to the record, such as traces; the folder exists.
+        trust_prediction: whether a cell whose predicted memory does not fit on the device is not started.
+        deadline: when the measuring process will be killed, in seconds of `time.monotonic()`, which all processes of a
+            host share; None for no limit.
+        may_fork: whether this process has only imported torch so far, so that ranks may start as copies of it.
     """
 
     device: str
@@ -53,7 +53,7 @@ class Setting:
     may_fork: bool = False
 
     def plain(self) -> dict[str, Any]:
-        """Return what another process needs to measure in the same setting, as JSON can hold it."""
+        """Return the values that another process needs to measure under the same conditions, as JSON values."""
         return {
             "device": self.device,
             "protocol": self.protocol,
@@ -64,7 +64,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured; the fields are those of `stepbench.pipeline.records.Record`."""
+    """The result of a measurement.
+
+    Attributes:
+        samples: name with unit (`step_s`) -> the raw values in run order, or one list per rank.
+        scalars: name with unit -> one value.
+        details: JSON values for tables and figures, such as a timeline.
+        protocol: what was done, in addition to what was asked for (the clock, the loops, …).
+    """
 
     samples: dict[str, Any] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Peak memory of a measurement, as the device itself counts it."""
+"""Peak memory of a process, on the device and on the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak(device: str) -> None:
-    """Forget the peak so far, where the device can (`cuda`)."""
+    """Reset the device's peak, where it counts one (`cuda`)."""
     if device == "cuda":
         import torch
 
@@ -21,9 +21,8 @@ def peak_bytes(device: str) -> dict[str, int | None]:
     """Return the peak of this process.
 
     Returns:
-        `peak_memory_bytes`: what the caching allocator had handed out at most since `reset_peak` (`cuda`), or None
-            where the device does not count; `peak_host_bytes`: the resident set of the process at its largest,
-            libraries included.
+        `peak_memory_bytes`: peak of the caching allocator since `reset_peak` (`cuda`), or None for a device that does
+            not count it. `peak_host_bytes`: peak resident set of the process, including libraries.
     """
     peak: int | None = None
     if device == "cuda":
@@ -34,13 +33,13 @@ def peak_bytes(device: str) -> dict[str, int | None]:
 
 
 def peak_resident_bytes() -> int:
-    """Return the resident set of this process at its largest, in bytes.
+    """Return the peak resident set of this process in bytes.
 
-    Linux keeps `ru_maxrss` over fork and exec: a small process started by a large one reports the large one's, so what
-    belongs to the program in this process alone (VmHWM) is read there.
+    Linux keeps `ru_maxrss` over fork and exec, so a small process started by a large one reports the large one's. VmHWM
+    belongs only to the program in this process.
     """
     if sys.platform == "linux":
         line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024  # the kernel writes kB and means KiB
+        return int(line.split()[1]) * 1024  # the kernel writes kB for KiB
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there and KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,13 +1,13 @@
-"""Where bytes go over time: what was allocated and freed in its order, and what each piece was for.
+"""Memory over time: allocations and frees in their order, and the category of each allocation.
 
-Two watchers make the same list of changes: `predicted_memory` from fake tensors, `allocator_memory` from torch's
-profiler. What a piece was for is told from outside, at a moment at which its owner is known (a parameter, a gradient,
-an optimizer's state). The rest follows from when it lived:
+Two watchers produce the same list of changes: `predicted_memory` from fake tensors, `allocator_memory` from torch's
+profiler. The caller claims the allocations whose owner it knows (parameters, gradients, optimizer state). The others
+are classified by lifetime:
 
-    activations   allocated in the forward pass and still there at its end, for the backward pass
-    temporary     all else: what comes and goes inside a phase, and what the backward pass computes on its way
+    activations   allocated in the forward pass and still alive at its end, for the backward pass
+    temporary     everything else: allocated and freed within a phase, or computed by the backward pass
 
-So what checkpointing recomputes in the backward pass is temporary, and what it saves is missing from the activations.
+So what checkpointing recomputes in the backward pass is temporary, and the activations it avoids do not appear.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PARAMETERS, GRADIENTS, OPTIMIZER_STATE = RESIDENT = ("parameters", "gradients", 
 ACTIVATIONS, TEMPORARY = "activations", "temporary"
 CATEGORIES = (*RESIDENT, ACTIVATIONS, TEMPORARY)
 FORWARD = "forward"
-MOMENT_DIGITS = 9  # of a second, which is what a trace has
-SHOWN_POINTS = 400  # of a timeline in a record; a step of the 2.7B size has a hundred thousand changes
+MOMENT_DIGITS = 9  # of a second, the resolution of a trace
+SHOWN_POINTS = 400  # points kept in a record; a step of the 2.7B size has a hundred thousand changes
 
 
 class WatchedStep(Protocol):
@@ -33,23 +33,23 @@ class WatchedStep(Protocol):
 
     @property
     def phases(self) -> Mapping[str, Callable[[], object]]:
-        """The phases in their order, such as `forward`, `backward`, `optimizer`."""
+        """The phases in order, such as `forward`, `backward`, `optimizer`."""
 
     def prime(self) -> None:
-        """Bring gradients and optimizer state into being, as far as a first step leaves them behind."""
+        """Create the gradients and the optimizer state that a first step would leave behind."""
 
     def owned(self) -> Mapping[str, Iterable[Tensor]]:
-        """Return the tensors that exist now of each category of `RESIDENT`."""
+        """Return the tensors that exist now, by category of `RESIDENT`."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Something was allocated (`delta_bytes` above 0) or freed at a moment.
+    """An allocation (`delta_bytes` above 0) or a free.
 
     Attributes:
-        moment: in whatever the watcher counts, never falling.
-        storage: what names the piece as long as it lives; an address may come again after it was freed.
-        delta_bytes: how many.
+        moment: in the watcher's unit, never decreasing.
+        storage: identifies the allocation while it is alive; an address may be reused after a free.
+        delta_bytes: change of the allocated bytes.
     """
 
     moment: float
@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Claim:
-    """Whoever owns a piece that is alive at this moment says what it is for."""
+    """The category of an allocation that is alive at this moment, as its owner knows it."""
 
     moment: float
     storage: int
@@ -80,11 +80,11 @@ class Timeline:
     """The bytes of each category after each change.
 
     Attributes:
-        moments: of the changes.
+        moments: the moment of each change.
         levels: after each change, the bytes of each of `CATEGORIES`.
-        spans: the phases, in their order.
-        unit: what a moment counts: `s`, or `changes` where there is no time.
-        built: when the step had been built and nothing been run.
+        spans: the phases, in order.
+        unit: unit of the moments: `s`, or `changes` where there is no time.
+        built: the moment when the step had been built and nothing had run.
     """
 
     moments: Sequence[float]
@@ -94,31 +94,31 @@ class Timeline:
     built: float
 
     def peak(self, span: Span | None = None) -> dict[str, int]:
-        """Return the bytes of each category at the moment of the largest sum, of a phase or of all phases.
+        """Return the bytes of each category at the moment of the largest sum in a phase, or in all phases.
 
-        What is there when the phase begins counts too.
+        The level at the start of the phase counts too.
         """
         span = span or Span("step", self.spans[0].start, self.spans[-1].end)
         inside = self.levels[bisect_left(self.moments, span.start) : bisect_right(self.moments, span.end)]
         return _named(max([self._before(span.start), *inside], key=sum))
 
     def highest(self, categories: Iterable[str], span: Span) -> int:
-        """Return the most bytes that some categories have together during a phase."""
+        """Return the largest sum of bytes of some categories during a phase."""
         wanted = [CATEGORIES.index(category) for category in categories]
         inside = self.levels[bisect_left(self.moments, span.start) : bisect_right(self.moments, span.end)]
         return max(sum(level[index] for index in wanted) for level in [self._before(span.start), *inside])
 
     def after(self, span: Span) -> dict[str, int]:
-        """Return the bytes of each category when a phase has ended."""
+        """Return the bytes of each category at the end of a phase."""
         changed = bisect_right(self.moments, span.end)
         return _named(self.levels[changed - 1] if changed else _NOTHING)
 
     def before(self) -> dict[str, int]:
-        """Return the bytes of each category when the first phase begins."""
+        """Return the bytes of each category at the start of the first phase."""
         return _named(self._before(self.spans[0].start))
 
     def scalars(self) -> dict[str, int]:
-        """Return what a record keeps of it as numbers: the peak of the step and of each phase, and by category."""
+        """Return the numbers for a record: the peaks of the step and of each phase, in total and by category."""
         peak = self.peak()
         found = {"peak_memory_bytes": sum(peak.values())}
         found |= {f"peak_{category}_bytes": value for category, value in peak.items()}
@@ -132,9 +132,9 @@ class Timeline:
         return found
 
     def details(self, points: int = SHOWN_POINTS) -> dict[str, Any]:
-        """Return what a record keeps of it as a picture, moments counted from the first phase's beginning.
+        """Return the timeline for a record, with moments relative to the start of the first phase.
 
-        Of each stretch between two kept points the highest level is kept, so that no peak is lost.
+        It is thinned to `points` stretches; the highest level of each is kept, so that no peak is lost.
         """
         zero, end = self.spans[0].start, self.spans[-1].end
         first, last = bisect_left(self.moments, zero), bisect_right(self.moments, end)
@@ -161,14 +161,14 @@ class Timeline:
 def build(
     changes: Iterable[Change], claims: Iterable[Claim], spans: Sequence[Span], *, unit: str, built: float
 ) -> Timeline:
-    """Return the timeline of changes, once it is known what each piece was for.
+    """Return the timeline of changes, with each allocation in its category.
 
     Args:
-        changes: in their order. A piece that is freed without having been allocated here is left out.
-        claims: of what is alive; those of one moment come after the changes of that moment.
-        spans: the phases, in their order.
-        unit: what a moment counts.
-        built: when the step had been built.
+        changes: in order. A free without an allocation is ignored.
+        claims: claims on living allocations; a claim applies after the changes of its moment.
+        spans: the phases, in order.
+        unit: unit of the moments.
+        built: the moment when the step had been built.
 
     Raises:
         ValueError: there is no phase.
@@ -187,7 +187,7 @@ def build(
 
 @dataclass
 class _Piece:
-    """One allocation from its birth to its death."""
+    """One allocation and its lifetime."""
 
     born: float
     size_bytes: int
@@ -203,7 +203,7 @@ def _named(level: tuple[int, ...]) -> dict[str, int]:
 
 
 def _followed(changes: Iterable[Change], claims: Iterable[Claim]) -> list[tuple[float, _Piece, int]]:
-    """Return each change as moment, piece, and +1 or -1."""
+    """Return each change as moment, allocation, and +1 or -1."""
     waiting = sorted(claims, key=lambda claim: claim.moment, reverse=True)
     alive: dict[int, _Piece] = {}
     found: list[tuple[float, _Piece, int]] = []

@@ -1,7 +1,7 @@
-"""The same steps under NVIDIA's Nsight Systems, where its `nsys` is on the PATH.
+"""Steps under NVIDIA's Nsight Systems, if `nsys` is on the PATH.
 
-What is recorded begins and ends with the CUDA profiler's own start and stop, so that the warm-up stays outside. The
-report is for Nsight's viewer; its table of kernels is read from the CSV that `nsys stats` prints.
+The recording starts and stops with the CUDA profiler, so that it excludes the warm-up. The report is for Nsight's
+viewer; its table of kernels is read from the CSV that `nsys stats` prints.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ NANOSECOND = 1e-9
 
 
 class NsysError(RuntimeError):
-    """nsys ended with an error, or printed no table; the message says which and its last line."""
+    """nsys failed or printed no table; the message says which, with its last line."""
 
 
 @dataclass(frozen=True)
 class NsysKernel:
-    """One row of nsys' table of kernels, over all that was recorded."""
+    """One row of nsys' table of kernels, over the whole recording."""
 
     name: str
     calls: int
@@ -37,7 +37,7 @@ def missing_reason(device: str) -> str | None:
     """Return why nothing can be recorded here, or None if it can."""
     if shutil.which("nsys") is None:
         return "nsys is not on the PATH"
-    return None if device == "cuda" else f"nsys records CUDA kernels, and the device is {device}"
+    return None if device == "cuda" else f"nsys records only CUDA kernels, but the device is {device}"
 
 
 def record(command: Sequence[str], report: Path) -> list[NsysKernel]:
@@ -53,7 +53,7 @@ def record(command: Sequence[str], report: Path) -> list[NsysKernel]:
         options = ["--capture-range=cudaProfilerApi", "--capture-range-end=stop", f"--output={fresh}"]
         _nsys(["profile", f"--trace={TRACED}", *options, *command])
         if not fresh.exists():
-            raise NsysError("nsys profile must leave a report, and there is none")
+            raise NsysError("nsys profile wrote no report")
         table = _nsys(["stats", f"--report={KERNEL_REPORT}", "--format=csv", str(fresh)])
         kernels = read(table)
         shutil.move(fresh, report)
@@ -61,7 +61,7 @@ def record(command: Sequence[str], report: Path) -> list[NsysKernel]:
 
 
 def read(table: str) -> list[NsysKernel]:
-    """Return the kernels of what `nsys stats` printed; lines before the table's heading are its own talk.
+    """Return the kernels in the output of `nsys stats`; lines before the table's heading are messages.
 
     Raises:
         NsysError: there is no table.
@@ -81,10 +81,10 @@ def _nsys(arguments: Sequence[str]) -> str:
     done = subprocess.run(["nsys", *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise NsysError(
-            f"nsys {arguments[0]} left with exit code {done.returncode}: {_last(done.stderr or done.stdout)}"
+            f"nsys {arguments[0]} exited with status {done.returncode}: {_last(done.stderr or done.stdout)}"
         )
     return done.stdout
 
 
 def _last(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no output")

@@ -1,16 +1,16 @@
-"""What a step would allocate, asked of its own code: it runs on fake tensors, which have shapes and no values.
+"""Predicted memory of a step: its code runs on fake tensors, which have shapes and no values.
 
-Nothing is computed and nothing is allocated, so that on any machine a step of the 2.7B size takes some ten seconds and
-half a GiB. What the prediction sees is each tensor that an operator returns, until the last reference to its storage is
-gone. What it does not see is what a kernel allocates for itself and frees again, such as the workspace of a matrix
-product: cuBLAS takes 8 to 32 MiB.
+Nothing is computed or allocated, so on any machine a step of the 2.7B size takes some ten seconds and half a GiB. The
+prediction sees each tensor that an operator returns, until the last reference to its storage is gone. It does not see
+memory that a kernel allocates for itself and frees again, such as the workspace of a matrix product: 8 to 32 MiB for
+cuBLAS.
 
-Traps: a build of torch without CUDA can compute with fake `cuda` tensors but not differentiate, so that a machine
-without CUDA predicts its own CPU. Tensors must be created in their dtype and initialised without reading values. An
-optimizer must be told its implementation, because its own choice looks at the type of the parameters. A gradient scaler
-reads a value and cannot run.
+Traps: a build of torch without CUDA can compute with fake `cuda` tensors but not differentiate, so a machine without
+CUDA predicts for its own CPU. Tensors must be created in their dtype and initialised without reading values. The
+implementation of an optimizer must be given, because its default depends on the type of the parameters. A gradient
+scaler reads a value and cannot run.
 
-Source: torch.distributed._tools.mem_tracker counts the same way, by module; the tests hold the two against each other.
+Source: torch.distributed._tools.mem_tracker counts the same way, by module; the tests compare the two.
 """
 
 from __future__ import annotations
@@ -28,24 +28,28 @@ from stepbench.measure.memory_timeline import Change, Claim, Span, Timeline, Wat
 from stepbench.versions import FakeTensor, FakeTensorMode, TorchDispatchMode
 
 _DEVICE = torch.ops.prim.device.default
-CUDA_BLOCK_BYTES = 512  # what the caching allocator rounds up to
+CUDA_BLOCK_BYTES = 512  # the caching allocator rounds up to this
 
 
 def predict(make: Callable[[], WatchedStep]) -> Timeline:
     """Return the timeline of a step after the first, without running it.
 
     Args:
-        make: builds the step; everything that it creates is fake.
+        make: builds the step; all its tensors are fake.
     """
     with FakeTensorMode():
         return follow(make)
 
 
 def follow(make: Callable[[], WatchedStep]) -> Timeline:
-    """Return the timeline of a step after the first, from the storages of its tensors; real ones outside of fake modes.
+    """Return the timeline of a step after the first, from the storages of its tensors.
 
-    For real steps whose tensors other threads let go of, such as those of Gloo: torch's profiler loses what is freed
-    there (of 300 broadcasts it reported 300 allocations and 293 frees), and what is lost counts until the end.
+    Outside a fake mode it runs a real step. Use it for steps whose tensors are freed in other threads, such as Gloo's:
+    torch's profiler loses those frees (of 300 broadcasts it reported 300 allocations and 293 frees), and a lost free
+    counts until the end.
+
+    Args:
+        make: builds the step.
     """
     with _without_collections(), StorageWatcher() as watcher:
         step = make()
@@ -60,7 +64,7 @@ def follow(make: Callable[[], WatchedStep]) -> Timeline:
 
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
-    """Let no search for garbage decide when a storage goes; and they took a sixth of the largest predictions' time."""
+    """Disable garbage collection, which would free storages at arbitrary moments and takes a sixth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -71,7 +75,7 @@ def _without_collections() -> Iterator[None]:
 
 
 class StorageWatcher(TorchDispatchMode):
-    """Sees each storage come with the first tensor on it, and go with the last; a moment is a count of changes."""
+    """Records a storage's allocation at its first tensor and its free after the last; moments count changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,26 +86,26 @@ class StorageWatcher(TorchDispatchMode):
         self._built = 0.0
 
     def built(self) -> None:
-        """Note that the step has been built."""
+        """Mark the moment when the step has been built."""
         self._built = self._now
 
     def run(self, name: str, work: Callable[[], object], owned: Callable[[], Mapping[str, Iterable[Tensor]]]) -> None:
-        """Run a phase, and ask at its end who owns what."""
+        """Run a phase and claim the tensors that `owned` returns at its end."""
         start = self._now
         work()
         self._spans.append(Span(name, start, self._now))
         self.claim(owned())
 
     def claim(self, owned: Mapping[str, Iterable[Tensor]]) -> None:
-        """Note what the storages of some tensors are for."""
+        """Set the category of the storages of some tensors."""
         for category, tensors in owned.items():
             self._claims.extend(Claim(self._now, tensor.untyped_storage()._cdata, category) for tensor in tensors)
 
     def timeline(self) -> Timeline:
-        """Return what was seen so far.
+        """Return the timeline so far.
 
         Raises:
-            ValueError: no phase was run.
+            ValueError: no phase has run.
         """
         return build(self._changes, self._claims, self._spans, unit="changes", built=self._built)
 
@@ -110,9 +114,9 @@ class StorageWatcher(TorchDispatchMode):
         return len(self._changes) + 0.5  # between the last change and the next, which are whole numbers from 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operator and look at what it returns."""
-        # Two of three calls ask a fake tensor for its device, most of them from the autograd engine. The tensor
-        # knows it; inside the fake mode's own kernels, where it would be `meta`, this mode is off.
+        """Run an operator and record the storages of its results."""
+        # Two of three calls query a fake tensor's device, most of them from the autograd engine. The tensor itself
+        # knows it. This mode is off inside the fake mode's own kernels, where the device would be `meta`.
         if func is _DEVICE and isinstance(args[0], FakeTensor):
             return args[0].fake_device
         result = func(*args, **(kwargs or {}))

@@ -1,11 +1,11 @@
-"""Which operators and kernels a step's time goes to: torch's profiler around each phase.
+"""The time of a step by operator and kernel, from torch's profiler around each phase.
 
-An operator's self time is what it spends on the host without the operators that it calls; its device time is that of
-the kernels that it launches itself. Where there is no accelerator, operators are all there is, and the host's time is
-the work. Counts and times are per step, over `PROFILED_STEPS` steps.
+An operator's self time is its time on the host without the operators that it calls; its device time is that of the
+kernels that it launches itself. Without an accelerator there are only operators, and the host's time is the work.
+Counts and times are per step, averaged over `PROFILED_STEPS` steps.
 
-Named ranges (`torch.profiler.record_function`) are followed into the backward pass: a node of autograd has the sequence
-number of the operator that made it, and so belongs to the range which that operator ran in.
+Named ranges (`torch.profiler.record_function`) include their part of the backward pass: an autograd node has the
+sequence number of the operator that created it, and so belongs to the range in which that operator ran.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_NAME = 200  # a templated kernel's name can be a page long
 
 @dataclass(frozen=True)
 class Operator:
-    """What one operator costs in one phase of a step."""
+    """The cost of one operator in one phase of a step."""
 
     phase: str
     name: str
@@ -40,7 +40,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What one kernel costs in one phase of a step, when launched by one operator."""
+    """The cost of one kernel in one phase of a step, when launched by one operator."""
 
     phase: str
     name: str
@@ -51,7 +51,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Range:
-    """What a named range costs in one phase of a step."""
+    """The cost of a named range in one phase of a step."""
 
     phase: str
     name: str
@@ -62,12 +62,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Profile:
-    """What was seen.
+    """The result of profiling.
 
     Attributes:
-        phase_s: phase -> the seconds of each profiled step, on the host's clock; `step` is all of them.
+        phase_s: phase -> the seconds of each profiled step, on the host's clock; `step` is all phases together.
         operators: by phase and name.
-        kernels: by phase, name and operator; none without an accelerator.
+        kernels: by phase, name and operator; empty without an accelerator.
         ranges: by phase and name.
     """
 
@@ -77,7 +77,7 @@ class Profile:
     ranges: list[Range]
 
     def details(self) -> dict[str, Any]:
-        """Return the lists as a record keeps them."""
+        """Return the lists as JSON values for a record."""
         return {name: [asdict(each) for each in getattr(self, name)] for name in ("operators", "kernels", "ranges")}
 
 
@@ -88,12 +88,12 @@ def run(
     ranges: str,
     trace: Path | None = None,
 ) -> Profile:
-    """Profile `PROFILED_STEPS` steps after one that the profiler warms up with; the caller has warmed the step up.
+    """Profile `PROFILED_STEPS` steps, after one warm-up step of the profiler; the caller has warmed up the step itself.
 
     Args:
-        phases: name -> work, in their order; `PROFILED_STEPS + 1` steps are run.
+        phases: name -> work, in order; `PROFILED_STEPS + 1` steps are run.
         device: `cuda`, `mps` or `cpu`.
-        ranges: how the names of the ranges to follow begin.
+        ranges: prefix of the names of the ranges to report.
         trace: where to write the Chrome trace, a path that ends in `.json.gz`.
     """
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
@@ -113,15 +113,15 @@ def run(
 
 
 def read(events: Iterable[Any], phases: Iterable[str], *, ranges: str) -> Profile:
-    """Return what the profiler's events say, per step.
+    """Return the costs per step from the profiler's events.
 
     Args:
         events: `torch.autograd.profiler_util.FunctionEvent`s.
-        phases: the phases to look for.
-        ranges: how the names of the ranges to follow begin.
+        phases: the names of the phases.
+        ranges: prefix of the names of the ranges to report.
 
     Raises:
-        ValueError: a phase was not seen.
+        ValueError: the events contain no mark of a phase.
     """
     on_host = [event for event in events if event.device_type == DeviceType.CPU]
     spans = _spans(on_host, [*phases, STEP])
@@ -142,12 +142,12 @@ def _spans(events: Iterable[Any], names: Iterable[str]) -> dict[str, list[tuple[
         if event.name.startswith(MARK) and name in found:
             found[name].append((event.time_range.start, event.time_range.end))
     if missing := [name for name, spans in found.items() if not spans]:
-        raise ValueError(f"the profiler must have seen each phase, and has not seen {missing[0]}")
+        raise ValueError(f"the profiler did not record the phase {missing[0]}")
     return found
 
 
 def _phase(event: Any, spans: Mapping[str, list[tuple[float, float]]]) -> str | None:
-    """Return the phase that an event began in, by time: a backward pass on a GPU runs in a thread of its own."""
+    """Return the phase in which an event started, by time, because a backward pass on a GPU runs in its own thread."""
     if event.name.startswith((MARK, "ProfilerStep#")):
         return None
     for name, found in spans.items():
@@ -200,7 +200,7 @@ def _add(totals: dict[tuple[str, str], list[float]], key: tuple[str, str], event
 
 
 def _family(event: Any) -> Iterator[Any]:
-    """Yield an event and all that it called."""
+    """Yield an event and everything that it called."""
     yield event
     for child in event.cpu_children:
         yield from _family(child)

@@ -1,7 +1,7 @@
-"""What one rank computed and communicated over time, from torch's profiler: two lanes of spans.
+"""The timeline of one rank from torch's profiler: two lanes of spans, computation and communication.
 
-On a CPU what is computed is what the phases say, and a collective is Gloo's own event. On CUDA what is computed is the
-kernels, those with a short gap between them as one span, and a collective is NCCL's kernel.
+On a CPU computation is the phases, and a collective is Gloo's own event. On CUDA computation is the kernels, where
+kernels with a short gap between them form one span, and a collective is NCCL's kernel.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 MARK = "stepbench rank: "
 MICROSECOND = 1e-6
-GAP_S = 20e-6  # between two kernels that are drawn as one span
+GAP_S = 20e-6  # kernels closer than this form one span
 DIGITS = 7  # of a second
 PROFILED_STEPS = 2  # the first one is the profiler's warm-up
 
 
 @dataclass(frozen=True)
 class Span:
-    """Something that took from `start_s` to `end_s`, counted from the beginning of the rank's own step."""
+    """An event from `start_s` to `end_s`, relative to the start of the rank's own step."""
 
     name: str
     start_s: float
@@ -33,15 +33,15 @@ class Span:
 def watch(
     phases: Mapping[str, Callable[[], object]], *, device: str, before: Callable[[], object]
 ) -> dict[str, list[list[Any]]]:
-    """Run some steps under the profiler and return the lanes of the last one, `computation` and `communication`.
+    """Run `PROFILED_STEPS` steps under the profiler and return the lanes of the last one.
 
     Args:
-        phases: name -> work, in their order.
+        phases: name -> work, in order.
         device: `cuda` or `cpu`.
-        before: called before each step and outside of it, such as a barrier.
+        before: called before each step and outside it, such as a barrier.
 
     Returns:
-        Lane -> `[name, start_s, end_s]` in the order of their beginnings.
+        `computation` and `communication` -> `[name, start_s, end_s]`, ordered by start.
     """
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
     only_the_last = schedule(wait=0, warmup=PROFILED_STEPS - 1, active=1)
@@ -65,17 +65,17 @@ def read(events: Iterable[Any], phases: Iterable[str]) -> dict[str, list[Span]]:
 
     Args:
         events: `torch.autograd.profiler_util.FunctionEvent`s.
-        phases: the names of the phases, in their order.
+        phases: the names of the phases, in order.
 
     Raises:
-        ValueError: a phase was not seen.
+        ValueError: the events contain no mark of a phase.
     """
     found = list(events)
     marks = {}
     for phase in phases:
         seen = [event for event in found if event.name == f"{MARK}{phase}" and event.device_type == DeviceType.CPU]
         if not seen:
-            raise ValueError(f"the profiler must have seen each phase, and has not seen {phase}")
+            raise ValueError(f"the profiler did not record the phase {phase}")
         marks[phase] = max(seen, key=lambda event: event.time_range.start)
     zero = min(mark.time_range.start for mark in marks.values())
     end = max(mark.time_range.end for mark in marks.values())
@@ -83,7 +83,7 @@ def read(events: Iterable[Any], phases: Iterable[str]) -> dict[str, list[Span]]:
     def span(event: Any, name: str) -> Span:
         return Span(name, (event.time_range.start - zero) * MICROSECOND, (event.time_range.end - zero) * MICROSECOND)
 
-    # A range of the user's is reported a second time for the device, over its kernels.
+    # The profiler reports a user's range a second time for the device, over its kernels.
     inside = [
         event
         for event in found
@@ -104,7 +104,7 @@ def read(events: Iterable[Any], phases: Iterable[str]) -> dict[str, list[Span]]:
 
 
 def collective(event: Any) -> str | None:
-    """Return the operation of a backend's event, such as `all_reduce`, or None if it is none."""
+    """Return the operation of a backend's event, such as `all_reduce`, or None for any other event."""
     name = str(event.name)
     if name.startswith("gloo:"):
         return name.removeprefix("gloo:")

@@ -1,4 +1,4 @@
-"""What autograd keeps for the backward pass, by the operation that keeps it."""
+"""Saved activations: the tensors that autograd saves for the backward pass, by operation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Saved:
-    """What the operations of one name keep.
+    """The tensors saved by all operations of one name.
 
     Attributes:
-        operation: autograd's name of it, such as `Softmax`.
-        calls: how many of that name there are.
-        saved_bytes: of the storages that they keep and no earlier operation does.
+        operation: autograd's name of the operation, such as `Softmax`.
+        calls: number of operations of that name.
+        saved_bytes: bytes of the storages that they save and no earlier operation has saved.
     """
 
     operation: str
@@ -26,13 +26,13 @@ class Saved:
 
 
 def by_operation(output: Tensor, *, without: Iterable[Tensor]) -> list[Saved]:
-    """Return what the operations that `output` was computed by keep, in the order of their first call.
+    """Return the saved tensors of the operations that computed `output`, in the order of their first call.
 
-    Each storage counts once, with the first operation that keeps it. Operations that keep nothing are listed too.
+    Each storage counts once, for the first operation that saves it. Operations that save nothing are listed too.
 
     Args:
-        output: a tensor with a graph.
-        without: tensors that exist anyway, such as parameters and inputs.
+        output: a tensor with an autograd graph.
+        without: tensors not to count, such as parameters and inputs.
     """
     seen = {tensor.untyped_storage()._cdata for tensor in without}
     found: dict[str, list[int]] = {}
@@ -48,7 +48,7 @@ def by_operation(output: Tensor, *, without: Iterable[Tensor]) -> list[Saved]:
 
 
 def _in_order(last: Any) -> list[Any]:
-    """Return the nodes of a graph as they were made, without those that hand a gradient to a parameter."""
+    """Return the nodes of a graph in order of creation, without those that accumulate parameter gradients."""
     found: dict[Any, None] = {}
     waiting = [last]
     while waiting:
@@ -65,7 +65,7 @@ def _kept(node: Any) -> Iterable[Tensor]:
         if name.startswith("_saved_"):
             value = getattr(node, name)
             yield from (each for each in (value if isinstance(value, list | tuple) else [value]) if _is_tensor(each))
-    yield from getattr(node, "saved_tensors", ())  # of a torch.autograd.Function
+    yield from getattr(node, "saved_tensors", ())  # for a torch.autograd.Function
 
 
 def _is_tensor(value: object) -> bool:

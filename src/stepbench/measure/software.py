@@ -1,4 +1,4 @@
-"""The versions of the software that can change a number."""
+"""Versions of the software that affects a measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions that can change a number, without importing what they are the versions of."""
+    """Return the versions of torch, Triton, CUDA and Python without importing them; None if not installed."""
     torch_version, cuda = _torch_version()
     return {
         "torch": torch_version,
@@ -45,7 +45,7 @@ def _version(package: str) -> str | None:
 
 @functools.cache
 def _torch_version() -> tuple[str | None, str | None]:
-    """Return torch's version and its CUDA, read from its version.py: importing torch takes seconds."""
+    """Return the versions of torch and its CUDA from its version.py; importing torch takes seconds."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         return None, None

@@ -1,7 +1,7 @@
 """The timing protocol: warm up, synchronise, start, work, synchronise, stop.
 
-Both synchronisations matter. Without the first the work before the region is counted in it; without the second only the
-launch is timed, and a GPU looks a hundred times faster than it is.
+Both synchronisations matter. Without the first, earlier work counts in the region; without the second, only the launch
+is timed, and a GPU appears a hundred times faster than it is.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 
 from stepbench.measure.clock import Clock
 
-MIN_REGION_S = 1e-4  # a region this long is told apart from the host clock's own cost (under 1e-7 s) to a thousandth
+MIN_REGION_S = 1e-4  # at least a thousand times the cost of the host clock itself (under 1e-7 s)
 
 
 def time_whole(work: Callable[[], object], *, clock: Clock, repeats: int) -> list[float]:
     """Return the seconds of each of `repeats` calls of `work`, synchronised before and after each.
 
-    The caller warms up. `work` includes all that belongs to one repeat.
+    The caller warms up. `work` includes everything that belongs to one repeat.
     """
     samples = []
     for _ in range(repeats):
@@ -31,14 +31,14 @@ def time_whole(work: Callable[[], object], *, clock: Clock, repeats: int) -> lis
 def time_on_device(work: Callable[[], object], *, before: Callable[[], object], repeats: int) -> list[float]:
     """Return the seconds that a CUDA device spends on `work`, between two events on its stream, `repeats` times.
 
-    For kernels of some ten microseconds, of which the host clock would see the launch rather than the work. There is no
-    synchronisation between `before` and the first event: both are in the order of the stream, and while the device is
-    busy with `before` the host launches `work`, so that the time of the launch does not count.
+    For kernels of some ten microseconds, for which the host clock would measure the launch instead of the work. There
+    is no synchronisation between `before` and the first event: the stream keeps their order, and while the device is
+    busy with `before` the host launches `work`, so that the launch does not count.
 
     Args:
-        work: what is timed.
-        before: launched before each repeat and outside the region, such as one that empties the L2 cache.
-        repeats: how often.
+        work: the timed function.
+        before: launched before each repeat, outside the region; it may clear the L2 cache.
+        repeats: number of samples.
     """
     import torch
 
@@ -55,10 +55,10 @@ def time_on_device(work: Callable[[], object], *, before: Callable[[], object], 
 
 
 def time_phases(phases: Mapping[str, Callable[[], object]], *, clock: Clock, repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each phase in each of `repeats` rounds over all phases, in their order.
+    """Return the seconds of each phase in each of `repeats` rounds over all phases, in order.
 
-    The device is synchronised between phases, so their sum is a little more than the whole (`time_whole`) on a device
-    that would have run the end of one phase beside the start of the next.
+    The device is synchronised between phases, so their sum is a little longer than the whole (`time_whole`) on a device
+    that would otherwise overlap the end of one phase with the start of the next.
     """
     samples: dict[str, list[float]] = {name: [] for name in phases}
     for _ in range(repeats):
@@ -68,10 +68,10 @@ def time_phases(phases: Mapping[str, Callable[[], object]], *, clock: Clock, rep
 
 
 def loops_for(work: Callable[[], object], *, clock: Clock, min_region_s: float = MIN_REGION_S) -> int:
-    """Return how many calls of `work` make a region of at least `min_region_s`; a power of two.
+    """Return the number of calls of `work`, a power of two, that take at least `min_region_s` together.
 
     Raises:
-        RuntimeError: a million calls take less than that, so the clock does not see the work at all.
+        RuntimeError: a million calls take less than that.
     """
     loops = 1
     while loops <= 2**20:
@@ -82,7 +82,7 @@ def loops_for(work: Callable[[], object], *, clock: Clock, min_region_s: float =
 
 
 def time_loops(work: Callable[[], object], *, clock: Clock, repeats: int, loops: int) -> list[float]:
-    """Return the seconds of one call of `work`, each the mean of `loops` calls in one region, `repeats` times.
+    """Return the seconds per call of `work` as means of `loops` calls in one region, `repeats` times.
 
     For work that is too short for the clock.
     """

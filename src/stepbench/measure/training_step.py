@@ -1,6 +1,6 @@
-"""How a training step is timed: by phases and as a whole, after the same warm-up.
+"""Timing of a training step: by phases and as a whole, after the same warm-up.
 
-This module receives callables and knows no model.
+The step is given as callables; this module imports no model.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from stepbench.measure.clock import Clock
 def measure(
     phases: Mapping[str, Callable[[], object]], *, clock: Clock, warmup_steps: int, measured_steps: int
 ) -> dict[str, list[float]]:
-    """Return the samples of a step that is made of `phases`, which run in their order.
+    """Return the samples of a step that consists of `phases`, which run in order.
 
-    The first `warmup_steps` steps are run and timed by phases like the others but kept apart, since they show what
-    warming up costs. Then come `measured_steps` steps by phases and as many as a whole.
+    The first `warmup_steps` steps are timed by phases like the others but reported separately, because they show the
+    cost of warming up. Then follow `measured_steps` steps timed by phases and as many timed as a whole.
 
     Args:
         phases: name -> work, such as `forward`, `backward`, `optimizer`.
         clock: the device's clock.
-        warmup_steps: steps before anything counts; 0 is allowed.
-        measured_steps: steps of either kind; at least 1.
+        warmup_steps: number of warm-up steps, at least 0.
+        measured_steps: number of measured steps of each kind, at least 1.
 
     Returns:
         `<phase>_s` for each phase, `step_s` for the whole, and `warmup_<phase>_s`; seconds in run order.
 
     Raises:
-        ValueError: a number of steps is out of range.
+        ValueError: `warmup_steps` is negative or `measured_steps` is below 1.
     """
     if warmup_steps < 0 or measured_steps < 1:
         raise ValueError(

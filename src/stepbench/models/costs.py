@@ -1,12 +1,12 @@
-"""What a decoder costs by formula: parameters, floating-point operations, bytes.
+"""The cost of a decoder by formula: parameters, floating-point operations, bytes.
 
-The convention, which every MFU of a report rests on:
+Every MFU in a report uses this convention:
 
 - A multiply-add is 2 FLOPs, so a product of `[M, K]` and `[K, N]` is 2·M·K·N.
-- Matrix products alone are counted. Norms, softmax, rotary positions, SiLU, the loss, the embedding lookup and the
-  optimizer are not: they move bytes, and the hardware's peak that MFU divides by is that of its matrix units.
+- Only matrix products are counted. Norms, softmax, rotary positions, SiLU, the loss, the embedding lookup and the
+  optimizer are not: they are bound by memory, and MFU divides by the peak of the matrix units.
 - Attention's two products, scores and values, count the full T×T although a causal mask leaves about half of it,
-  as PaLM and Megatron-LM do. A kernel that skips masked tiles can therefore show an MFU above what it computes.
+  as PaLM and Megatron-LM do. A kernel that skips masked tiles can therefore show a higher MFU than it achieves.
 - The backward pass is twice the forward pass: each product Y = X·W has two in its gradient, dX = dY·Wᵀ and
   dW = Xᵀ·dY. What activation checkpointing recomputes is not counted (model FLOPs, not hardware FLOPs).
 
@@ -28,8 +28,8 @@ FLOAT32_BYTES = 4
 def parameters(size: ModelSize, vocabulary: int) -> int:
     """Count the parameters of a decoder, embedding and untied head included.
 
-    A block has four attention matrices `[C, C]`, three of SwiGLU `[C, F]` and two norms `[C]`; beside the blocks stand
-    the embedding `[V, C]`, the head `[V, C]` and the final norm `[C]`.
+    A block has four attention matrices `[C, C]`, three of SwiGLU `[C, F]` and two norms `[C]`. Outside the blocks
+    are the embedding `[V, C]`, the head `[V, C]` and the final norm `[C]`.
     """
     norms = 2 * size.d_model
     block = _block_matrix_entries(size) + norms
@@ -37,7 +37,7 @@ def parameters(size: ModelSize, vocabulary: int) -> int:
 
 
 def forward_flops(size: ModelSize, *, vocabulary: int, batch: int, context: int) -> int:
-    """Count the FLOPs of one forward pass over `[batch, context]` tokens; the module's docstring has the convention.
+    """Count the FLOPs of one forward pass over `[batch, context]` tokens; see the module for the convention.
 
     Source: Narayanan et al. 2021 (arXiv:2104.04473), appendix, with SwiGLU's third matrix.
     """
@@ -54,7 +54,7 @@ def backward_flops(size: ModelSize, *, vocabulary: int, batch: int, context: int
 
 
 def step_flops(size: ModelSize, *, vocabulary: int, batch: int, context: int) -> int:
-    """Count the FLOPs of one training step: forward and backward pass, the optimizer left out.
+    """Count the FLOPs of one training step: forward and backward pass, without the optimizer.
 
     AdamW's dozen elementwise operations per parameter are bound by memory; for a batch of a thousand tokens they are
     below one percent of the products' 6 FLOPs per parameter and token.
@@ -75,7 +75,7 @@ def gradient_bytes(size: ModelSize, vocabulary: int, *, dtype_bytes: int = FLOAT
 def adamw_state_bytes(size: ModelSize, vocabulary: int, *, dtype_bytes: int = FLOAT32_BYTES) -> int:
     """Return the bytes of AdamW's two moments, which torch keeps in the parameters' dtype.
 
-    The step counter, one float32 for each parameter tensor, is left out: 1.2 KB for the 2.7B size.
+    The step counter, one float32 per parameter tensor, is not counted: 1.2 KB for the 2.7B size.
 
     Source: Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, the moments m and v.
     """

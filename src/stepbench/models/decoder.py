@@ -1,8 +1,8 @@
-"""The decoder language model that every training experiment measures.
+"""The decoder language model that the experiments train.
 
 Token embedding, blocks of RMSNorm, causal attention with rotary positions, RMSNorm and SwiGLU, each pair added to the
-residual stream, a final RMSNorm and an untied head; no biases, no dropout. It is LLaMA's architecture, so that
-transformers' LlamaForCausalLM with the same weights gives the same logits. Shape suffixes are those of `layers.py`.
+residual stream, a final RMSNorm and an untied head; no biases, no dropout. It is LLaMA's architecture:
+transformers' LlamaForCausalLM gives the same logits with the same weights. For shape suffixes see `layers.py`.
 
 Source: Touvron et al. 2023, LLaMA (arXiv:2302.13971), section 2.2.
 """
@@ -43,7 +43,7 @@ class Block(nn.Module):
     def forward(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         """Return `[B, T, C]` from `[B, T, C]` and the angles `[T, E]`.
 
-        The angles are arguments and not state, so that a block can be checkpointed or wrapped on its own.
+        The angles are arguments instead of state, so that a block can be checkpointed or wrapped by itself.
         """
         x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), cos_TE, sin_TE)
         return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC))
@@ -52,8 +52,8 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A decoder language model: int64 tokens `[B, T]` to logits `[B, T, V]`.
 
-    Weights are normal with standard deviation 0.02, norms are one; seed torch before the call for equal weights. There
-    are no buffers.
+    Weights are normal with standard deviation 0.02 and norms are one; seed torch before the call for reproducible
+    weights. There are no buffers.
 
     Args:
         size: Widths, depth and heads.
@@ -61,8 +61,8 @@ class Decoder(nn.Module):
         attention: `attention(q, k, v, *, is_causal)` over `[B, H, T, D]`, from `stepbench.kernels`.
         rope_theta: The base of the rotary frequencies.
         eps: Added to the mean square in every RMSNorm.
-        dtype: Of all parameters, which are created in it; torch's default dtype if not given.
-        device: Of all parameters, which are created on it; `meta` gives shapes alone.
+        dtype: The parameters' dtype; torch's default if None.
+        device: The parameters' device; `meta` creates shapes only.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Return the logits `[B, T, V]` of the token after each position.
 
-        They have the parameters' dtype, under autocast the autocast dtype; `next_token_loss` takes either.
+        They have the parameters' dtype, or the autocast dtype under autocast; `next_token_loss` accepts both.
         """
         x_BTC = self.embedding(tokens_BT)
         cos_TE, sin_TE = rotary_angles(
@@ -107,12 +107,12 @@ class Decoder(nn.Module):
 def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats, a scalar in float32, or in float64 for float64 logits.
 
-    The cast is explicit because bfloat16 near ln 10 000 = 9.2, where training starts, knows only steps of 1/16, and
-    because what autocast promotes by itself differs between devices.
+    The cast is explicit because bfloat16 has steps of 1/16 near ln 10 000 = 9.2, where training starts, and because
+    autocast promotes different operations on different devices.
 
     Args:
         logits_BTV: Any float dtype, `[B, T, V]`.
-        targets_BT: int64 `[B, T]`, the token that follows each position.
+        targets_BT: int64 `[B, T]`, the token after each position.
     """
     logits_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())

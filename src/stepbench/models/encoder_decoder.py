@@ -1,9 +1,9 @@
 """The encoder-decoder model that the epoch benchmark trains.
 
-An encoder of pre-norm blocks reads the source; each block of the decoder attends to the target so far and then to what
-the encoder made of the source. Source and target have embeddings of their own, and the head is tied to neither.
-RMSNorm, rotary positions in self-attention and none between target and source, a feed-forward of two matrices with
-GELU; no biases, no dropout. Shape suffixes are those of `layers.py`; S is the source's length, T the target's.
+An encoder of pre-norm blocks reads the source; each decoder block attends to the target so far and then to the
+encoder's output. Source and target have separate embeddings, and the head is tied to neither. RMSNorm, rotary positions
+in self-attention but not in cross-attention, a feed-forward of two matrices with GELU; no biases, no dropout. For shape
+suffixes see `layers.py`; S is the source's length, T the target's.
 
 Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.1, with the norm before each part as in Xiong et al. 2020
 (arXiv:2002.04745).
@@ -117,16 +117,16 @@ class DecoderBlock(nn.Module):
 class EncoderDecoder(nn.Module):
     """An encoder-decoder: int64 sources `[B, S]` and targets `[B, T]` to logits `[B, T, V]`.
 
-    Weights are normal with standard deviation 0.02, norms are one; seed torch before the call for equal weights. There
-    are no buffers.
+    Weights are normal with standard deviation 0.02 and norms are one; seed torch before the call for reproducible
+    weights. There are no buffers.
 
     Args:
         preset: Widths, depths, heads and vocabulary.
         attention: `attention(q, k, v, *, is_causal)` over `[B, H, T, D]`, from `stepbench.kernels`.
         rope_theta: The base of the rotary frequencies.
         eps: Added to the mean square in every norm.
-        dtype: Of the parameters; torch's default if None.
-        device: Of the parameters.
+        dtype: The parameters' dtype; torch's default if None.
+        device: The parameters' device.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class EncoderDecoder(nn.Module):
         return self.decode(target_BT, self.encode(source_BS))
 
     def encode(self, source_BS: Tensor) -> Tensor:
-        """Return what the encoder makes of the source, `[B, S, C]`."""
+        """Return the encoder's output, `[B, S, C]`, for sources `[B, S]`."""
         x_BSC = self.source_embedding(source_BS)
         cos_SE, sin_SE = self._angles(x_BSC)
         for block in self.encoder:

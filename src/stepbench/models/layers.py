@@ -2,11 +2,11 @@
 
 A tensor's name ends in its shape:
 
-    B  batch        C  d_model      H  heads        E  head_dim / 2, the pairs that rotary positions turn
+    B  batch        C  d_model      H  heads        E  head_dim / 2, the pairs that rotary positions rotate
     T  context      F  d_ff         D  head_dim     V  vocabulary
 
-Every module is created in its dtype on its device and is initialised there by `normal_` alone. That lets the same code
-run on the meta device and under FakeTensorMode, where no value can be read.
+Every module is created in its dtype on its device and initialised there only by `normal_`, so that the same code runs
+on the meta device and under FakeTensorMode, where no value can be read.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Attention(Protocol):
 class Projection(nn.Linear):
     """Multiply by a matrix: `[..., inputs]` to `[..., outputs]`, no bias.
 
-    nn.Linear's own initialisation would be drawn and then overwritten, which costs as long as the real one: tens of
-    seconds for the 2.7B size on a CPU.
+    It overrides nn.Linear's initialisation, which would be drawn and then overwritten: tens of seconds for the 2.7B
+    size on a CPU.
     """
 
     def __init__(
@@ -68,16 +68,15 @@ def rotary_angles(
 ) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of position · theta^(-2i / head_dim), each `[T, E]`, pair i in column i.
 
-    They are computed in each forward pass, once for all blocks. As buffers they would be rounded by a later
-    `.to(bfloat16)`, which moves position 1000 by up to two radians, and DistributedDataParallel would broadcast them
-    at every step.
+    Each forward pass computes them once for all blocks. If they were buffers, a later `.to(bfloat16)` would round them,
+    which moves position 1000 by up to two radians, and DistributedDataParallel would broadcast them at every step.
 
     Args:
         context: T, the number of positions.
         head_dim: D, even.
         theta: The base of the frequencies.
-        dtype: float32 or float64; lower precision cannot tell neighbouring positions apart.
-        device: Where to compute them.
+        dtype: float32 or float64; lower precision cannot distinguish neighbouring positions.
+        device: The device to compute on.
 
     Source: Su et al. 2021, RoFormer (arXiv:2104.09864), section 3.2.2, equation 15.
     """
@@ -88,11 +87,11 @@ def rotary_angles(
 
 
 def rotate(x_BHTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-    """Turn each pair of a query or key by its position's angle; `[B, H, T, D]` in and out, same dtype.
+    """Rotate each pair of a query or key by its position's angle; `[B, H, T, D]` in and out, same dtype.
 
-    Pair i is (x[i], x[i + D/2]), the half-split convention of LLaMA's released weights in transformers; RoFormer pairs
+    Pair i is (x[i], x[i + D/2]), the half-split convention of LLaMA's released weights in transformers. RoFormer pairs
     neighbours, which is the same up to a fixed permutation of the columns of the query and key matrices.
-    The turn itself is computed in the angles' precision.
+    The rotation is computed in the angles' precision.
     """
     first_BHTE, second_BHTE = x_BHTD.chunk(2, dim=-1)
     turned_BHTD = torch.cat(
@@ -102,7 +101,7 @@ def rotate(x_BHTD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
 
 
 class MultiHeadAttention(nn.Module):
-    """The four matrices of multi-head attention, and what is done between them; subclasses say who attends to whom.
+    """The four projections of multi-head attention; subclasses define where queries, keys and values come from.
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.2.
     """
@@ -137,7 +136,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class SelfAttention(MultiHeadAttention):
-    """Multi-head self-attention with rotary positions (`rotate`); where it is causal, no token sees a later one."""
+    """Multi-head self-attention with rotary positions (`rotate`); if causal, no token attends to a later one."""
 
     def forward(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         """Return `[B, T, C]` from `[B, T, C]` and the angles `[T, E]` of `rotary_angles`."""
@@ -166,5 +165,5 @@ class SwiGLU(nn.Module):
         self.down = Projection(d_ff, d_model, dtype=dtype, device=device)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """Return `[B, T, C]` from `[B, T, C]`; two tensors `[B, T, F]` live in between."""
+        """Return `[B, T, C]` from `[B, T, C]`; two intermediate tensors are `[B, T, F]`."""
         return self.down(F.silu(self.gate(x_BTC)) * self.up(x_BTC))

@@ -1,7 +1,7 @@
-"""What the shape of an encoder-decoder is, and which shapes can be built.
+"""The shape of an encoder-decoder, and which shapes are valid.
 
-The presets themselves are configuration (`presets:` in config.yaml). The standard library alone is imported here:
-parsing the Snakefile reads this module.
+The presets themselves are configuration (`presets:` in config.yaml). This module imports only the standard library,
+because the Snakefile imports it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_VOCABULARY = 2**16
 
 @dataclass(frozen=True)
 class Preset:
-    """The six numbers that fix an encoder-decoder's shape.
+    """The six numbers that define an encoder-decoder's shape.
 
     Attributes:
         d_model: Width of the residual streams.
@@ -25,10 +25,10 @@ class Preset:
         encoder_layers: Number of the encoder's blocks.
         decoder_layers: Number of the decoder's blocks.
         heads: Number of attention heads; divides `d_model` into an even `head_dim`.
-        vocabulary: Number of token ids, of the source as of the target; at most 65 536, which two bytes hold.
+        vocabulary: Number of token ids, for source and target alike; at most 65 536, so that an id fits two bytes.
 
     Raises:
-        ShapeError: No encoder-decoder has this shape.
+        ShapeError: The shape is invalid.
     """
 
     d_model: int
@@ -49,14 +49,14 @@ class Preset:
 
     @classmethod
     def from_config(cls, name: str, section: object) -> Preset:
-        """Build the preset that `presets.<name>` of config.yaml describes.
+        """Return the preset that `presets.<name>` of config.yaml describes.
 
         Args:
-            name: The preset's name, for the error's path.
-            section: What YAML gave for it; must be a mapping of exactly the six fields.
+            name: The preset's name, for error messages.
+            section: Its value from YAML; must be a mapping of exactly the six fields.
 
         Raises:
-            ShapeError: No encoder-decoder has this shape.
+            ShapeError: The shape is invalid.
         """
         problems = size_problems(name, section, cls, "presets")
         shape = cast(Mapping[str, int], section)
@@ -74,9 +74,9 @@ def _vocabulary_problems(vocabulary: int, *, at: tuple[str, ...] = ()) -> list[P
 def parameters(preset: Preset) -> int:
     """Count the parameters of an encoder-decoder.
 
-    A block of the encoder has four attention matrices `[C, C]`, two of the feed-forward `[C, F]` and two norms `[C]`;
-    one of the decoder four more matrices and one more norm. Each side ends in a norm; beside them stand two embeddings
-    and the head, each `[V, C]`.
+    An encoder block has four attention matrices `[C, C]`, two of the feed-forward `[C, F]` and two norms `[C]`; a
+    decoder block has four more attention matrices and one more norm. Encoder and decoder each end in a norm. Two
+    embeddings and the head are `[V, C]` each.
     """
     width = preset.d_model
     encoder = _encoder_matrix_entries(preset) + 2 * width
@@ -88,14 +88,14 @@ def parameters(preset: Preset) -> int:
 def step_flops(preset: Preset, *, batch: int, context: int) -> int:
     """Count the FLOPs of one training step over sources and targets of `[batch, context]` tokens each.
 
-    The convention is that of `stepbench.models.costs`: matrix products alone, a multiply-add is 2, attention in full,
+    The convention is that of `stepbench.models.costs`: only matrix products, 2 FLOPs per multiply-add, full attention,
     the backward pass twice the forward pass.
     """
     tokens = batch * context
     matrices = preset.encoder_layers * _encoder_matrix_entries(preset)
     matrices += preset.decoder_layers * _decoder_matrix_entries(preset)
     matrices += preset.vocabulary * preset.d_model
-    # Scores and values of the encoder's one attention and of the decoder's two.
+    # Scores and values: one attention per encoder block, two per decoder block.
     attention = (preset.encoder_layers + 2 * preset.decoder_layers) * 2 * (2 * tokens * context * preset.d_model)
     return 3 * (2 * tokens * matrices + attention)
 

@@ -1,7 +1,7 @@
-"""Naive attention with a name around each of its parts, so that a profiler can tell them apart.
+"""Naive attention with a named range around each of its parts, so that a profiler can distinguish them.
 
-It computes what `stepbench.kernels.naive` computes, in the same order; a test holds the two against each other. The
-kernels themselves carry no names: entering a range costs a microsecond, and what is timed elsewhere must not pay it.
+It computes the same as `stepbench.kernels.naive` in the same order; a test compares the two. The kernels themselves
+have no ranges, because entering one costs a microsecond, which other measurements must not include.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MARK = "stepbench attention: "
 
 
 def ranged_attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
-    """Attend over `[B, H, T, D]` in the inputs' dtype, with as many keys as queries; scores are scaled by 1/√D."""
+    """Return attention over q, k, v `[B, H, T, D]`, same shape and dtype; scores are scaled by 1/√D."""
     with record_function(f"{MARK}{SCORES}"):
         scores_BHTT = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1]))
         if is_causal:

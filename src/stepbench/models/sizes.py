@@ -1,7 +1,7 @@
-"""What a model's size is, and which sizes can be built.
+"""The size of a decoder, and which sizes are valid.
 
-The sizes themselves are configuration (`sizes:` in config.yaml), so that a user adds one with one line. The standard
-library alone is imported here: parsing the Snakefile reads this module.
+The sizes themselves are configuration (`sizes:` in config.yaml), so that a user adds one with one line. This module
+imports only the standard library, because the Snakefile imports it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import cast
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a shape.
+    """One mistake in a shape.
 
     Attributes:
-        path: The field's keys in config.yaml, or the field alone.
-        message: What must hold and what was found.
+        path: The field's keys in config.yaml, or only the field.
+        message: The requirement and the value found.
     """
 
     path: tuple[str, ...]
@@ -28,7 +28,7 @@ class Problem:
 
 
 class ShapeError(ValueError):
-    """No model has this shape; `problems` holds every reason."""
+    """The shape is invalid; `problems` lists every mistake."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -37,7 +37,7 @@ class ShapeError(ValueError):
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The four numbers that fix a decoder's shape.
+    """The four numbers that define a decoder's shape.
 
     Attributes:
         d_model: Width of the residual stream.
@@ -46,7 +46,7 @@ class ModelSize:
         heads: Number of attention heads; divides `d_model` into an even `head_dim`.
 
     Raises:
-        ShapeError: No decoder has this shape.
+        ShapeError: The shape is invalid.
     """
 
     d_model: int
@@ -65,14 +65,14 @@ class ModelSize:
 
     @classmethod
     def from_config(cls, name: str, section: object) -> ModelSize:
-        """Build the size that `sizes.<name>` of config.yaml describes.
+        """Return the size that `sizes.<name>` of config.yaml describes.
 
         Args:
-            name: The size's name, for the error's path.
-            section: What YAML gave for it; must be a mapping of exactly the four fields.
+            name: The size's name, for error messages.
+            section: Its value from YAML; must be a mapping of exactly the four fields.
 
         Raises:
-            ShapeError: No decoder has this shape.
+            ShapeError: The shape is invalid.
         """
         if problems := size_problems(name, section):
             raise ShapeError(problems)
@@ -80,13 +80,13 @@ class ModelSize:
 
 
 def size_problems(name: str, section: object, cls: type = ModelSize, key: str = "sizes") -> list[Problem]:
-    """Return everything that is wrong with `<key>.<name>`; an empty list means it can be built.
+    """Return every mistake in `<key>.<name>`; an empty list means that it is valid.
 
     Args:
-        name: The size's name, for the error's path.
-        section: What YAML gave for it.
-        cls: A dataclass of positive integers, `d_model` and `heads` among them.
-        key: Where in config.yaml it stands.
+        name: The size's name, for error messages.
+        section: Its value from YAML.
+        cls: A dataclass of positive integers, including `d_model` and `heads`.
+        key: The section of config.yaml.
     """
     valid = [field.name for field in fields(cls)]
     at = (key, name)
@@ -102,7 +102,7 @@ def size_problems(name: str, section: object, cls: type = ModelSize, key: str = 
 
 
 def value_problems(values: Mapping[str, object], *, at: tuple[str, ...] = ()) -> list[Problem]:
-    """Return what is wrong with the values of fields that stand under `at`."""
+    """Return every mistake in the values of fields; `at` is the path of their section."""
     # bool is an int in Python, and YAML reads `yes` as True: `layers: yes` must not become one layer.
     whole = {key: value for key, value in values.items() if type(value) is int and value > 0}
     problems = [
@@ -119,7 +119,7 @@ def value_problems(values: Mapping[str, object], *, at: tuple[str, ...] = ()) ->
         problems.append(
             Problem(
                 (*at, "heads"),
-                "must leave an even head_dim, because rotary positions turn pairs, "
+                "must give an even head_dim, because rotary positions rotate pairs, "
                 f"got d_model {d_model} / heads {heads} = {d_model // heads}",
             )
         )

@@ -1,4 +1,4 @@
-"""The bench: one checked configuration on this machine. It knows which cells there are and where their files lie."""
+"""A bench: one checked configuration on this machine, with its cells and the paths of their files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Bench:
 
     Args:
         settings: the merged content of config.yaml.
-        root: the folder that holds results/.
+        root: the folder that contains results/.
         schema: the JSON Schema of the settings.
-        files: the files that `settings` came from.
-        checked: whether the process that started this one has checked the settings; it takes a third of a second.
+        files: the files that `settings` was read from.
+        checked: whether the parent process has already checked the settings, which takes a third of a second.
 
     Raises:
-        stepbench.pipeline.config.ConfigError: the configuration cannot be used; one line for each mistake.
+        stepbench.pipeline.config.ConfigError: the configuration is invalid; one line per mistake.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Bench:
         """Return the bench of the config.yaml in `root`.
 
         Raises:
-            stepbench.pipeline.config.ConfigError: see above.
+            stepbench.pipeline.config.ConfigError: the configuration is invalid.
         """
         file = root / "config.yaml"
         return cls(config.read(file), root=root, schema=root / config.SCHEMA, files=[file])
@@ -86,13 +86,13 @@ class Bench:
 
     @functools.cache  # noqa: B019 (a bench lives as long as its process)
     def grid(self, name: str) -> tuple[Any, ...]:
-        """Return the configured cells of an experiment, in the order in which they should be measured."""
+        """Return the configured cells of an experiment, in the order of measurement."""
         products = self.settings["experiments"].get(name, {}).get(self.scale) or []
         where = ("experiments", name, self.scale)
         return grids.in_rounds(grids.expand(experiments.load(name).cell, products, where=where))
 
     def path(self, cell: Cell) -> Path:
-        """Return a cell's record, relative to the root."""
+        """Return the path of a cell's record, relative to the root."""
         return cell.path(self.machine)
 
     @functools.cache  # noqa: B019
@@ -102,7 +102,7 @@ class Bench:
 
     @functools.cache  # noqa: B019
     def paths(self, *names: str) -> list[str]:
-        """Return the records of the configured cells of these experiments, for the input of a rule."""
+        """Return the record paths of all configured cells of these experiments, for the input of a rule."""
         return [f"results/{self.machine}/{name}/{cell}.json" for name in names for cell in self.named(name)]
 
     def locate(self, path: str | Path) -> Cell:
@@ -117,18 +117,16 @@ class Bench:
                 f"a cell's path must be results/{self.machine}/<experiment>/<cell>.json, got {str(path)!r}"
             )
         if parts[1] != self.machine:
-            raise ValueError(
-                f"a cell can only be measured on its own machine, which is {self.machine} here, got {parts[1]!r}"
-            )
+            raise ValueError(f"the machine of a cell's path must be this machine, {self.machine}, got {parts[1]!r}")
         cell = experiments.cell_at(Path(path))
         self.check_cell(cell)
         return cell
 
     def check_cell(self, cell: Cell) -> None:
-        """Refuse a cell that names a size or a preset which config.yaml does not have.
+        """Check that config.yaml defines the size or preset of a cell.
 
         Raises:
-            ValueError: it does.
+            ValueError: it does not.
         """
         for axis, key in config.NAMED.items():
             valid = self.settings.get(key, {})
@@ -136,10 +134,10 @@ class Bench:
                 raise ValueError(f"`{axis}` must be one of {', '.join(valid)}, got {getattr(cell, axis)!r}")
 
     def check_targets(self, targets: Iterable[str]) -> None:
-        """Refuse targets that look like a record of this workflow and are none.
+        """Check the targets that look like records of this workflow.
 
         Raises:
-            stepbench.pipeline.config.ConfigError: one line for each.
+            stepbench.pipeline.config.ConfigError: some are not the path of a cell on this machine; one line for each.
         """
         errors = []
         for target in targets:
@@ -165,11 +163,11 @@ class Bench:
 
     @property
     def trust_prediction(self) -> bool:
-        """Whether a cell that is predicted not to fit is not even started; no number depends on it."""
+        """Whether a cell whose predicted memory does not fit is not started; no number depends on it."""
         return self.settings.get("trust_prediction", True)
 
     def definition(self, cell: Cell) -> dict[str, Any]:
-        """Return the settings that a cell uses."""
+        """Return the settings that a cell uses, the part `definition` of its fingerprint."""
         wanted = experiments.load(cell.experiment).settings
         used = {key: self.settings[key] for key in wanted if key != "protocol"}
         if "protocol" in wanted:
@@ -183,50 +181,50 @@ class Bench:
             axis: self.settings[key][getattr(cell, axis)] for axis, key in config.NAMED.items() if hasattr(cell, axis)
         }
         if self.shards(cell) is not None:
-            used["shards_dir"] = str(self.shards_dir)  # another mount is another speed
+            used["shards_dir"] = str(self.shards_dir)  # another disk has another speed
         return used
 
     def memo(self, kind: str) -> Path:
-        """Return the folder that keeps what was found in files, for other processes."""
+        """Return the folder that caches digests of files for other processes."""
         return self.root / STATE_FOLDER / kind
 
     # -- where data lies -----------------------------------------------------------------------------------------------
 
     @functools.cache  # noqa: B019
     def reads_tokens(self, name: str) -> bool:
-        """Return whether an experiment reads a file of tokens."""
+        """Return whether an experiment reads a token file."""
         return "data" in experiments.load(name).settings and self.settings["data"]["source"] != "synthetic"
 
     @functools.cached_property
     def token_path(self) -> Path:
-        """The file of tokens that the models read."""
+        """The token file that the models read."""
         data = self.settings["data"]
         folder = Path("results", "data")
         return Path(tokens.token_path(folder, data["source"], self.settings["vocabulary"], data["corpus_bytes"]))
 
     @property
     def source_file(self) -> Path | None:
-        """The file that the user named as the source of tokens, or None."""
+        """The user's file that is the source of tokens, or None."""
         source = self.settings["data"]["source"]
         return None if source in ("corpus", "synthetic") else Path(source)
 
     @property
     def text(self) -> list[str]:
-        """The text file that the tokens are made of, where it is one that the user named."""
+        """The user's text file that is tokenised, if there is one."""
         source = self.settings["data"]["source"]
         return [source] if tokens.source_kind(source) == "text" else []
 
     @property
     def shards_dir(self) -> Path:
-        """The folder in which data sets lie as shards, relative to the root or absolute."""
+        """The folder of the data sets' shards, relative to the root or absolute."""
         return Path(self.settings["data"].get("shards_dir", "results/data/shards"))
 
     def shards(self, cell: Cell) -> ShardSet | None:
-        """Return the data set that a cell reads from disk, or None if it reads none, or one that cannot be."""
+        """Return the data set that a cell reads from disk, or None if it reads none or its definition is invalid."""
         find = experiments.load(cell.experiment).shards
         if find is None:
             return None
         try:
             return find(cell, self.settings.get("presets", {})[cell.preset], self.protocol["seed"])  # type: ignore[attr-defined]
-        except ValueError:  # what is wrong with it is said when it is measured
+        except ValueError:  # measuring the cell reports the mistake
             return None

@@ -1,4 +1,4 @@
-"""All records of one machine in one file, to be carried to another machine, and back out of it."""
+"""Bundles: pack all records of one machine into one file, and merge such a file on another machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepbench.pipeline.bench import Bench
 from stepbench.process import storage
 
 VERSION = 1
-# Five thousand cells with details unpack to a tenth of this. Python's objects take some twenty times the text at worst.
+# Five thousand cells with details unpack to a tenth of this; as Python objects they take up to twenty times the text.
 MAX_PACKED_BYTES, MAX_BYTES = 64 * 2**20, 256 * 2**20
 MAX_SHOWN = 200
 MACHINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")  # as in config.schema.yaml
@@ -29,9 +29,8 @@ KEYED = "`records` must be keyed by <experiment>/<cell>.json"
 def pack(bench: Bench, folder: Path, *, more: Mapping[str, Any] | None = None) -> Path:
     """Write every readable record of this machine into `folder`/bench_<machine>_<date>.json.gz and return its path.
 
-    The file is gzip-compressed JSON: `version`, `machine`, `date`, `records` (the path below results/<machine>/ → the
-    record as its file holds it) and what `more` adds. A record that cannot be believed is left out and named under
-    `refused`.
+    The file is gzip-compressed JSON: `version`, `machine`, `date`, `records` (path below results/<machine>/ → content
+    of the record's file) and the keys of `more`. An invalid record is not packed; `refused` lists it with the reason.
     """
     packed: dict[str, Any] = {}
     refused: dict[str, str] = {}
@@ -58,22 +57,22 @@ def pack(bench: Bench, folder: Path, *, more: Mapping[str, Any] | None = None) -
     return file
 
 
-# -- and back ----------------------------------------------------------------------------------------------------------
+# -- merging ----------------------------------------------------------------------------------------------------------
 
 
 class BundleError(ValueError):
-    """A file is not a bundle that can be believed; the message names the file and what in it."""
+    """A file is not a valid bundle; the message names the file and the mistake."""
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What came of a bundle.
+    """The result of merging a bundle; all paths are relative to the root.
 
     Attributes:
-        machine: whose records they are.
-        written: records that were written, relative to the root.
-        same: that were there already, equal.
-        conflicts: that are there and say something else; they were written over only if that was asked for.
+        machine: the machine of the records.
+        written: records that were written.
+        same: records that already existed with the same content.
+        conflicts: records that already existed with other content; overwritten only with `replace`.
     """
 
     machine: str
@@ -83,19 +82,19 @@ class Merged:
 
 
 def merge(bench: Bench, file: Path, *, replace: bool = False) -> Merged:
-    """Bring the records of a bundle into results/<its machine>/.
+    """Write the records of a bundle to results/<its machine>/.
 
-    Nothing in the bundle is executed, all of it is checked before anything is written, and only canonical paths of
-    cells below results/ can be.
+    Nothing in the bundle is executed. All of it is checked before anything is written, and only canonical paths of
+    cells below results/ are written.
 
     Args:
-        bench: whose root the results are below.
+        bench: the bench whose root contains results/.
         file: the bundle.
-        replace: whether to write over a record that says something else.
+        replace: whether to overwrite records with other content.
 
     Raises:
-        BundleError: the file is no bundle, or one of its records cannot be believed; nothing was written.
-        OSError: the file cannot be read, or the folder cannot be written to.
+        BundleError: the file is not a bundle, or one of its records is invalid; nothing was written.
+        OSError: the file cannot be read, or the folder is not writable.
     """
     content = _content(file)
     machine = content["machine"]
@@ -119,20 +118,20 @@ def merge(bench: Bench, file: Path, *, replace: bool = False) -> Merged:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """Return what a bundle says, with every record in it believed."""
+    """Return the content of a bundle after checking its size, version, machine and structure."""
     if file.stat().st_size > MAX_PACKED_BYTES:
         raise BundleError(f"{file}: a bundle must have at most {MAX_PACKED_BYTES} bytes, got {file.stat().st_size}")
     try:
         with gzip.open(file) as stream:
             text = stream.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
-            raise BundleError(f"{file}: a bundle must unpack to at most {MAX_BYTES} bytes, and this one has more")
+            raise BundleError(f"{file}: a bundle must unpack to at most {MAX_BYTES} bytes, got more")
         content = records.strict_json(text)
     except BundleError:
         raise
     except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, RecursionError) as error:
-        told = " ".join(str(error).split())
-        raise BundleError(f"{file}: a bundle must be a JSON document compressed with gzip, got {told}") from None
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{file}: a bundle must be a JSON document compressed with gzip, got {reason}") from None
     if not isinstance(content, dict):
         raise BundleError(f"{file}: a bundle must be a JSON object, got {type(content).__name__}")
     if content.get("version") != VERSION:
@@ -146,7 +145,7 @@ def _content(file: Path) -> dict[str, Any]:
 
 
 def _path(bench: Bench, file: Path, machine: str, name: str) -> tuple[Path, str, dict[str, Any]]:
-    """Return where a record of a bundle belongs, relative to the root, and the experiment and the cell of its name."""
+    """Return the path of a bundle's record, relative to the root, with its experiment and its cell's values."""
     folder, _, cell_name = name.removesuffix(".json").partition("/")
     try:
         experiment = experiments.load(folder)
@@ -158,12 +157,12 @@ def _path(bench: Bench, file: Path, machine: str, name: str) -> tuple[Path, str,
     path = Path("results", machine, name)
     home = (bench.root / "results").resolve()
     if not (bench.root / path).resolve().is_relative_to(home):
-        raise BundleError(f"{file}: a record must be written below {home}, and {path} leads out of it")
+        raise BundleError(f"{file}: a record must be written below {home}, got {path}")
     return path, folder, cell.values
 
 
 def _existing(path: Path) -> Any:
-    """Return what a file says, None where there is none, and something else than any record where it is unreadable."""
+    """Return a file's JSON, None if there is no file, and `unreadable`, which equals no record, if it is invalid."""
     try:
         return records.strict_json(path.read_bytes())
     except FileNotFoundError:
@@ -173,7 +172,7 @@ def _existing(path: Path) -> Any:
 
 
 def _shown(found: Any) -> str:
-    """Return what stood in a file so that it stays a part of one line."""
+    """Return a value from a file, shortened and on one line."""
     return _cut(repr(found))
 
 

@@ -1,7 +1,7 @@
-"""A cell is one point of an experiment's grid; its name is the stem of the one file that holds its result.
+"""A cell is one point of an experiment's grid; its name is the stem of its record's file name.
 
-A cell is a frozen dataclass whose fields are the experiment's axes. `Cell.name` and `parse` turn it into text and back,
-and both are strict: there is exactly one text for each cell, so that no result can be measured twice under two names.
+A cell is a frozen dataclass whose fields are the experiment's axes. `Cell.name` and `parse` convert it to text and
+back, and both are strict: each cell has exactly one text, so that no result is measured twice under two names.
 
     >>> @dataclass(frozen=True)
     ... class Warmup(Cell):
@@ -10,7 +10,7 @@ and both are strict: there is exactly one text for each cell, so that no result 
     >>> Warmup("nano", 5).name
     'size~nano,warmup~5'
 
-`~` is the separator of Snakemake's Paramspace; a `=` after `--config` on a command line would be taken for a setting.
+`~` is the separator of Snakemake's Paramspace; with `=`, a name after `--config` on a command line would be a setting.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MAX_NAME_CHARACTERS = 240  # the file systems' 255 bytes less ".json" and a temporary file's prefix
+MAX_NAME_CHARACTERS = 240  # 255 bytes of the file system minus ".json" and a temporary file's prefix
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _INTEGER = r"0|[1-9][0-9]*"
@@ -33,7 +33,14 @@ _BOOLEANS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: its name, the type of its values, and what a value may be."""
+    """One axis.
+
+    Attributes:
+        name: the field's name.
+        type: `str`, `int` or `bool`.
+        choices: the valid words of a `Literal`; None for any value of the type.
+        optional: whether a value may be None.
+    """
 
     name: str
     type: type
@@ -51,7 +58,7 @@ class Axis:
 
     @property
     def valid(self) -> str:
-        """What a value may be, in words."""
+        """The valid values, in words."""
         if self.choices is not None:
             words = "one of " + ", ".join(self.choices)
         else:
@@ -63,14 +70,14 @@ class Axis:
         return f"{words} or none" if self.optional else words
 
     def check(self, value: Any) -> Any:
-        """Return `value` if it is one of this axis' values.
+        """Return `value` if it is valid for this axis.
 
         Raises:
-            ValueError: it is not.
+            ValueError: it is not valid.
         """
         if value is None and self.optional:
             return value
-        # The word "none" would share its file with no value at all.
+        # The word "none" would have the same file name as the value None.
         if (
             type(value) is self.type
             and re.fullmatch(self.pattern, _text(value))
@@ -80,7 +87,7 @@ class Axis:
         raise ValueError(f"`{self.name}` must be {self.valid}, got {value!r}")
 
     def parse(self, text: str) -> Any:
-        """Return the value that `text` is the canonical text of.
+        """Return the value whose canonical text is `text`.
 
         Raises:
             ValueError: `text` is not canonical.
@@ -96,15 +103,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Cell:
-    """What every cell knows: its experiment, its name, its values and its path.
+    """The base class of all cells: experiment, name, values and path.
 
-    An experiment's `cell.py` defines its own `Cell` as a frozen dataclass that inherits from this one; the fields are
-    the axes.
+    An experiment's `cell.py` defines its own `Cell`, a frozen dataclass that inherits from this one and whose fields
+    are the axes.
     """
 
     @property
     def experiment(self) -> str:
-        """The name of the experiment: the folder that holds the class."""
+        """The name of the experiment: the folder of the module that defines the class."""
         return type(self).__module__.split(".")[-2]
 
     @functools.cached_property
@@ -112,7 +119,7 @@ class Cell:
         """The canonical text, such as `size~nano,warmup~5,replicate~0`.
 
         Raises:
-            ValueError: a field holds what its axis does not allow, or the text is too long for a file name.
+            ValueError: a field's value is invalid, or the text is too long for a file name.
         """
         text = ",".join(f"{axis.name}~{_text(axis.check(getattr(self, axis.name)))}" for axis in self.axes())
         _check_length(text)
@@ -126,15 +133,15 @@ class Cell:
     @classmethod
     def axes(cls) -> tuple[Axis, ...]:
         """Return the axes, in the order of the fields."""
-        return axes(cls)  # type: ignore[arg-type] # mypy takes a dataclass' class for one of its values
+        return axes(cls)  # type: ignore[arg-type] # mypy confuses the class with an instance
 
     def path(self, machine: str) -> Path:
-        """Return the cell's record on a machine, relative to the root."""
+        """Return the path of the cell's record on a machine, relative to the root."""
         return Path("results", machine, self.experiment, f"{self.name}.json")
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The modules that the cell's values name, such as that of its attention implementation."""
+        """The modules that the cell's values select, such as that of its attention implementation."""
         return ()
 
 
@@ -142,7 +149,7 @@ class Cell:
 def axes(cell_type: Any) -> tuple[Axis, ...]:
     """Return the axes of a cell's dataclass, in the order of its fields.
 
-    A field is `str`, `int`, `bool`, a `Literal` of words, or one of these `| None`.
+    A field's type is `str`, `int`, `bool`, a `Literal` of words, or one of these `| None`.
 
     Raises:
         TypeError: a field has another type.
@@ -169,7 +176,7 @@ def parse(cell_type: type, text: str) -> Any:
 
 
 def pattern(cell_type: type) -> str:
-    """Return the cell's name with a wildcard for each axis, as a measuring rule writes it out."""
+    """Return the cell's name with a wildcard for each axis, as it appears in a measuring rule."""
     return ",".join(f"{axis.name}~{{{axis.name}}}" for axis in axes(cell_type))
 
 
@@ -196,7 +203,7 @@ def _axis(name: str, hint: Any) -> Axis:
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         if not all(isinstance(choice, str) for choice in choices) or (optional and "none" in choices):
-            raise TypeError(f"axis `{name}` must have words as choices, and not none beside `| None`, got {choices}")
+            raise TypeError(f"axis `{name}` must have words as choices, without none if it may be None, got {choices}")
         return Axis(name, str, choices, optional)
     if hint not in (str, int, bool):
         raise TypeError(f"axis `{name}` must be str, int, bool or a Literal of words, got {hint}")

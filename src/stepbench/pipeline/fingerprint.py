@@ -1,8 +1,8 @@
-"""A fingerprint says what a number depends on; a record whose fingerprint differs from today's is stale.
+"""A fingerprint states what a number depends on; a record whose fingerprint differs from the current one is stale.
 
-It has four parts, kept as plain values so that a difference can be named:
+It has four parts, stored as plain values so that a difference can be named:
 
-- `source`: a hash for every stepbench module that reaches the number (`stepbench.pipeline.reach`).
+- `source`: a hash of every stepbench module that the number depends on (`stepbench.pipeline.reach`).
 - `definition`: the settings of config.yaml that the cell uses.
 - `software`: versions of torch, triton, CUDA, the driver and Python.
 - `machine`: the device, its count, and the threads used for measuring.
@@ -26,9 +26,9 @@ class Difference:
 
     Attributes:
         part: the part of the fingerprint, such as `source` or `definition`.
-        key: the value's place in that part, with dots between keys.
-        before: the value of the older one; None where it has none.
-        after: the value of the newer one; None where it has none.
+        key: the keys of the value in that part, joined by dots.
+        before: the value in the older one, None if it has none.
+        after: the value in the newer one, None if it has none.
         added: whether the older one lacks the key.
         removed: whether the newer one lacks the key.
     """
@@ -49,7 +49,7 @@ class Difference:
 
 
 def difference(old: Any, new: Mapping[str, Any]) -> list[Difference]:
-    """Return each value in which the fingerprint `old` differs from `new`; none if they are equal."""
+    """Return the differences between the fingerprints `old` and `new`; empty if they are equal."""
     if not isinstance(old, Mapping):
         return [Difference("")]
     found = []
@@ -65,7 +65,7 @@ def difference(old: Any, new: Mapping[str, Any]) -> list[Difference]:
 def content(path: Path, memo: Path) -> str:
     """Return a digest of a file's bytes, or `missing`.
 
-    A large file is read once for each size and time it has had; the answer is kept in the folder `memo`.
+    The digest is cached in the folder `memo` by the file's path, size and time, so that a large file is read once.
     """
     if not path.exists():
         return "missing"
@@ -80,12 +80,12 @@ def content(path: Path, memo: Path) -> str:
 
 
 def digest(value: str | bytes) -> str:
-    """Return 16 hexadecimal digits that stand for `value`."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of `value`."""
     return hashlib.sha256(value.encode() if isinstance(value, str) else value).hexdigest()[:16]
 
 
 def keep(path: Path, text: str) -> None:
-    """Write a file of a memo, whole or not at all; another process may write the same one."""
+    """Write a cache file atomically; another process may write the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_suffix(f".{os.getpid()}")
     whole.write_text(text, encoding="utf-8")
@@ -97,7 +97,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        # An empty mapping stands for itself, so that its coming and going is a difference.
+        # An empty mapping is a value itself, so that adding or removing one is a difference.
         if isinstance(inner, Mapping) and inner:
             flat.update(_flat(inner, f"{prefix}{key}."))
         else:

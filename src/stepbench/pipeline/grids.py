@@ -5,8 +5,8 @@
         cpu:
           - {size: [nano], warmup: [0, 1, 2, 5, 10], replicate: [0]}
 
-A list of products expresses axes that depend on each other without any code. An axis that the cell's dataclass gives a
-default may be left out.
+A list of products can express axes that depend on each other without code. An axis with a default in the cell's
+dataclass may be omitted.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from stepbench.pipeline.mistakes import ConfigError, Key, Mistake, hint
 
 
 def expand(cell_type: type, products: Any, *, where: tuple[Key, ...]) -> tuple[Any, ...]:
-    """Return the cells of a list of products, each once, in the order written (the last axis varies fastest).
+    """Return the cells of a list of products, each once, in the order of the list (the last axis varies fastest).
 
     Args:
-        cell_type: the experiment's cell.
-        products: what config.yaml holds under `where`.
-        where: the keys that lead there.
+        cell_type: the experiment's class of cells.
+        products: the value in config.yaml.
+        where: the path of its keys, for error messages.
 
     Raises:
-        stepbench.pipeline.mistakes.ConfigError: with each mistake.
+        stepbench.pipeline.mistakes.ConfigError: with every mistake.
     """
     if not isinstance(products, Sequence) or isinstance(products, str):
         raise ConfigError(Mistake("value", f"must be a list of products of axis values, got {products!r}", where))
@@ -46,9 +46,9 @@ def expand(cell_type: type, products: Any, *, where: tuple[Key, ...]) -> tuple[A
 
 
 def in_rounds(grid: Iterable[Any]) -> tuple[Any, ...]:
-    """Return the cells in the order in which they should be measured: replicate 0 of all before replicate 1 of any.
+    """Return the cells in the order of measurement: replicate 0 of all cells before replicate 1 of any.
 
-    A machine that drifts (heat, a neighbour) then slows every cell of a comparison alike, and not the last one most.
+    A machine that drifts (heat, other processes) then slows all cells of a comparison alike instead of only the last.
     """
     return tuple(sorted(grid, key=lambda cell: getattr(cell, "replicate", 0)))
 
@@ -76,8 +76,8 @@ def _mistakes(cell_type: type, product: Any, path: tuple[Key, ...]) -> Iterator[
         values = product.get(name)
         if name not in product:
             if name not in defaults:
-                told = f"must be given: a list of values, each {axis.valid}"
-                yield Mistake("missing", told, (*path, name))
+                sentence = f"must be given: a list of values, each {axis.valid}"
+                yield Mistake("missing", sentence, (*path, name))
         elif not isinstance(values, Sequence) or isinstance(values, str) or not values:
             yield Mistake("value", f"must be a list of at least one value, got {values!r}", (*path, name))
         else:

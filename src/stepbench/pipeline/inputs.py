@@ -1,4 +1,4 @@
-"""The files that cells read: whether they can be used, and how they are made."""
+"""The files that cells read: checking and preparing them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from stepbench.pipeline.cells import Cell
 
 
 def of(bench: Bench, cell: Cell) -> list[str]:
-    """Return the files that must be there before a cell is measured."""
+    """Return the files that must exist before a cell is measured."""
     found = [str(bench.token_path)] if bench.reads_tokens(cell.experiment) else []
     most = environment.device_count("cuda") if bench.device == "cuda" else bench.threads
-    # A cell that asks for more ranks than this machine has will be refused; it needs no data set of 30 GB for that.
+    # A cell with more ranks than this machine allows is recorded as unsupported; do not write its 30 GB for that.
     if (data := bench.shards(cell)) is not None and getattr(cell, "ranks", 1) <= most:
         found.append(str(bench.shards_dir / data.name / shards.INDEX))
     return found
 
 
 def check(bench: Bench) -> None:
-    """Refuse a torch that cannot use the device and a source of tokens that cannot feed the cells, before any is run.
+    """Check that torch supports the device and that the source of tokens is usable, before anything is measured.
 
     Raises:
-        stepbench.pipeline.config.ConfigError: one sentence that says why.
+        stepbench.pipeline.config.ConfigError: one of them is not; the message says why.
     """
     data, vocabulary = bench.settings["data"], bench.settings["vocabulary"]
     try:
@@ -34,10 +34,10 @@ def check(bench: Bench) -> None:
 
 
 def check_exist(bench: Bench) -> None:
-    """Refuse a source of tokens that is no file; unlike `check` this costs nothing.
+    """Check that the source of tokens exists; unlike `check` this is fast.
 
     Raises:
-        stepbench.pipeline.config.ConfigError: it is none, and a configured experiment reads it.
+        stepbench.pipeline.config.ConfigError: it is not a file, and a configured experiment reads it.
     """
     source = bench.source_file
     if source is not None and any(map(bench.reads_tokens, bench.names)) and not (bench.root / source).is_file():
@@ -57,7 +57,7 @@ def prepare_tokens(bench: Bench) -> None:
     try:
         tokens.open_tokens(output, vocabulary=vocabulary, context=max(_contexts(bench), default=1))
     except ValueError:
-        if made:  # or the next run would take the file's existence for its fitness
+        if made:  # otherwise the next run would use the file because it exists
             output.unlink()
         raise
 
@@ -66,8 +66,8 @@ def prepare_shards(bench: Bench, folder: str) -> None:
     """Write the data set that the name of a folder in `shards_dir` defines.
 
     Raises:
-        ValueError: the name is none.
-        OSError: there is no space.
+        ValueError: the name does not define a data set.
+        OSError: the disk has too little space, or the folder is not writable.
     """
     shards.write(shards.ShardSet.named(folder), bench.root / bench.shards_dir / folder)
 

@@ -1,4 +1,4 @@
-"""What the scripts of the rules run; Snakemake's objects come in, and are not imported."""
+"""The jobs that the rules' scripts run. They receive Snakemake's objects and do not import it."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def bench_of(snakemake: Any) -> Bench:
 
 def _bench_of_job(settings: dict[str, Any], home: Path) -> Bench:
     interruption.leave_on_signals()
-    gc.disable()  # a job's process is over in seconds, and what it imports stays: a fifth of its time
+    gc.disable()  # a job is short and its imports stay alive: a fifth of its time
     return Bench(settings, root=Path.cwd(), schema=home / SCHEMA, files=[home / "config.yaml"], checked=True)
 
 
 def measure(script: str, settings: str, record: str, attempt: Attempt, launcher: int) -> None:
-    """Measure a cell in a process that is started already.
+    """Measure a cell in a process that has already been started.
 
     Args:
-        script: the path of the script that calls this.
-        settings: the file that holds the merged configuration.
+        script: the path of the calling script.
+        settings: the file with the merged configuration.
         record: the path of the cell's record.
-        attempt: the process.
-        launcher: this process' parent before it waited for the host's devices.
+        attempt: the measuring process.
+        launcher: the id of this process' parent before it waited for the host's devices.
     """
-    if os.getppid() != launcher:  # the run ended meanwhile
+    if os.getppid() != launcher:  # the run has ended
         sys.exit(lifeline.ORPHANED_EXIT_CODE)
     try:
         merged = json.loads(Path(settings).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        end(f"{settings} must hold the settings that the run has read, and it is gone", 1)
+        end(f"{settings}, the settings of this run, is missing; start the run again", 1)
     states = States(_bench_of_job(merged, Path(script).parents[1]))
     cell = states.bench.locate(record)
     report = progress.Progress(states, cell, run=_started(states.bench))
@@ -58,7 +58,7 @@ def measure(script: str, settings: str, record: str, attempt: Attempt, launcher:
 
 
 def prepare_tokens(snakemake: Any) -> None:
-    """Tokenise the text that config.yaml names, and refuse it if it is too short for the configured contexts."""
+    """Tokenise the text of `data.source`; fail if it is too short for the configured contexts."""
     try:
         inputs.prepare_tokens(bench_of(snakemake))
     except (ValueError, OSError) as error:
@@ -66,7 +66,7 @@ def prepare_tokens(snakemake: Any) -> None:
 
 
 def prepare_shards(snakemake: Any) -> None:
-    """Write the data set that the output's folder names; where that cannot be, have its cells say why."""
+    """Write the data set that the output's folder names; if the disk is full, its cells record the reason."""
     index = Path(snakemake.output[0])
     try:
         inputs.prepare_shards(bench_of(snakemake), index.parent.name)
@@ -77,7 +77,7 @@ def prepare_shards(snakemake: Any) -> None:
 
 def render(snakemake: Any) -> None:
     """Write the tables, figures and findings of the experiment that the rule is named after."""
-    # Late: matplotlib takes a second, and the Snakefile is read without it.
+    # Imported late, because matplotlib takes a second and the other jobs do not need it.
     from stepbench.reporting import frames, rendering
 
     states = States(bench_of(snakemake))
@@ -88,7 +88,7 @@ def render(snakemake: Any) -> None:
 
 
 def compare(snakemake: Any) -> None:
-    """Write the comparison of this machine with all others that are known."""
+    """Write the comparison of this machine with all other known machines."""
     from stepbench.comparison import document, machines
 
     states = States(bench_of(snakemake))
@@ -100,7 +100,7 @@ def compare(snakemake: Any) -> None:
 
 
 def write_up(snakemake: Any) -> None:
-    """Write the report, and the list of cells that have failed."""
+    """Write the report and the list of failed cells."""
     from stepbench.comparison import document
     from stepbench.reporting import writeup
 
@@ -131,7 +131,7 @@ def write_up(snakemake: Any) -> None:
 
 
 def _run_facts(states: States) -> dict[str, Any] | None:
-    """Return what the last run that measured anything cost, and keep it for the runs that only render."""
+    """Return the times of the last run that measured anything, and store them for runs that only render."""
     bench = states.bench
     kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
     started = _started(bench)
@@ -153,7 +153,7 @@ def _run_facts(states: States) -> dict[str, Any] | None:
 
 
 def _started(bench: Bench) -> str | None:
-    """Return when this run began."""
+    """Return when this run started, as an ISO time, or None if no run has."""
     try:
         return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
     except FileNotFoundError:

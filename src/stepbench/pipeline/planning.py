@@ -1,4 +1,4 @@
-"""What would be measured, why, and about how long it would take; and which records no grid asks for any more."""
+"""What a run would measure, why, and about how long it would take; and the records that no grid contains."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Waiting:
     Attributes:
         path: its record, relative to the root.
         state: `missing`, `stale` or `failed`.
-        reasons: why, for those that have a record.
-        kind: what cells of similar cost share: the experiment and the size.
+        reasons: why, if it has a record.
+        kind: the experiment and the size, which cells of similar cost share.
     """
 
     path: str
@@ -36,9 +36,9 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        total: how many cells are configured.
-        waiting: those that would be measured, in the order of config.yaml.
-        durations_s: kind -> how long each cell of that kind took on this machine, in whatever version of the code.
+        total: number of configured cells.
+        waiting: the cells that would be measured, in the order of config.yaml.
+        durations_s: kind -> duration of each recorded cell of that kind on this machine, with any version of the code.
     """
 
     total: int
@@ -47,7 +47,7 @@ class Plan:
 
 
 def plan(states: States, names: Sequence[str] = ()) -> Plan:
-    """Look at every configured cell of these experiments, or of all."""
+    """Return the plan for all configured cells of these experiments, or of all experiments."""
     waiting: list[Waiting] = []
     durations: dict[str, list[float]] = {}
     total = 0
@@ -63,31 +63,31 @@ def plan(states: States, names: Sequence[str] = ()) -> Plan:
 
 
 def kind_of(cell: Cell) -> str:
-    """Return what cells of similar cost share."""
+    """Return the key that cells of similar cost share."""
     return f"{cell.experiment} {getattr(cell, 'size', getattr(cell, 'preset', ''))}".rstrip()
 
 
 def estimate(kinds: Sequence[str], durations_s: Mapping[str, Sequence[float]]) -> tuple[float, int]:
-    """Return the seconds that cells of these kinds should take, and for how many of them no earlier one is known."""
+    """Return the expected seconds for cells of these kinds, and the number of cells without an earlier duration."""
     known = [durations for kind in kinds if (durations := durations_s.get(kind))]
     return sum(sum(durations) / len(durations) for durations in known), len(kinds) - len(known)
 
 
 def duration(seconds: float) -> str:
-    """Return a duration for people: `80 s`, `12 min`, `3.4 h`."""
+    """Return a readable duration: `80 s`, `12 min`, `3.4 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def left_over(bench: Bench) -> list[Path]:
-    """Return this machine's records that no configured grid asks for, relative to the root; nothing is removed."""
+    """Return the paths of this machine's records that no configured grid contains, relative to the root."""
     asked = {Path(path) for path in bench.paths(*bench.names)}
     return [path for path in recorded(bench) if path not in asked]
 
 
 def recorded(bench: Bench) -> list[Path]:
-    """Return this machine's records that there are, relative to the root, in the grid or not."""
+    """Return the paths of all records of this machine, relative to the root, in the grid or not."""
     home = bench.root / "results" / bench.machine
     found = (path for path in home.glob("*/*.json") if path.parent.name not in NO_EXPERIMENTS)
     return sorted(path.relative_to(bench.root) for path in found)

@@ -1,4 +1,4 @@
-"""Where a long run is: which cell, how many are left, and about how long the rest will take."""
+"""The progress of a long run: the current cell, how many are left, and about how long they will take."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
 from stepbench.process import storage
 
-# What was looked up when the run's first cell began: with thousands of cells it takes seconds, which no later one pays.
+# The plan, computed by the run's first cell and reused by the others: with thousands of cells it takes seconds.
 NOTE = Path(STATE_FOLDER, "progress.json")
 
 
 class Progress:
-    """One line before a cell and one after it, on standard error.
+    """Prints one line before a cell and one after it, on standard error.
 
-    The estimate takes the time that cells of the same experiment and size took on this machine before, in whatever
-    version of the code, and leaves out what no earlier cell resembles.
+    The estimate uses the durations of earlier cells of the same experiment and size on this machine, with any version
+    of the code. It excludes cells of a kind that was never measured.
 
     Args:
-        states: those of the configuration.
-        cell: the one that is measured.
-        run: what tells this run from others; None where there is none, and all is looked up anew.
+        states: the states of the configured cells.
+        cell: the cell to measure.
+        run: identifies the run; None outside a run, where the plan is computed again.
     """
 
     def __init__(self, states: States, cell: Cell, run: str | None = None) -> None:
@@ -34,7 +34,7 @@ class Progress:
         self._path = str(states.bench.path(cell))
 
     def begin(self) -> None:
-        """Say which cell is measured and what is left after it."""
+        """Print which cell is measured and what is left after it."""
         self._note = self._known() or self._looked_up()
         waiting: dict[str, str] = self._note["waiting"]
         waiting.pop(self._path, None)
@@ -43,7 +43,7 @@ class Progress:
         _say(f"[{position}/{self._note['total']}] measuring {self._cell.experiment} {self._cell.name}{left}")
 
     def end(self, record: records.Record) -> None:
-        """Say how it went."""
+        """Print the outcome."""
         outcome = f"{record.duration_s:.1f} s" if record.ok else f"{record.status}: {record.reason}"
         _say(f"        measured {self._cell.experiment} {self._cell.name}: {outcome}")
         self._note["durations_s"].setdefault(planning.kind_of(self._cell), []).append(record.duration_s)
@@ -68,7 +68,7 @@ def _left(kinds: list[str], known: dict[str, list[float]]) -> str:
     seconds, unlike = planning.estimate(kinds, known)
     if unlike == len(kinds):
         return f" ({len(kinds)} left)"
-    more = f" and {unlike} unlike any before" if unlike else ""
+    more = f", without {unlike} of unknown duration" if unlike else ""
     return f" ({len(kinds)} left, about {planning.duration(seconds)}{more})"
 
 

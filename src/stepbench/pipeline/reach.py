@@ -1,14 +1,13 @@
-"""Which modules of stepbench reach a number, and a hash of each.
+"""The modules of stepbench that a number depends on, with a hash of each.
 
-From the modules where a measurement begins (an experiment's `measure`, and those that the cell's own values name) this
-follows plain imports, wherever in a file they stand. What is hashed is the syntax tree without docstrings and without
-the types of arguments: neither a comment nor a file's time counts. A data file counts for the module whose text names
-it.
+Starting from an experiment's `measure` and the modules that the cell's values select, this follows plain imports
+anywhere in a file. It hashes the syntax tree without docstrings and without the types of arguments, so comments and
+file times do not matter. A data file counts for the modules whose text names it.
 
-Not followed, and not part of the answer:
+Not followed and not hashed:
 
 - the pipeline, which decides what is measured and changes no number;
-- registries of names (`names.py`): a cell depends on the modules that it names, and not on those that others name;
+- registries of names (`names.py`): a cell depends on the modules that it selects, not on all that are registered;
 - imports under `TYPE_CHECKING`, which are never executed.
 """
 
@@ -28,23 +27,23 @@ PACKAGE = "stepbench"
 ROOT = Path(__file__).parents[1]
 NOT_FOLLOWED = (f"{PACKAGE}.pipeline",)
 REGISTRY = "names"
-# What is kept of a text holds for the reader that found it, and for the Python that parsed it.
+# A cached result is valid for this version of the reader and for the Python that parsed the text.
 _READER = (platform.python_version(), Path(__file__).read_text(encoding="utf-8"))
 
 
 def source(*modules: str, memo: Path | None = None) -> dict[str, str]:
-    """Return a hash for these modules and for every stepbench module that they reach by imports.
+    """Return a hash of these modules and of every stepbench module that they import, directly or indirectly.
 
     Args:
         *modules: dotted names, such as `stepbench.experiments.warmup.measure`.
-        memo: a folder that keeps what was found in a file's text, for other processes; parsing the whole package takes
+        memo: a folder that caches the result for each file's text across processes; parsing the whole package takes
             two seconds.
 
     Returns:
-        Dotted module name -> 16 hexadecimal digits; likewise for the data files (.json) that these modules name.
+        Dotted module name -> 16 hexadecimal digits, and `stepbench/<path>` for the data files (.json) that they name.
 
     Raises:
-        ModuleNotFoundError: there is no such module in the package.
+        ModuleNotFoundError: a module is not in the package.
     """
     files, data = _files()
     hashes: dict[str, str] = {}
@@ -71,7 +70,7 @@ def _followed(name: str) -> bool:
 
 
 def _with_packages(name: str) -> list[str]:
-    """Return a module with the packages that hold it, whose `__init__` Python executes before it."""
+    """Return a module and its packages, whose `__init__` Python executes first."""
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
@@ -79,7 +78,7 @@ def _with_packages(name: str) -> list[str]:
 def _files() -> tuple[dict[str, Path], dict[str, Path]]:
     """Return each module's file by its dotted name, and the data files (.json) by their paths in the package.
 
-    One walk over the package, and not a look for each name, which was most of a fingerprint's time.
+    It walks the package once, because looking up each name took most of a fingerprint's time.
     """
     modules: dict[str, Path] = {}
     data: dict[str, Path] = {}
@@ -98,19 +97,19 @@ def _files() -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def _raise(error: OSError) -> None:
-    """Have a folder that cannot be listed not pass for an empty one."""
+    """Raise if a folder cannot be listed; `os.walk` would treat it as empty."""
     raise error
 
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What a file's text says.
+    """The result of parsing a file.
 
     Attributes:
-        digest: its hash.
+        digest: the hash of its syntax tree.
         imported: the stepbench modules that it imports.
-        perhaps: names that it imports from these, which may be modules too.
-        strings: its string constants that may be a data file's name.
+        perhaps: names that it imports from these, which may also be modules.
+        strings: its string constants that may name a data file.
     """
 
     digest: str
@@ -119,12 +118,12 @@ class _Found:
     strings: frozenset[str]
 
     def modules(self, there: Container[str]) -> set[str]:
-        """Return the imported modules, of `perhaps` those that are `there`, and the packages that hold them."""
+        """Return the imported modules, the modules in `perhaps` that exist in `there`, and their packages."""
         names = (*self.imported, *(name for name in self.perhaps if name in there))
         return {part for name in names for part in _with_packages(name)}
 
 
-# Keyed by the text itself: an edit may keep the file's time and size.
+# Keyed by the text, because an edit may keep the file's time and size.
 _known: dict[str, _Found] = {}
 
 
@@ -148,7 +147,7 @@ def _remembered(text: str, memo: Path | None) -> _Found:
 
 
 def _named(tree: ast.Module) -> Iterable[frozenset[str]]:
-    """Return the stepbench modules that a file imports, the names that may be of others, and its short strings."""
+    """Return the stepbench modules that a file imports, the names that may be modules, and its .json strings."""
     imported: set[str] = set()
     perhaps: set[str] = set()
     strings: set[str] = set()
@@ -174,7 +173,7 @@ def _ours(name: str) -> bool:
 
 
 def _digest(tree: ast.Module) -> str:
-    """Return a hash of a file's syntax tree, from which docstrings and types of arguments are taken."""
+    """Return a hash of a file's syntax tree without docstrings and types of arguments."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
             node.body = node.body[1:] or ([] if isinstance(node, ast.Module) else [ast.Pass()])

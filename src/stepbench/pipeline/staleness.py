@@ -1,9 +1,9 @@
 """How Snakemake learns what is stale.
 
-Snakemake decides by file times, and file times say nothing about what a number depends on. So the input function of a
-measuring rule answers with nothing when a record is fresh; when it is stale, the answer is a marker file that was
-written just now, is newer than the record, and holds the reasons. Snakemake then re-runs exactly those cells and names
-the marker. Tables, figures and the writeup are held up to date the same way.
+Snakemake decides by file times, which do not reflect what a number depends on. So the input function of a measuring
+rule returns nothing for a fresh record. For a stale one it returns a marker file that it has just written, that is
+newer than the record and that lists the reasons. Snakemake then runs exactly those cells again and prints the marker's
+path. Tables, figures and the writeup are kept up to date the same way.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from stepbench.process.storage import write_atomically
 InputFunction = Callable[[Any], list[str]]
 Answer = TypeVar("Answer")
 
-# The experiments that machines are compared by.
+# The experiments by which machines are compared.
 COMPARED = ("end_to_end", "attention", "collectives", "encoder_decoder")
 COMPARISON, WRITEUP = "comparison", "writeup"
-# Which modules render what is rendered from several experiments.
+# The modules that render what several experiments contribute to.
 RENDERED_BY: dict[str, tuple[str, ...]] = {
     COMPARISON: ("stepbench.comparison.document",),
     WRITEUP: ("stepbench.reporting.writeup",),
@@ -40,9 +40,9 @@ _MARKERS = f"{STATE_FOLDER}/stale/"
 
 
 def asked_of_every_job(function: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
-    """Have a function carry its signature.
+    """Store a function's signature on it.
 
-    Snakemake looks at it twice for each job, and Python works it out anew each time: 4 % of a dry run's time.
+    Snakemake reads it twice per job, and otherwise Python computes it each time: 4 % of a dry run's time.
     """
     function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return function
@@ -51,8 +51,8 @@ def asked_of_every_job(function: Callable[[Any], Answer]) -> Callable[[Any], Ans
 def needs(states: States, name: str) -> InputFunction:
     """Return the input function of an experiment's measuring rule.
 
-    It answers with nothing for a fresh record, with the files that the cell reads (tokens, shards) for a missing one,
-    and with a marker as well for one that is stale or has to be tried again.
+    It returns nothing for a fresh record, the files that the cell reads (tokens, shards) for a missing one, and these
+    and a marker file for one that is stale or will be retried.
     """
     bench = states.bench
     cell_type = experiments.load(name).cell
@@ -65,7 +65,7 @@ def needs(states: States, name: str) -> InputFunction:
         if (cell := configured.get(text)) is None:
             cell = cells.parse(cell_type, text)
             bench.check_cell(cell)
-        if not os.path.exists(f"{folder}/{text}.json"):  # noqa: PTH110 - asked of every cell of a large grid
+        if not os.path.exists(f"{folder}/{text}.json"):  # noqa: PTH110 - called for every cell of a large grid
             return inputs.of(bench, cell)
         state = states.of(cell)
         if state.kind == "fresh":
@@ -77,18 +77,18 @@ def needs(states: States, name: str) -> InputFunction:
 
 
 def records(bench: Bench, name: str) -> list[str]:
-    """Return the records that an experiment's tables, figures and findings are made of: its own, and those it reads."""
+    """Return the records that an experiment's tables, figures and findings read: its own and those of its `READS`."""
     return bench.paths(name, *experiments.load(name).reads)
 
 
 def rendered(states: States, name: str) -> InputFunction:
-    """Return the input function that has a rendering rule run again when what it shows has changed.
+    """Return the input function of a rendering rule, which runs it again when what it shows has changed.
 
-    File times of the records are left to Snakemake; this adds what they cannot tell: that the grid has grown or shrunk,
-    that a record was deleted, and that the code which renders has changed.
+    Snakemake compares the file times of the records. This adds what file times do not show: a grid that has grown or
+    shrunk, a deleted record, and changed rendering code.
 
     Args:
-        states: those of the configuration.
+        states: the states of the configured cells.
         name: an experiment, `comparison` or `writeup`.
     """
     bench = states.bench
@@ -100,11 +100,11 @@ def rendered(states: States, name: str) -> InputFunction:
         except (FileNotFoundError, ValueError):
             found = None
         shown = _shown(bench, name)
-        # Snakemake leaves a missing file alone where what is made from it is there.
+        # Snakemake does not make a missing file if its products exist.
         missing = [
             f"{path} is missing"
             for path in shown["records"]
-            if not os.path.exists(f"{bench.root}/{path}")  # noqa: PTH110 - asked of every cell of a large grid
+            if not os.path.exists(f"{bench.root}/{path}")  # noqa: PTH110 - called for every cell of a large grid
         ]
         changes = [*map(str, fingerprint.difference(found, shown)), *missing]
         return [_mark(bench, stamp, changes)] if changes else []
@@ -113,12 +113,12 @@ def rendered(states: States, name: str) -> InputFunction:
 
 
 def are_marked(files: Iterable[str]) -> bool:
-    """Return whether there is a marker among the answers of an input function."""
+    """Return whether the files of an input function include a marker."""
     return any(path.startswith(_MARKERS) for path in files)
 
 
 def mark_rendered(bench: Bench, name: str) -> None:
-    """Note that a rendering rule has run with today's code and grid."""
+    """Store that a rendering rule has run with the current code and grid."""
     write_atomically(bench.root / _stamp(bench, name), json.dumps(_shown(bench, name), indent=1))
 
 
@@ -129,12 +129,12 @@ def priority(wildcards: Any) -> int:
 
 
 def compared(bench: Bench) -> list[str]:
-    """Return the experiments that machines are compared by and that have cells on this one."""
+    """Return the experiments by which machines are compared and that have cells on this machine."""
     return [name for name in COMPARED if name in bench.names]
 
 
 def _shown(bench: Bench, name: str) -> dict[str, Any]:
-    """Return the fingerprint of what is rendered: the list of records, the code that renders, the settings shown."""
+    """Return the fingerprint of what is rendered: the records, the rendering code, and the settings shown."""
     more: dict[str, Any] = {}
     if name in RENDERED_BY:
         paths = bench.paths(*(bench.names if name == WRITEUP else compared(bench)))
@@ -154,7 +154,7 @@ def _shown(bench: Bench, name: str) -> dict[str, Any]:
 
 
 def _others(bench: Bench) -> dict[str, str]:
-    """Return a digest of each file that a comparison reads beside this machine's configured records."""
+    """Return a digest of each file that a comparison reads besides this machine's configured records."""
     merged = (path for path in (bench.root / "results").glob("*/*/*~*.json") if path.parts[-2] in COMPARED)
     theirs = [path for path in merged if path.parts[-3] != bench.machine]
     unasked = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in COMPARED]
@@ -165,17 +165,17 @@ def _others(bench: Bench) -> dict[str, str]:
 
 
 def _mark(bench: Bench, path: Path, reasons: Iterable[str]) -> str:
-    # In a folder of its own: Snakemake lists a folder once, and would not see a second marker that appears in it later.
+    # Each in its own folder: Snakemake lists a folder once and would miss a marker that appears in it later.
     marker = Path(_MARKERS, *path.parts[1:], "reasons.txt")
     full = bench.root / marker
     full.parent.mkdir(parents=True, exist_ok=True)
     target, now = bench.root / path, time.time()
-    # The time makes it another text: Snakemake takes a newer input for the old one where it says what it said before.
+    # The time changes the text: Snakemake treats a newer input with the same content as unchanged.
     said = [*reasons, f"found at {datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat()}"]
     full.write_text("".join(f"{line}\n" for line in said), encoding="utf-8")
     if target.exists() and target.stat().st_mtime >= now:
-        # From the future (another clock, `touch -d`). Its marker must be newer, and cannot come from there too:
-        # Snakemake removes a new record that is older than what it was made from.
+        # The record is from the future (another clock, `touch -d`). The marker must be newer than the record but not
+        # in the future, because Snakemake removes a new record that is older than its input.
         os.utime(target, (now - 1, now - 1))
     os.utime(full, (now, now))
     return str(marker)

@@ -19,10 +19,10 @@ class State:
     """The state of a cell's record.
 
     Attributes:
-        kind: `fresh`, `missing`, `stale`, or `failed` (fresh, but to be tried again).
-        differences: in what a stale record's fingerprint differs from today's.
-        reason: why it is stale or failed, where that is no difference of fingerprints.
-        record: the file's content where it could be read.
+        kind: `fresh`, `missing`, `stale`, or `failed` (a valid record of a failure that will be retried).
+        differences: the differences of a stale record's fingerprint from the current one.
+        reason: why it is stale or failed, if not because of the fingerprint.
+        record: the record, if it could be read.
     """
 
     kind: str
@@ -32,12 +32,12 @@ class State:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it is stale or failed, a sentence each."""
+        """Why it is stale or failed, one sentence per reason."""
         return (*map(str, self.differences), *([self.reason] if self.reason else []))
 
 
 class States:
-    """The states of a bench's cells; a record is read once for each content that its file has had."""
+    """The states of a bench's cells; a record is read again only when its file changes."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -49,7 +49,7 @@ class States:
         """Return the state of a cell's record."""
         path = self.bench.root / self.bench.path(cell)
         try:
-            found = os.stat(path)  # noqa: PTH116 - asked of every cell of a large grid
+            found = os.stat(path)  # noqa: PTH116 - called for every cell of a large grid
         except FileNotFoundError:
             return State("missing")
         except OSError:
@@ -81,7 +81,7 @@ class States:
         return State("fresh", record=record)
 
     def fingerprint(self, cell: Cell) -> dict[str, Any]:
-        """Return the cell's fingerprint as of now; source files are read once (see `forget`)."""
+        """Return the cell's current fingerprint; source files are read once (see `forget`)."""
         roots = (f"{experiments.load(cell.experiment).module}.measure", *cell.named)
         if roots not in self._sources:
             self._sources[roots] = reach.source(*roots, memo=self.bench.memo("source"))
@@ -92,7 +92,7 @@ class States:
         }
 
     def forget(self) -> None:
-        """Have the next fingerprint read the source files again, and the next state the record."""
+        """Drop the cache: the next fingerprint reads the source files again, the next state the record."""
         self._sources.clear()
         self._known.clear()
 

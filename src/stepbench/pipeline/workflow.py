@@ -1,4 +1,4 @@
-"""What the Snakefile and its scripts ask of stepbench; Snakemake's objects come in, and are not imported."""
+"""The functions that the Snakefile and the rules call. They receive Snakemake's objects and do not import it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from stepbench.process.lock import BusyError
 RUN_NOTE = "run.json"
 USAGE_EXIT_CODE = 2
 TABLE_FILES = ("csv", "md", "json")
-# Snakemake makes hundreds of thousands of objects that stay, and Python looks through them again and again: over 5 000
-# cells that was a sixth of a dry run.
+# Snakemake creates hundreds of thousands of objects that stay alive, and the garbage collector scans them again and
+# again: a sixth of a dry run over 5 000 cells.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
 
 
 def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
-    """Return the bench of a Snakefile that is being read, or end with one line for each mistake in what was asked."""
+    """Return the bench of the Snakefile, or exit with one line per mistake in the configuration or the targets."""
     interruption.end_run_on_signals()
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     try:
@@ -41,7 +41,7 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
             schema=Path(workflow.basedir, SCHEMA),
             files=[Path(file) for file in workflow.configfiles],
         )
-        # Snakemake tells its workflow the targets only after the Snakefile has been read.
+        # The workflow object has no targets until the Snakefile has been read.
         bench.check_targets(sys.argv[1:])
         inputs.check_exist(bench)
     except ConfigError as error:
@@ -52,11 +52,11 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
 def wildcards_of() -> dict[str, str]:
     """Return the pattern of each wildcard: the axes of all experiments by their types, and the names of data sets.
 
-    Where two experiments have an axis of one name with other words to choose from, either is let through; which of them
-    a cell may have is checked when its path is read (`cells.parse`).
+    If two experiments have an axis of the same name with different choices, the pattern allows both; `cells.parse`
+    checks the choice when it reads a cell's path.
 
     Raises:
-        TypeError: two experiments have an axis of one name with two types.
+        TypeError: two experiments have an axis of the same name with different types.
     """
     found: dict[str, dict[str, type]] = {}
     for name in experiments.names():
@@ -64,18 +64,19 @@ def wildcards_of() -> dict[str, str]:
             patterns = found.setdefault(axis.name, {})
             patterns[axis.pattern] = axis.type
             if set(patterns.values()) != {axis.type}:
-                raise TypeError(f"axis `{axis.name}` of {name} must have the type that it has in other experiments")
+                raise TypeError(f"axis `{axis.name}` of {name} must have the same type as in other experiments")
     return {"shards": shards.PATTERN} | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
 def measuring_command(workflow: Any, bench: Bench) -> str:
-    """Return the shell command that measures a cell, but for the record and the log.
+    """Return the shell command that measures a cell, without the record and the log.
 
-    The settings travel in a file that is named after what it holds: whoever reads the Snakefile (this run, one after
-    it, a job of either on another node) measures with those that it has read itself.
+    The settings are passed in a file that is named after its content, so that each run and its jobs on other nodes
+    measure with the settings that this run has read.
 
-    It is no `script:`: Snakemake reads one again for each job, even in a dry run (2 s over 5 000 cells), and it begins
-    by importing Snakemake (0.2 s). With `exec` no shell stands between Snakemake and what a signal has to reach.
+    It is not a `script:`, because Snakemake reads a script again for each job, even in a dry run (2 s over 5 000
+    cells), and a script imports Snakemake (0.2 s). With `exec` no shell remains between Snakemake and the process that
+    must receive its signals.
     """
     text = json.dumps(bench.settings)
     settings = Path(STATE_FOLDER, "settings", f"{fingerprint.digest(text)}.json")
@@ -87,12 +88,12 @@ def measuring_command(workflow: Any, bench: Bench) -> str:
 
 
 def rendered_files(bench: Bench, report: Callable[..., Any], name: str) -> list[Any]:
-    """Return the files that the rule `render_<experiment>` makes, as `stepbench.reporting.rendering` writes them.
+    """Return the files of the rule `render_<experiment>`, which `stepbench.reporting.rendering` writes.
 
     Args:
         bench: the configuration.
-        report: Snakemake's, which has a figure shown in its own report.
-        name: the experiment, whose tables.py and figures.py name them.
+        report: Snakemake's `report`, which adds a figure to Snakemake's own report.
+        name: the experiment; its tables.py and figures.py define the names.
     """
     experiment, machine = experiments.load(name), f"results/{bench.machine}"
     caption = f"../report/captions/{name}.rst"
@@ -106,10 +107,10 @@ def rendered_files(bench: Bench, report: Callable[..., Any], name: str) -> list[
 
 
 def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:
-    """Return `inputs`, which makes input functions, so that a run which would not heed their markers is refused.
+    """Wrap `inputs`, which makes input functions, so that a run that would ignore their markers exits with an error.
 
-    A marker is nothing but a newer file. A run that is told to ignore file times, or to touch what is there, would
-    leave stale numbers in the tables.
+    A marker works by its file time. A run that ignores file times or touches its outputs would leave stale numbers in
+    the tables.
     """
 
     def made(*about: Any) -> staleness.InputFunction:
@@ -121,10 +122,10 @@ def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Cal
             if staleness.are_marked(found):
                 triggers = {trigger.name.lower() for trigger in workflow.rerun_triggers}
                 if "mtime" not in triggers:
-                    sentence = "`--rerun-triggers` must have mtime among them where something is stale, got "
+                    sentence = "`--rerun-triggers` must include mtime when something is stale, got "
                     end(sentence + ", ".join(sorted(triggers)), USAGE_EXIT_CODE)
                 if workflow.touch:
-                    sentence = "`--touch` must not be given where something is stale, for nothing would be made again"
+                    sentence = "`--touch` must not be used when something is stale: it would keep the stale results"
                     end(sentence, USAGE_EXIT_CODE)
             return found
 
@@ -134,8 +135,8 @@ def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Cal
 
 
 def start_run(bench: Bench, workflow: Any) -> None:
-    """Hold the folder, look at data and disk, and note when the run began; end with one line where that cannot be."""
-    interruption.end_run_on_signals()  # again: Snakemake has put a handler of its own over the one for SIGTERM
+    """Lock the folder, check data and disk, and store the start of the run; exit with one line if that fails."""
+    interruption.end_run_on_signals()  # again: Snakemake has replaced the handler for SIGTERM
     made = [path for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log)]
     try:
         storage.check_writable(bench.root / path for path in (RUN_LOCK, *made))
@@ -154,7 +155,7 @@ def _process_start() -> str:
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """End with one line where the disk refuses what is written inside."""
+    """Exit with one line if a write inside the block fails."""
     try:
         yield
     except OSError as error:
@@ -164,7 +165,7 @@ def one_line() -> Iterator[None]:
 
 
 def end(message: str, code: int) -> NoReturn:
-    """Say why, a line for each sentence, and leave."""
+    """Print the message to standard error, each line with `stepbench:` in front, and exit."""
     for line in message.splitlines():
         print(f"stepbench: {line}", file=sys.stderr)  # noqa: T201
     sys.exit(code)
