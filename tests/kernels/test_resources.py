@@ -21,7 +21,7 @@ FIGURES = resources.read_figures()
 ROWS: list[Row] = FIGURES["rows"]
 COSTS = ("registers", "spill_bytes", "shared_bytes", "programs", "instructions", "serialized")
 LIMITS = "limits"  # of the kernels that the prediction knows
-SERIES = ("3.7",)
+SERIES = ("3.6", "3.7")
 EXPECTED = {"sm_90": "wgmma", "sm_100": "tcgen05", "sm_103": "tcgen05", "sm_75": None}  # of the others: mma
 SPREAD: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
 for row in ROWS:
