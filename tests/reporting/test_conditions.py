@@ -1,4 +1,4 @@
-"""P12: other load, another process on the device and throttling are recorded, and marked where numbers are shown."""
+"""Other load, another process on the device and throttling are recorded, and marked where numbers are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P3, P4 and P6: what has not settled, what lies apart and what is noisy says so; nothing is dropped."""
+"""What has not settled, what lies apart and what is noisy says so; nothing is dropped."""
 
 from __future__ import annotations
 

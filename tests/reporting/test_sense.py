@@ -1,4 +1,4 @@
-"""P8: what is above the peak, and parts that are larger than their whole, never stand without a mark."""
+"""What is above the peak, and parts that are larger than their whole, never stand without a mark."""
 
 from __future__ import annotations
 

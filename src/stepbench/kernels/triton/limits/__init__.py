@@ -4,9 +4,10 @@
     machine  throughputs and latencies, with sources      grid     programs side by side, and the whole launch
     predict  the figures of a kernel
 
-How far it can be trusted: on 25 published points of five public kernels on an H100 SXM, compiled with the compilers of
-their time, the mean error was +1 %, its standard deviation 7 % and the worst 12 %, before any constant was fitted;
-counting instructions alone is off by 29 ± 26 %. Known to be wrong: eight warps in one program at head dim 64 come out
+How far it can be trusted: the prototype of this model was compared with 25 published points of five public kernels on
+an H100 SXM, compiled with the compilers of their time: mean error +1 %, standard deviation 7 %, worst 12 %, before any
+constant was fitted; counting instructions alone was off by 29 ± 26 %. This code reproduces the prototype's rates within
+5 %; those five kernels are not part of its tests. Known to be wrong: eight warps in one program at head dim 64 come out
 21 to 28 % too low, warp-specialised kernels 12 % too low to 22 % too high, and above some 600 TFLOP/s it is an upper
 bound. Differences of less than 15 % mean nothing. It knows no other architecture.
 """
