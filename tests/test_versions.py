@@ -156,7 +156,7 @@ def test_kernels_are_compiled_with_fused_operations_without_a_warning(monkeypatc
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
 
-    from stepbench.kernels.triton import resources
+    from stepbench.kernels.triton import compiling
     from stepbench.kernels.triton.tiles import Tile
 
     monkeypatch.delenv("TRITON_DEFAULT_FP_FUSION", raising=False)
@@ -165,7 +165,7 @@ def test_kernels_are_compiled_with_fused_operations_without_a_warning(monkeypatc
     monkeypatch.setattr(triton, "compile", lambda *a, **kw: (asked.append(kw["options"]), compile_(*a, **kw))[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        resources.compile_figures(
+        compiling.compile_variant(
             kernel="forward", architecture="sm_80", head_dim=64, dtype="bfloat16", tile=Tile(64, 64, 4, 2),
             descriptors=False,
         )  # fmt: skip
