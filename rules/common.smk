@@ -11,16 +11,16 @@ SHARDS_DIR = BENCH.shards_dir
 MEASURE = asked.measuring_command(workflow, BENCH)
 COMPARED = staleness.compared(BENCH)
 
-# Input functions that name what makes a record, or what is rendered from records, stale.
-needs = asked.heeded(workflow, partial(staleness.needs, STATES))
-rendered = asked.heeded(workflow, partial(staleness.rendered, STATES))
-# The records that an experiment's tables and figures are made of, and the files that are made of them.
+# Input functions: for what is stale they return a marker file that lists the reasons.
+needs = asked.refuse_ignored_markers(workflow, partial(staleness.needs, STATES))
+rendered = asked.refuse_ignored_markers(workflow, partial(staleness.rendered, STATES))
+# The records that an experiment's tables, figures and findings read, and the files of these.
 records = partial(staleness.records, BENCH)
 rendered_files = partial(asked.rendered_files, BENCH, report)
 priority_of_round = staleness.priority
 
 
-# Not a wildcard: Snakemake looks rules up by how their outputs begin.
+# Not a wildcard: Snakemake finds rules by the beginning of their outputs.
 pathvars:
     results=f"results/{BENCH.machine}",
 

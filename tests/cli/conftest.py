@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the module that compiles; run where no config.yaml is, for these commands need none."""
+    """Return the module that compiles kernels, in a folder without config.yaml, which these commands do not need."""
     pytest.importorskip("triton")
     monkeypatch.chdir(tmp_path)
     return importlib.import_module("stepbench.kernels.triton.resources")

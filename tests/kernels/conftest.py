@@ -1,4 +1,4 @@
-"""One process with interpreted kernels for all tests of this folder."""
+"""One process that interprets the Triton kernels, shared by all tests of this folder."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from tests.testing.interpreter import Call, interpreter
 
 @pytest.fixture(scope="session")
 def interpreted() -> Iterator[Call]:
-    """Return a function that calls another one where Triton's kernels are interpreted."""
+    """Return a function that calls another one in the process that interprets the kernels."""
     pytest.importorskip("triton")  # macOS has none
     with interpreter() as call:
         yield call

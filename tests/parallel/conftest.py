@@ -1,4 +1,4 @@
-"""No test leaves a process behind."""
+"""Checks that no test leaves a process behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def ranks_of_this_process() -> set[psutil.Process]:
-    """Return the processes of ranks below this one that are still there, and whatever else multiprocessing started."""
+    """Return the living rank processes below this one, and all others that multiprocessing started."""
     found = set()
     forked = {process.pid for process in multiprocessing.active_children()}
     for process in psutil.Process().children(recursive=True):
@@ -27,7 +27,7 @@ def ranks_of_this_process() -> set[psutil.Process]:
 
 @pytest.fixture(autouse=True)
 def _no_rank_is_left() -> Iterator[None]:
-    # A worker of pytest's keeps the process with interpreted kernels until its end, and perhaps a loader's.
+    # A pytest worker keeps the process with interpreted kernels, and perhaps a loader's, until it ends.
     others = ranks_of_this_process()
     yield
     end = time.monotonic() + 1

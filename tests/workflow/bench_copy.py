@@ -1,7 +1,7 @@
-"""A copy of the workflow in a folder of its own, with toy experiments that take no time, and real Snakemake runs of it.
+"""A copy of the workflow in its own folder, with toy experiments that take no time, for real Snakemake runs.
 
-For the toys torch is a stub of three names: every measuring process imports it, which takes two seconds, and the
-version that the fingerprint tells is then a file that a test can edit.
+With the toys torch is a stub of three names, because every measuring process imports it, which takes two seconds. The
+version in the fingerprint then comes from a file that a test can edit.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GENERATED = shutil.ignore_patterns("__pycache__", "writeup.md", "writeup.html", 
 MACHINE = "here"
 MARK = "STEPBENCH_TEST_COPY"
 
-# A folder as one text: what follows a line `# -- name` is that file's.
+# A folder as one text: a line `# -- name` starts the file of that name.
 TOY = '''
 # -- cell.py
 """The axes."""
@@ -62,7 +62,7 @@ READS = ()
 
 @dataclass(frozen=True)
 class Cell(cells.Cell):
-    """Something that takes no time, or goes wrong in one way."""
+    """A measurement that takes no time or fails in one way."""
 
     behaviour: str
     size: str = "nano"
@@ -124,7 +124,7 @@ def find(results: Results) -> list[Finding]:
 '''
 
 KERNEL = '''
-"""What a toy does."""
+"""The behaviour of a toy."""
 
 import os
 import signal
@@ -155,7 +155,7 @@ def work(behaviour, setting):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     if behaviour == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if behaviour in ("gated", "deaf"):  # tells that it has begun, and waits until it may end
+    if behaviour in ("gated", "deaf"):  # reports that it has started, and waits for the gate
         with open(os.environ["TOY_BEGUN"], "w") as begun:
             begun.write(f"{os.getpid()}\\n")
         with open(os.environ["TOY_GATE"]) as gate:
@@ -163,7 +163,7 @@ def work(behaviour, setting):
     return Measurement(samples={"step_s": [0.25 * FACTOR, 0.5 * FACTOR]}, scalars={"pid": os.getpid()})
 '''
 
-# The same experiment again, with other axes, that reaches other code and uses other settings.
+# The same experiment with other axes, other imports and other settings.
 OTHER = (
     TOY.replace("Toy", "Plain")
     .replace("toy_kernel.work(cell.behaviour, setting)", 'Measurement(samples={"step_s": [1.0]})')
@@ -174,7 +174,7 @@ OTHER = (
     .replace("toy", "plain")
 )
 
-# An experiment that reads a data set from disk, of the size that its cell names.
+# An experiment that reads a data set from disk, whose size is an axis.
 READER = (
     TOY.replace("Toy", "Reader")
     .replace("from stepbench.models import toy_kernel", "from stepbench.data import shards")
@@ -212,7 +212,7 @@ STUBS = {
         """,
     "torch/version.py": "__version__ = '2.13.0'\ncuda: str | None = None\n",
     "triton-3.7.1.dist-info/METADATA": "Metadata-Version: 2.1\nName: triton\nVersion: 3.7.1\n",
-    # A driver without a device, so that there is a driver's version to upgrade.
+    # A driver without a device, so that a test can change the driver's version.
     "pynvml.py": """
         class NVMLError(Exception): ...
         def nvmlInit(): ...
@@ -257,7 +257,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left behind."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -267,7 +267,7 @@ class Done:
 
     @property
     def said(self) -> list[str]:
-        """What stepbench itself told the user, one sentence a line."""
+        """The messages of stepbench itself, one per line."""
         lines = (self.out + self.err).splitlines()
         return [line.removeprefix("stepbench: ") for line in lines if line.startswith("stepbench: ")]
 
@@ -286,7 +286,7 @@ class Copy:
 
     @classmethod
     def make(cls, root: Path, *, toys: bool = True) -> Copy:
-        """Copy the repository's workflow to `root`, with the toys and their configuration, or as it is."""
+        """Copy the repository's workflow to `root`, with the toys and their configuration or unchanged."""
         copy = cls(root)
         for name in COPIED:
             source, target = REPOSITORY / name, root / name
@@ -308,7 +308,7 @@ class Copy:
 
     @classmethod
     def duplicate(cls, other: Copy, root: Path) -> Copy:
-        """Copy a copy with what it has measured, as a clone that holds results; nothing of Snakemake's goes along."""
+        """Duplicate a copy with its results, like a clone that contains results but nothing of Snakemake's."""
         copy = cls(root)
         shutil.copytree(other.root, root, ignore=shutil.ignore_patterns(".snakemake", ".stepbench"))
         shutil.copytree(other.stubs, copy.stubs)
@@ -321,7 +321,7 @@ class Copy:
         path.write_text(textwrap.dedent(text).lstrip("\n"))
 
     def add_experiment(self, name: str, module: str, pattern: str) -> None:
-        """Add an experiment as CONTRIBUTING says: folder, rules file, include, caption; the grid is configuration."""
+        """Add an experiment as in CONTRIBUTING: folder, rules file, include, caption; the grid comes later."""
         _, *parts = module.split("# -- ")
         for part in ("__init__.py\n", *parts):
             file, _, text = part.partition("\n")
@@ -352,10 +352,10 @@ class Copy:
         self.configure(config)
 
     def edit(self, name: str, old: str, new: str) -> Path:
-        """Replace text that stands once in a file."""
+        """Replace a text that occurs once in a file."""
         path = self.root / name
         text = path.read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {path}"
         path.write_text(text.replace(old, new))
         return path
 
@@ -363,7 +363,7 @@ class Copy:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of all that runs here; the copied package comes before the installed one."""
+        """The environment of every command in the copy; the copied package comes before the installed one."""
         self.scratch.mkdir(exist_ok=True)
         outside = {"SNAKEMAKE_PROFILE", "CUDA_VISIBLE_DEVICES", "PYTHONDONTWRITEBYTECODE"}
         return {
@@ -380,11 +380,11 @@ class Copy:
 
     @property
     def output(self) -> Path:
-        """The file into which everything that was started writes."""
+        """The file with the output of every process from `start`."""
         return self.root.parent / f"{self.root.name}.out"
 
     def run(self, *words: str, **environment: str) -> Done:
-        """Run a command in the copy and return what came out; it is no error if it fails."""
+        """Run a command in the copy and return its result, whatever its exit status."""
         start, used = time.monotonic(), _processor_s()
         done = subprocess.run(
             words,
@@ -400,7 +400,7 @@ class Copy:
 
     @property
     def python_path(self) -> str:
-        """The interpreter that runs everything here."""
+        """The Python interpreter for all commands."""
         return sys.executable
 
     def python(self, *words: str, **environment: str) -> Done:
@@ -416,7 +416,7 @@ class Copy:
         return self.snakemake(*self.targets(), *words, **environment)
 
     def start(self, *words: str, program: str | Path = sys.executable, **environment: str) -> subprocess.Popen[str]:
-        """Start Python in a session of its own, as a terminal does, and return at once; its output goes to a file."""
+        """Start Python in its own session, like a terminal, and return immediately; its output goes to a file."""
         with self.output.open("a") as output:
             process = subprocess.Popen(
                 [program, *words],
@@ -426,7 +426,7 @@ class Copy:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
+                # A shell ignores SIGINT in background processes, and children inherit that.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 text=True,
             )
@@ -436,7 +436,7 @@ class Copy:
     # -- looking at it -------------------------------------------------------------------------------------------------
 
     def targets(self) -> list[str]:
-        """Return the records of the cells that config.yaml asks for; no process is started, which would take 0.5 s."""
+        """Return the record paths of the configured cells, without starting a process, which would take 0.5 s."""
         config = yaml.safe_load((self.root / "config.yaml").read_text())
         return [
             f"results/{config['machine']}/{name}/{_cell(name, values)}.json"
@@ -446,7 +446,7 @@ class Copy:
         ]
 
     def states(self, *words: str) -> dict[str, str]:
-        """Return each configured cell's path with its state and the reasons, as `stepbench cells` tells them."""
+        """Return each configured cell's path with its state and reasons, as `stepbench cells` prints them."""
         done = self.python("-m", "stepbench", "cells", *words)
         assert done.code == 0, done.err
         return dict(line.split("  ", 1) for line in done.out.splitlines())
@@ -470,7 +470,7 @@ class Copy:
 
     @contextlib.contextmanager
     def measuring(self, *expected: str) -> Iterator[None]:
-        """Assert that inside exactly these cells are measured, and that every other record stays the same file."""
+        """Assert that the block measures exactly these cells and leaves every other record's file alone."""
         before = self.files()
         yield
         after = self.files()
@@ -478,19 +478,19 @@ class Copy:
         assert before.keys() <= after.keys()
 
     def half_files(self) -> list[str]:
-        """Return what an interrupted write would leave under results/."""
+        """Return the files that an interrupted write would leave under results/."""
         return [str(path) for path in (self.root / "results").rglob("*") if path.name.startswith(".")]
 
     # -- cells that wait -----------------------------------------------------------------------------------------------
 
     def make_gate(self) -> None:
-        """Make the pipes over which cells that behave `gated` tell that they have begun, and wait."""
+        """Make the pipes through which `gated` cells report that they have started, and wait."""
         for name in ("TOY_BEGUN", "TOY_GATE"):
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(self.environment[name])
 
     def wait_for_cell(self, limit_s: float = 60.0) -> int:
-        """Wait until a gated cell has begun, and return its process."""
+        """Wait until a gated cell has started, and return its process id."""
         descriptor = os.open(self.environment["TOY_BEGUN"], os.O_RDONLY | os.O_NONBLOCK)
         try:
             ready, _, _ = select.select([descriptor], [], [], limit_s)
@@ -506,13 +506,13 @@ class Copy:
             os.close(descriptor)
 
     def open_gate(self) -> None:
-        """Let the gated cell that waits end."""
+        """Let the waiting gated cell end."""
         Path(self.environment["TOY_GATE"]).write_text("go")
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def processes(self) -> list[psutil.Process]:
-        """Return the living processes that something in this copy has started."""
+        """Return the living processes that were started from this copy."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -524,7 +524,7 @@ class Copy:
         return found
 
     def assert_nobody_lives(self, within_s: float = PROMISED_S) -> None:
-        """Assert that no process that this copy has caused is alive, or is so no longer after `within_s`."""
+        """Assert that no process that was started from this copy is alive after `within_s` at the latest."""
         _, alive = psutil.wait_procs(self.processes(), timeout=within_s)
         alive = [process for process in alive if process in self.processes()]
         said = [" ".join(process.cmdline()) for process in alive]
@@ -533,7 +533,7 @@ class Copy:
         assert said == []
 
     def close(self) -> None:
-        """End what a test has started, and assert that nothing else is left."""
+        """Kill what a test has started, and assert that no other process is left."""
         for process in self.running:
             if process.poll() is None:
                 process.kill()
@@ -548,7 +548,7 @@ def _processor_s() -> float:
 
 
 def short(path: str) -> str:
-    """Return `toy/fine,nano,0` for a record's path, with its machine in front where that is another one."""
+    """Return `toy/fine,nano,0` for a record's path, with the machine in front if it is another one."""
     machine, experiment, name = Path(path).parts[-3:]
     values = re.sub(r"[a-z_]+~", "", name.removesuffix(".json"))
     return f"{'' if machine == MACHINE else machine + ':'}{experiment}/{values}"

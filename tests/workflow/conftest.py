@@ -1,4 +1,4 @@
-"""Copies of the workflow for tests that run it; after each test nothing that it has started is alive."""
+"""Copies of the workflow for tests that run it; each test checks that no process of its copy is left."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.workflow.bench_copy import Copy  # noqa: E402
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Copy]:
-    """A copy in which nothing has been measured."""
+    """A copy without any measurement."""
     copy = Copy.make(tmp_path / "bench")
     yield copy
     copy.close()
@@ -20,7 +20,7 @@ def fresh(tmp_path: Path) -> Iterator[Copy]:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy in which all configured cells have been measured, once for each worker."""
+    """A copy with all configured cells measured, made once per pytest worker."""
     copy = Copy.make(tmp_path_factory.mktemp("template") / "bench")
     done = copy.measure()
     assert done.code == 0, done.err
@@ -31,7 +31,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 @pytest.fixture
 def measured(template: Copy, tmp_path: Path) -> Iterator[Copy]:
-    """A clone that holds the results of all configured cells."""
+    """A clone with the results of all configured cells."""
     copy = Copy.duplicate(template, tmp_path / "bench")
     yield copy
     copy.close()

@@ -22,10 +22,13 @@ def versions() -> dict[str, str | None]:
 
 
 def check_build(device: str) -> None:
-    """Refuse to measure a GPU with a torch that was built without CUDA: every cell would fail, one after the other.
+    """Check that torch was built with CUDA if a GPU is measured, because otherwise every cell fails.
+
+    Args:
+        device: `cuda`, `mps` or `cpu`.
 
     Raises:
-        ValueError: `device` is `cuda` and torch has none.
+        ValueError: `device` is `cuda`, and torch was built without CUDA.
     """
     found = versions()
     if device == "cuda" and found["cuda"] is None:

@@ -1,7 +1,7 @@
-"""The precisions that a step may compute in, and which of them a device has.
+"""The precisions of a training step, and which of them a device supports.
 
-`fp32` computes in float32 and `tf32` in float32 whose matrix products are TF32; `bf16` and `fp16` are autocast around
-forward pass and loss, with parameters in float32.
+`fp32` computes in float32, `tf32` in float32 with matrix products in TF32. `bf16` and `fp16` use autocast for the
+forward pass and the loss, with parameters in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def precision_reason(precision: str, device: str) -> str | None:
-    """Return why `device` cannot compute in `precision`, or None if it can."""
+    """Return why `device` does not support `precision`, or None if it does.
+
+    Args:
+        precision: one of `PRECISIONS`.
+        device: `cuda`, `mps` or `cpu`.
+    """
     if precision == "tf32":
         if device != "cuda":
             return f"tf32 needs a CUDA device of compute capability 8.0 or later, got {device}"
@@ -27,5 +32,5 @@ def precision_reason(precision: str, device: str) -> str | None:
 
 
 def set_precision(precision: str) -> None:
-    """Have float32 matrix products computed in float32, or in TF32 for `tf32`; the whole process is affected."""
+    """Compute float32 matrix products in TF32 for `tf32`, otherwise in float32; this affects the whole process."""
     versions.set_float32_products(tf32=precision == "tf32")

@@ -188,7 +188,7 @@ class Bench:
         """Return the folder that caches digests of files for other processes."""
         return self.root / STATE_FOLDER / kind
 
-    # -- where data lies -----------------------------------------------------------------------------------------------
+    # -- data files ---------------------------------------------------------------------------------------------------
 
     @functools.cache  # noqa: B019
     def reads_tokens(self, name: str) -> bool:

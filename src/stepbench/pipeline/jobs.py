@@ -106,12 +106,12 @@ def write_up(snakemake: Any) -> None:
 
     states = States(bench_of(snakemake))
     bench = states.bench
-    told = [experiments.load(name) for name in bench.names]
+    reported = [experiments.load(name) for name in bench.names]
     compared = document.read(Path(snakemake.input.comparison))
     with one_line():
         writeup.write_up(
             states,
-            told,
+            reported,
             Path(snakemake.output.markdown),
             Path(snakemake.output.html),
             _run_facts(states),

@@ -82,8 +82,8 @@ def duration(seconds: float) -> str:
 
 def left_over(bench: Bench) -> list[Path]:
     """Return the paths of this machine's records that no configured grid contains, relative to the root."""
-    asked = {Path(path) for path in bench.paths(*bench.names)}
-    return [path for path in recorded(bench) if path not in asked]
+    configured = {Path(path) for path in bench.paths(*bench.names)}
+    return [path for path in recorded(bench) if path not in configured]
 
 
 def recorded(bench: Bench) -> list[Path]:

@@ -39,7 +39,7 @@ PARTS = ("tables", "figures", "findings")
 _MARKERS = f"{STATE_FOLDER}/stale/"
 
 
-def asked_of_every_job(function: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+def with_signature(function: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
     """Store a function's signature on it.
 
     Snakemake reads it twice per job, and otherwise Python computes it each time: 4 % of a dry run's time.
@@ -122,7 +122,7 @@ def mark_rendered(bench: Bench, name: str) -> None:
     write_atomically(bench.root / _stamp(bench, name), json.dumps(_shown(bench, name), indent=1))
 
 
-@asked_of_every_job
+@with_signature
 def priority(wildcards: Any) -> int:
     """Return the priority of a measuring job: replicate 0 of all cells runs before replicate 1 of any."""
     return 1_000_000 - int(getattr(wildcards, "replicate", 0))
@@ -157,9 +157,9 @@ def _others(bench: Bench) -> dict[str, str]:
     """Return a digest of each file that a comparison reads besides this machine's configured records."""
     merged = (path for path in (bench.root / "results").glob("*/*/*~*.json") if path.parts[-2] in COMPARED)
     theirs = [path for path in merged if path.parts[-3] != bench.machine]
-    unasked = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in COMPARED]
+    ungridded = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in COMPARED]
     memo = bench.memo("content")
-    found = {path.relative_to(bench.root).as_posix(): fingerprint.content(path, memo) for path in (*theirs, *unasked)}
+    found = {path.relative_to(bench.root).as_posix(): fingerprint.content(path, memo) for path in (*theirs, *ungridded)}
     published = (reach.ROOT / "comparison" / "published").glob("*.json")
     return found | {path.name: fingerprint.digest(path.read_bytes()) for path in sorted(published)}
 

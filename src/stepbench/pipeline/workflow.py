@@ -106,7 +106,9 @@ def rendered_files(bench: Bench, report: Callable[..., Any], name: str) -> list[
     return [*files, f"{machine}/findings/{name}.json"]
 
 
-def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Callable[..., staleness.InputFunction]:
+def refuse_ignored_markers(
+    workflow: Any, inputs: Callable[..., staleness.InputFunction]
+) -> Callable[..., staleness.InputFunction]:
     """Wrap `inputs`, which makes input functions, so that a run that would ignore their markers exits with an error.
 
     A marker works by its file time. A run that ignores file times or touches its outputs would leave stale numbers in
@@ -116,7 +118,7 @@ def heeded(workflow: Any, inputs: Callable[..., staleness.InputFunction]) -> Cal
     def made(*about: Any) -> staleness.InputFunction:
         function = inputs(*about)
 
-        @staleness.asked_of_every_job
+        @staleness.with_signature
         def checked(wildcards: Any) -> list[str]:
             found = function(wildcards)
             if staleness.are_marked(found):
