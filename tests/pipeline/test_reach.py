@@ -49,6 +49,10 @@ from dataclasses import dataclass
 from stepbench.kernels import names
 from stepbench.pipeline import cells
 
+TITLE = "Speed"
+READS = ("ceilings",)
+ROWS = 64
+
 
 @dataclass(frozen=True)
 class Cell(cells.Cell):
@@ -163,6 +167,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
         ("experiments/speed/measure.py", "_work(cell.size) + fast", "_work(cell.size) * fast", MODULE),
         ("experiments/speed/measure.py", "decoder.build(size)", "decoder.build(size + '')", MODULE),
         ("experiments/speed/cell.py", "@dataclass(frozen=True)", "@dataclass", CELL_MODULE),
+        ("experiments/speed/cell.py", "ROWS = 64", "ROWS = 65", CELL_MODULE),
     ],
 )
 def test_code_that_runs_counts(package: Path, file: str, old: str, new: str, module: str) -> None:
@@ -184,6 +189,8 @@ def test_code_that_runs_counts(package: Path, file: str, old: str, new: str, mod
         ("experiments/speed/measure.py", "cell: Cell, setting: Setting) -> object", "cell, setting)"),
         ("experiments/speed/measure.py", "def _work(size: str) -> int:", "def _work(size: 'str') -> float:"),
         ("experiments/speed/tables.py", "import tables", "import tables as shown"),
+        ("experiments/speed/cell.py", '"Speed"', '"How fast"'),
+        ("experiments/speed/cell.py", '("ceilings",)', "()"),
         ("pipeline/cells.py", "pass", "axes = ()"),
         ("kernels/names.py", "NAMES", "REGISTRY"),
         ("experiments/speed/measure.py", "+ fast.run(WIDTH) +", "+ fast.run(\n        WIDTH,\n    ) +"),

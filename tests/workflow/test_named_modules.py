@@ -140,6 +140,17 @@ def test_the_code_of_tables_figures_and_findings_re_measures_nothing(restored: C
     assert would_measure(restored) == []
 
 
+def test_a_title_and_what_an_experiment_reads_re_measure_nothing(restored: Copy) -> None:
+    path = restored.root / "src/stepbench/experiments/end_to_end/cell.py"
+    text = path.read_text()
+    changed = text.replace('TITLE = "End to end"', 'TITLE = "A training step"').replace(
+        "READS = (", 'READS = ("numerics", '
+    )
+    assert len(changed) > len(text) + 10
+    path.write_text(changed)
+    assert would_measure(restored) == []
+
+
 def test_the_source_of_the_copy_is_what_counts(restored: Copy) -> None:
     """Or all of the above would hold without any fingerprint."""
     append(restored, "src/stepbench/models/decoder.py", "\nANOTHER_CONSTANT = 1\n")

@@ -8,7 +8,8 @@ Not followed and not hashed:
 
 - the pipeline, which decides what is measured and changes no number;
 - registries of names (`names.py`): a cell depends on the modules that it selects, not on all that are registered;
-- imports under `TYPE_CHECKING`, which are never executed.
+- imports under `TYPE_CHECKING`, which are never executed;
+- what an experiment declares about itself in `cell.py` (its title, what it reads): `DECLARED`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ PACKAGE = "stepbench"
 ROOT = Path(__file__).parents[1]
 NOT_FOLLOWED = (f"{PACKAGE}.pipeline",)
 REGISTRY = "names"
+DECLARED = ("TITLE", "QUESTION", "SETTINGS", "READS")  # what SETTINGS names is the definition, a part of its own
 # A cached result is valid for this version of the reader and for the Python that parsed the text.
 _READER = (platform.python_version(), Path(__file__).read_text(encoding="utf-8"))
 
@@ -173,7 +175,7 @@ def _ours(name: str) -> bool:
 
 
 def _digest(tree: ast.Module) -> str:
-    """Return a hash of a file's syntax tree without docstrings and types of arguments."""
+    """Return a hash of a file's syntax tree without docstrings, types of arguments and `DECLARED`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
             node.body = node.body[1:] or ([] if isinstance(node, ast.Module) else [ast.Pass()])
@@ -181,7 +183,11 @@ def _digest(tree: ast.Module) -> str:
             node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
-    return digest("\n".join(ast.dump(statement) for statement in tree.body))
+    return digest("\n".join(ast.dump(statement) for statement in tree.body if not _declares(statement)))
+
+
+def _declares(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) in DECLARED
 
 
 def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

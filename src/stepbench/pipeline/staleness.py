@@ -144,6 +144,9 @@ def _shown(bench: Bench, name: str) -> dict[str, Any]:
         modules = tuple(f"{experiments.load(name).module}.{part}" for part in PARTS)
     if name == COMPARISON:
         more = {"others": _others(bench), "prices": bench.settings.get("prices", {})}
+    if name == WRITEUP:
+        loaded = [experiments.load(each) for each in bench.names]
+        more = {"declared": {each.name: [each.title, each.question, *each.reads] for each in loaded}}
     return {
         **more,
         "records": dict.fromkeys(paths, True),
