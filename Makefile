@@ -22,7 +22,7 @@ test: lint
 quick: $(TEST)
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(addprefix tests/,kernels measure models data pipeline reporting test_versions.py test_installation.py)
 
-# What takes longest, and would make everybody wait.
+# The longest tests.
 test-slow: $(TEST)
 	$(BIN)/python -m pytest -n 2 --dist load -m slow
 
@@ -39,7 +39,7 @@ lint: $(TEST)
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 
-# Takes out one safeguard at a time, in a copy, and fails unless a test turns red each time.
+# Removes one safeguard at a time, in a copy, and fails unless a test fails each time.
 mutate: $(TEST)
 	$(BIN)/python tests/mutate.py
 
@@ -56,13 +56,13 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .snakemake .stepbench
 
 $(REPORT): pyproject.toml $(PINS)
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { echo "make: needed is Python 3.11 to 3.14, and \
-	$(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo not there): install one (apt install python3-venv; brew install python; uv python install) and say make $(MAKECMDGOALS) PYTHON=its-path" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { echo "make: stepbench needs Python 3.11 to 3.14, got \
+	$$($(PYTHON) -V 2>/dev/null || echo no $(PYTHON)): install one (apt install python3-venv; brew install python; uv python install) and say make $(MAKECMDGOALS) PYTHON=its-path" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@rm -f .venv/.report-* .venv/.test-*
 	@if test "$$(uname -s)" = Linux && test -n "$(CPU_INDEX)" && ! command -v nvidia-smi >/dev/null && ! test -e /dev/nvidiactl; then \
-		echo "make: no NVIDIA GPU, so torch's CPU build is asked for at $(CPU_INDEX)"; \
-		$(PIP) --no-deps --retries 1 --index-url $(CPU_INDEX) torch || echo "make: it is not to be had; pip's own index is asked, which may bring several GB of CUDA"; fi
+		echo "make: no NVIDIA GPU: installing torch's CPU build from $(CPU_INDEX)"; \
+		$(PIP) --no-deps --retries 1 --index-url $(CPU_INDEX) torch || echo "make: not available there; using pip's own index, which may download several GB of CUDA"; fi
 	$(PIP) --editable .
 	touch $@
 

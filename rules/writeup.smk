@@ -23,7 +23,7 @@ rule write_up:
         "../workflow_scripts/write_up.py"
 
 
-# One bad cell never costs the report; it costs this rule, which is the last one of the default target.
+# A failed cell does not fail the report; it fails this rule, the last one of the default target.
 rule all_measured:
     input:
         "report/failures.txt",

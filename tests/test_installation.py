@@ -138,7 +138,7 @@ def test_make_refuses_another_python_in_one_sentence(tmp_path: Path, version: st
     python.chmod(0o755)
     done = _make(tmp_path, f"PYTHON={python}")
     assert done.returncode == 2
-    assert f"needed is Python 3.11 to 3.14, and {python} is Python {version}: install one" in done.stderr
+    assert f"stepbench needs Python 3.11 to 3.14, got Python {version}: install one" in done.stderr
     assert "say make report PYTHON=" in done.stderr
     assert not (tmp_path / ".venv").exists()
 
@@ -146,7 +146,7 @@ def test_make_refuses_another_python_in_one_sentence(tmp_path: Path, version: st
 def test_make_says_that_there_is_no_python(tmp_path: Path) -> None:
     done = _make(tmp_path, "PYTHON=python-of-nowhere")
     assert done.returncode == 2
-    assert "python-of-nowhere is not there: install one" in done.stderr
+    assert "got no python-of-nowhere: install one" in done.stderr
 
 
 def _make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -201,4 +201,4 @@ def test_make_asks_for_the_cpu_build_first_where_there_is_no_gpu(
     assert [line.rpartition(" ")[2] for line in lines] == asked
     assert all("constraints/packages.txt" in line and f"constraints/torch-{DEFAULT}.txt" in line for line in lines)
     assert (f"--index-url {index}" in lines[0]) == (len(lines) == 2)
-    assert ("it is not to be had" in done.stdout) == (code == 1)
+    assert ("make: not available there" in done.stdout) == (code == 1)

@@ -145,7 +145,7 @@ def test_what_no_record_can_hold_is_the_cells_error(
             "no_result",
             "exited with status 3 and no result; its output ends with: last words",
         ),
-        (0, (0, 0), "", "no_result", "exited with status 0 and no result; it printed nothing"),
+        (0, (0, 0), "", "no_result", "exited with status 0 and no result; it has no output"),
         (1, (0, 0), "\udcff\x1b[31mred", "no_result", "exited with status 1 and no result; its output ends with: "),
     ],
 )

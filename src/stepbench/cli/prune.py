@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
 
 
 def prune(options: argparse.Namespace) -> int:
-    """Print the records, and remove them unless that was not asked for."""
+    """Print the records, and remove them unless `--dry-run` is given."""
     bench = Bench.open(options.root)
     if not options.dry_run:
         lock.hold(bench.root / RUN_LOCK, "this folder")

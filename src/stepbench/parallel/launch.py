@@ -1,4 +1,4 @@
-"""Starting ranks, and knowing what became of each.
+"""Start ranks, and report how each ended.
 
     results = launch(function, 2, arguments={"size": "nano"}, backend="gloo", deadline_s=60)
 
@@ -186,7 +186,7 @@ def _run(agent: Agent, deadline: float, deadline_s: float) -> None:
 
 
 def _outcome(agent: Agent, rank: int, deadline_s: float) -> RankOutcome:
-    """Return what became of a rank of this node, from its own last word and from what the agent saw."""
+    """Return how a rank of this node ended, from its own report and from what the agent observed."""
     exit_code = agent.exit_codes.get(rank)
     outcome = RankOutcome(rank, OK, exit_code=exit_code, output=_tail(output_path(agent.folder, rank)))
     said = _last_word(outcome_path(agent.folder, rank))

@@ -162,5 +162,5 @@ def _death(returncode: int, kills_before: int | None, log: Path) -> dict[str, An
         return failures.failure("killed", f"the measuring process was killed by {name}")
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    told = f"its output ends with: {last}" if last else "it printed nothing"
+    told = f"its output ends with: {last}" if last else "it has no output"
     return failures.failure("no_result", f"the measuring process exited with status {returncode} and no result; {told}")

@@ -48,7 +48,7 @@ class Column:
 
 
 def facts(group: Group, found: Iterable[Mark] = ()) -> dict[str, Any]:
-    """Return what every row has: the point, what became of it, its warnings (its own and the point's), its records."""
+    """Return what every row has: the point, its status, its warnings (its own and the point's), its records."""
     return {
         **group.point,
         "status": group.status,

@@ -231,7 +231,7 @@ def log_axis(axes: Axes, which: str, text: Callable[[float], str] | None = None)
 def legend_above(figure: Figure, columns: int) -> None:
     """Put one legend of all axes above them, where it covers nothing; what has the same label stands in it once.
 
-    It has fewer columns where so many do not fit into the figure's width.
+    It has fewer columns where they do not fit the width of the figure.
     """
     entries: dict[str, Any] = {}
     for axes in figure.axes:

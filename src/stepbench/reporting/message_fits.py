@@ -94,7 +94,7 @@ def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float, float | None
 
 
 def chosen(results: Results | None, operation: str, ranks: int) -> Fit | None:
-    """Return the fit of an operation on so many ranks, NCCL's before Gloo's."""
+    """Return the fit of an operation on a number of ranks, NCCL's before Gloo's."""
     found = [each for each in fits(results) if (each.operation, each.ranks) == (operation, ranks)] if results else []
     return next(iter(sorted(found, key=lambda each: each.backend != "nccl")), None)
 

@@ -123,7 +123,7 @@ def rates(records: Iterable[Record]) -> list[Rate]:
 
 
 def limit(rate: Rate, device_name: str, cores: float | None) -> float | None:
-    """Return the upper limit of a rate in FLOP/s or bytes/s: the vendor's figure, or that of so many cores.
+    """Return the upper limit of a rate in FLOP/s or bytes/s: the vendor's figure, or that of the given number of cores.
 
     Args:
         rate: the operation. The vendor's bandwidth is no limit to a copy that a cache may hold.

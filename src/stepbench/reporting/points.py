@@ -1,4 +1,4 @@
-"""A point of an experiment's grid: its replicates' records, what became of them, and what their samples say."""
+"""A point of an experiment's grid: its replicates' records, their status and their samples."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def is_ok(row: Row) -> bool:
 
 
 def label(row: Row) -> str:
-    """Return what became of a cell in a word or two: its record's status, or why that does not count."""
+    """Return the status of a cell: that of its record, or why the record does not count."""
     if row["state"] == "missing":
         return "not measured"
     if row["state"] == "stale":

@@ -25,7 +25,7 @@ DTYPE_COLORS = dict(zip(DTYPE_BYTES, figures.PALETTE, strict=False))
 WEIGHT_BYTES = {"forward": 4, "forward_backward": 12, "train_step": 40}
 
 
-CROWD = 60  # so many points are drawn smaller and let each other shine through
+CROWD = 60  # from this many points on they are smaller and transparent
 NEAR = 1.25  # roofs within this ratio share a line of text
 
 

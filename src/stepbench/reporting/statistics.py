@@ -43,7 +43,7 @@ MIN_PROCESSES = 5  # a side
 SAME_WITHIN = 0.10  # SAME needs an interval that excludes an effect as large as this
 NEGLIGIBLE = 0.01  # a real difference below this is SAME: where code lies in memory does as much
 
-_MAX_PERMUTATIONS = 20_000  # up to eight a side all splits are counted, beyond that so many are drawn
+_MAX_PERMUTATIONS = 20_000  # up to eight a side all splits are counted, beyond that this many are drawn
 
 
 class Verdict(enum.StrEnum):

@@ -176,7 +176,7 @@ def _leading(value: float) -> int:
 
 
 def _fixed(value: float, decimals: int) -> str:
-    """Return `value` with so many decimals; thousands apart by a thin space from ten thousand on."""
+    """Return `value` with `decimals` decimals; thousands apart by a thin space from ten thousand on."""
     text = f"{value:,.{decimals}f}" if abs(value) >= 10_000 else f"{value:.{decimals}f}"
     return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
 

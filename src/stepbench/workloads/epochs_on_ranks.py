@@ -136,7 +136,7 @@ class _Data:
         self._what, self._device = what, setting.device
 
     def loader(self, *, at_most: int | None = None) -> tuple[DataLoader[Any], Batches]:
-        """Return what gives this rank its batches, and which they are: an epoch's, or so many at most."""
+        """Return what gives this rank its batches, and which they are: those of an epoch, or at most `steps`."""
         batch, rank, ranks = self._what["batch"], distributed.get_rank(), distributed.get_world_size()
         whole = self._set.samples // (batch * ranks)
         steps = self._what["steps"] if at_most is None else min(at_most, whole)

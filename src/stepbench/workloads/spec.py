@@ -110,7 +110,7 @@ def group_sizes(text: str, blocks: int) -> tuple[int, ...]:
     """Return the blocks per checkpointed group that an axis names: `none`, `4`, or `4-1` for groups inside of groups.
 
     Raises:
-        UnsupportedError: the text is another, or a model of so many blocks cannot be grouped so.
+        UnsupportedError: the text is another, or a model with this number of blocks cannot be grouped this way.
     """
     if text == "none":
         return ()

@@ -14,7 +14,7 @@ from stepbench.kernels.api import UnsupportedAttention, attention, bind, unsuppo
 from stepbench.measure import clock, memory, timing
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError, WrongResultError
 
-CHECKED_ROWS = 128  # the float64 oracle takes so many query rows at a time: the scores of a long sequence do not fit
+CHECKED_ROWS = 128  # query rows that the float64 oracle computes at a time: the scores of a long sequence do not fit
 L2_FLUSH_BYTES = 256 * 2**20  # five times the 50 MiB of an H100
 
 

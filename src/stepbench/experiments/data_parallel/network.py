@@ -22,7 +22,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes with so many ranks each; the slowest link of a ring decides."""
+    """Nodes with a number of ranks each; the slowest link of a ring decides."""
 
     ranks_per_node: int
     intra_node: Link
@@ -44,7 +44,7 @@ class Network:
         return self.inter_node if across_nodes or ranks > self.ranks_per_node else self.intra_node
 
     def half_ring_s(self, ranks: int, total_bytes: float, *, across_nodes: bool = False) -> float:
-        """Return the time of an all-gather or a reduce-scatter of so many bytes in all."""
+        """Return the time of an all-gather or a reduce-scatter of `payload_bytes` bytes in total."""
         link = self.link(ranks, across_nodes=across_nodes)
         return (ranks - 1) * (link.latency_s + total_bytes / ranks / link.bytes_per_s)
 

@@ -32,7 +32,7 @@ class Cell(cells.Cell):
 
     @property
     def strategy(self) -> str:
-        """The name of the strategy with which so many ranks train together."""
+        """The name of the strategy with which this number of ranks trains."""
         return "bucketed" if self.ranks > 1 else "none"
 
     @property

@@ -12,7 +12,7 @@ QUESTION = "What does low precision do to sums and to dtypes?"
 SETTINGS = ("protocol",)
 READS = ("ceilings",)
 
-# The sum: so many terms of this size.
+# The sum: the value of a term, and the number of terms.
 TERM, TERMS = 0.01, 1000
 
 

@@ -12,14 +12,14 @@ QUESTION = "How many steps until the numbers settle?"
 SETTINGS = ("protocol", "vocabulary", "data")
 READS = ("ceilings",)
 
-# Of every step that is timed here.
+# Held constant in every cell.
 CONTEXT = 128
 BATCH = 4
 
 
 @dataclass(frozen=True)
 class Cell(cells.Cell):
-    """A training step after so many steps of warm-up, in a process of its own."""
+    """A training step after `warmup` steps of warm-up, in a process of its own."""
 
     size: str
     warmup: int

@@ -1,4 +1,4 @@
-"""The table of warm-up: each phase after so many steps."""
+"""The table of warm-up: each phase by number of warm-up steps."""
 
 from __future__ import annotations
 
