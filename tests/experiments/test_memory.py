@@ -25,7 +25,7 @@ from stepbench.workloads import predicted, step
 from stepbench.workloads.spec import StepSpec
 from stepbench.workloads.step import Step
 
-SIZES = config.load(Path(__file__).parents[2] / "config.yaml")["sizes"]
+SIZES = config.read(Path(__file__).parents[2] / "config.yaml")["sizes"]
 VOCABULARY = 10_000
 MIB = 2**20
 
@@ -94,9 +94,8 @@ def test_a_training_steps_peak_is_predicted_within_five_percent(
 def test_every_kind_of_step_is_predicted(more: dict[str, Any]) -> None:
     scalars = measure(Memory("measured", "nano", 32, 1, **more), setting("nano")).scalars
     assert scalars["predicted_peak_bytes"] == pytest.approx(scalars["peak_memory_bytes"], rel=0.05)
-    parameters = costs.parameter_bytes(
-        ModelSize(**SIZES["nano"]), VOCABULARY, dtype_bytes=2 if "parameter_dtype" in more else 4
-    )
+    width = 2 if "parameter_dtype" in more else 4
+    parameters = width * costs.parameters(ModelSize(**SIZES["nano"]), VOCABULARY)
     assert scalars["before_parameters_bytes"] == parameters
     assert scalars["before_gradients_bytes"] == (0 if more.get("passes") == "forward" else parameters)
     adamw = "optimizer" not in more or more["optimizer"].startswith("adamw")

@@ -371,7 +371,7 @@ SHARDED_STATE_MIB, SHARDED_PEAK_MIB = 3811.3, 13_679
 
 @pytest.mark.slow
 def test_the_xl_size_needs_what_was_published() -> None:
-    size = config.load(Path(__file__).parents[2] / "config.yaml")["sizes"]["xl"]
+    size = config.read(Path(__file__).parents[2] / "config.yaml")["sizes"]["xl"]
     assert size == {"d_model": 1600, "d_ff": 6400, "layers": 48, "heads": 25}
     cell = OptimizerSharding(
         "predicted",

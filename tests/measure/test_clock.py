@@ -27,12 +27,3 @@ def test_each_device_has_its_own_wait(device: str, monkeypatch: pytest.MonkeyPat
 def test_another_device_is_refused() -> None:
     with pytest.raises(ValueError, match="`device` must be one of cuda, mps, cpu, got 'tpu'"):
         clock.for_device("tpu")
-
-
-def test_a_fake_clock_tells_its_ticks_and_keeps_the_order_of_calls() -> None:
-    fake = clock.FakeClock([1.0, 3.0])
-    found = [fake.now()]
-    fake.synchronize()
-    found.append(fake.now())
-    assert found == [1.0, 3.0]
-    assert fake.calls == ["now", "synchronize", "now"]

@@ -145,7 +145,7 @@ def test_every_machines_name_is_a_valid_setting(machine: Machine) -> None:
     from stepbench.pipeline import config
 
     root = Path(__file__).parents[2]
-    settings = config.load(root / "config.yaml")
+    settings = config.read(root / "config.yaml")
     for cpu in ("AMD EPYC", "", "long " * 100, "9 of diamonds", "Zürich"):
         machine(cpu=cpu)
         settings["machine"] = environment.machine_name("cpu")

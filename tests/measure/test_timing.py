@@ -13,9 +13,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.measure.fake_clock import FakeClock
 
 from stepbench.measure import timing
-from stepbench.measure.clock import FakeClock
 
 LAUNCH_S = 1e-5
 WORK_S = 0.5

@@ -4,9 +4,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.measure.fake_clock import FakeClock
 
 from stepbench.measure import training_step
-from stepbench.measure.clock import FakeClock
 
 
 def scripted(names: tuple[str, ...]) -> tuple[FakeClock, dict[str, Callable[[], object]]]:

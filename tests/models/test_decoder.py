@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from stepbench.models.costs import parameter_bytes, parameters
+from stepbench.models.costs import parameters
 from stepbench.models.decoder import Decoder, next_token_loss
 from stepbench.models.sizes import ModelSize
 
@@ -164,7 +164,7 @@ def test_a_step_runs_on_fake_tensors() -> None:
         optimizer.step()
     assert isinstance(loss, FakeTensor)
     assert loss.dtype == torch.float32
-    assert sum(p.nbytes for p in model.parameters()) == parameter_bytes(size, VOCABULARY, dtype_bytes=2)
+    assert sum(p.nbytes for p in model.parameters()) == 2 * parameters(size, VOCABULARY)
 
 
 class Checkpointed(nn.Module):

@@ -190,7 +190,6 @@ def check_each_unit_is_gathered_for_forward_and_again_for_backward() -> None:
         waits = [traffic.wait_s(each) for each in ("all_gather", "reduce_scatter", "all_reduce")]
         assert abs(sum(waits) - traffic.comm_wait_s) < 1e-9
         assert traffic.busy_s("all_gather") > 0
-        assert 0 <= traffic.hidden_s("all_gather") <= traffic.busy_s("all_gather")
 
 
 def check_the_next_unit_travels_while_the_current_one_computes() -> None:

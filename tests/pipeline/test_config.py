@@ -73,17 +73,17 @@ def file(tmp_path: Path) -> Path:
 def test_a_key_that_comes_from_elsewhere_and_stands_here_too_does_not_stand_twice(tmp_path: Path) -> None:
     path = tmp_path / "merged.yaml"
     path.write_text("first: &first\n  heads: 4\n  layers: 2\nsecond:\n  <<: *first\n  heads: 8\n")
-    assert config.load(path)["second"] == {"heads": 8, "layers": 2}
+    assert config.read(path)["second"] == {"heads": 8, "layers": 2}
 
 
 def test_the_configuration_that_is_shipped_is_valid() -> None:
     file = ROOT / "config.yaml"
-    config.check(config.load(file), schema=SCHEMA, files=[file])
+    config.check(config.read(file), schema=SCHEMA, files=[file])
 
 
 def test_what_is_valid_is_returned_as_it_stands(file: Path) -> None:
-    assert config.load(file) == yaml.safe_load(TEXT)
-    config.check(config.load(file), schema=SCHEMA, files=[file])
+    assert config.read(file) == yaml.safe_load(TEXT)
+    config.check(config.read(file), schema=SCHEMA, files=[file])
 
 
 # old text, new text, the sentence, and how many lines above the last one of the new text it is found if not there
@@ -459,14 +459,14 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes
     file = tmp_path / "config.yaml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as raised:
-        config.load(file)
+        config.read(file)
     assert str(raised.value).startswith(f"{file}: {message}")
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be readable, got No such file or directory"):
-        config.load(tmp_path / "config.yaml")
+        config.read(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize(
@@ -475,4 +475,4 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_what_is_quoted_or_plain_is_taken_as_it_stands(tmp_path: Path, text: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(text)
-    assert config.load(file) == yaml.safe_load(text)
+    assert config.read(file) == yaml.safe_load(text)

@@ -40,7 +40,7 @@ COPY_BYTES_PER_S = 2e10
 
 def settings(**grids: list[dict[str, Any]]) -> dict[str, Any]:
     """Return config.yaml with these grids, on the scale `cpu`, in place of its own; all of its own if none is given."""
-    found = copy.deepcopy(dict(config.load(ROOT / "config.yaml")))
+    found = copy.deepcopy(dict(config.read(ROOT / "config.yaml")))
     found |= {"device": "cpu", "scale": "cpu", "machine": "imaginary-2c"}
     if grids:
         found["experiments"] = {name: {"cpu": products} for name, products in grids.items()}

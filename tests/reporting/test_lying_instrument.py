@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.measure.fake_clock import FakeClock
 from tests.reporting import synthetic
 from tests.reporting.conftest import markdown, results
 
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import training_step
-from stepbench.measure.clock import FakeClock
 from stepbench.pipeline.records import RecordError
 from stepbench.reporting import findings, points
 

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import scipy.stats
+from tests.measure.fake_clock import FakeClock
 
 from stepbench.measure import timing
-from stepbench.measure.clock import FakeClock
 from stepbench.reporting import marks
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.statistics import summarize

@@ -48,7 +48,7 @@ def test_ten_percent_is_found_in_90_percent(spread, effect, verdict):
 
 
 def test_the_simulated_number_of_processes_is_the_configured_one():
-    settings = config.load(Path(__file__).parents[2] / "config.yaml")
+    settings = config.read(Path(__file__).parents[2] / "config.yaml")
     configured = [products for scales in settings["experiments"].values() for products in scales.values()]
     counts = {len(product["replicate"]) for products in configured for product in products if "replicate" in product}
     assert counts == {inspect.signature(process_medians).parameters["processes"].default} == {statistics.MIN_PROCESSES}

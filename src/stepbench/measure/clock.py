@@ -8,7 +8,7 @@ with a clock of scripted ticks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -38,29 +38,6 @@ class HostClock:
     def synchronize(self) -> None:
         """Wait for the device."""
         self._synchronize()
-
-
-class FakeClock:
-    """A clock of scripted ticks, for tests of the protocol; it records the order of its calls.
-
-    Args:
-        ticks: the successive return values of `now`, in seconds.
-    """
-
-    name = "fake"
-
-    def __init__(self, ticks: Iterable[float]) -> None:
-        self._ticks = iter(ticks)
-        self.calls: list[str] = []
-
-    def now(self) -> float:
-        """Return the next tick."""
-        self.calls.append("now")
-        return next(self._ticks)
-
-    def synchronize(self) -> None:
-        """Record the call."""
-        self.calls.append("synchronize")
 
 
 def for_device(device: str) -> HostClock:

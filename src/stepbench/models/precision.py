@@ -10,7 +10,6 @@ import torch
 
 from stepbench import versions
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -113,7 +113,7 @@ class FSDP(Synchronizes, nn.Module):
 
     @property
     def traffic(self) -> Traffic:
-        """What was communicated; `wait_s("all_gather")` is exposed gather time, `hidden_s("all_gather")` hidden."""
+        """What was communicated; `wait_s("all_gather")` is exposed gather time."""
         return self.communicator.traffic
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -93,10 +93,6 @@ class Traffic:
             reached_s = transfer.end_s
         return busy_s
 
-    def hidden_s(self, operation: str | None = None) -> float:
-        """Return the seconds of communication behind computation: those under way that nobody waited for."""
-        return max(0.0, self.busy_s(operation) - self.wait_s(operation))
-
     def start(self, operation: str, payload_bytes: int) -> OpenTransfer:
         """Count a collective that is being launched."""
         self.calls += 1

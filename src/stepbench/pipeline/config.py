@@ -18,22 +18,10 @@ from stepbench.pipeline.mistakes import ConfigError, Key, Mistake, hint
 if TYPE_CHECKING:
     import jsonschema
 
-__all__ = ["NAMED", "SCHEMA", "ConfigError", "check", "load", "read"]
+__all__ = ["NAMED", "SCHEMA", "ConfigError", "check", "read"]
 
 SCHEMA = "config.schema.yaml"
 NAMED = {"size": "sizes", "preset": "presets"}  # an axis whose values are keys of a section
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Return the content of one YAML file.
-
-    Raises:
-        ConfigError: it is missing, not YAML, or holds what YAML silently takes for something else.
-    """
-    content, mistakes = read(path), strict_yaml.parse(path).mistakes
-    if mistakes:
-        raise ConfigError(*mistakes)
-    return content
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import numpy as np
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
-OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 RATE_AXES = ("operation", "backend", "ranks")
 
 
@@ -25,7 +24,7 @@ class Fit:
     """The fit of an operation on some ranks.
 
     Attributes:
-        operation: one of `OPERATIONS`.
+        operation: `all_reduce`, `all_gather`, `reduce_scatter` or `broadcast`.
         backend: `gloo` or `nccl`.
         ranks: how many.
         latency_s: α, not below 0.
