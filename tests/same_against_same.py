@@ -17,7 +17,7 @@ from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
-from stepbench.reporting import findings, frames, marks, statistics, tables, units
+from stepbench.reporting import columns, frames, marks, statistics, tables, units
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Verdict
 
@@ -55,7 +55,7 @@ def row(group: Group, groups: list[Group]) -> dict[str, Any]:
     sides = medians[0::2], medians[1::2]
     compared = statistics.compare(*sides) if all(sides) else None
     return {
-        "cell": findings.where(group, groups),
+        "cell": columns.where(group, groups),
         "processes": " / ".join(str(len(side)) for side in sides),
         "ratio": units.ratio(compared.ratio, compared.low, compared.high) if compared else units.NOTHING,
         "verdict": compared.verdict.value if compared else group.status,

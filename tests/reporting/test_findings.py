@@ -3,7 +3,7 @@ from __future__ import annotations
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
-from stepbench.reporting import findings
+from stepbench.reporting import columns, findings
 from stepbench.reporting.marks import MEANING, Mark
 
 
@@ -48,7 +48,7 @@ def test_a_point_in_a_row_of_names_is_told_by_what_is_unusual(full):
     groups = results(full, "end_to_end").groups()
     names = [findings.apart(group, groups) for group in groups]
     assert len(set(names)) == len(names)
-    assert max(name.count(",") for name in names) < max(findings.where(group, groups).count(",") for group in groups)
+    assert max(name.count(",") for name in names) < max(columns.where(group, groups).count(",") for group in groups)
 
 
 def test_noise_is_told_by_kind(full):

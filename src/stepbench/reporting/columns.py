@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from stepbench.reporting import marks, markup, units
 from stepbench.reporting.marks import Mark
@@ -14,6 +14,7 @@ from stepbench.reporting.units import Unit
 
 RECORDS = "records"  # what a row's records are -> their paths
 MARKS_OF_ROW = "warnings"  # a tuple of Mark
+EVIDENT = ("size", "passes", "precision", "optimizer")  # axes whose values say what they are
 WORDS = {
     None: "none",
     "passes": "mode",
@@ -139,8 +140,47 @@ def rest(axes: Iterable[str], *named: str) -> list[str]:
 
 def axis_columns(rows: Sequence[Row], axes: Iterable[str]) -> list[Column]:
     """Return a column for each axis whose value differs between rows."""
-    varying = [axis for axis in axes if len({row[axis] for row in rows}) > 1]
-    return [value(axis, axis_words(axis), axis_text, numeric=False) for axis in varying]
+    return [value(axis, axis_words(axis), axis_text, numeric=False) for axis in varying(rows, axes)]
+
+
+def varying(rows: Sequence[Row], axes: Iterable[str]) -> list[str]:
+    """Return the axes whose value differs between rows or points."""
+    return [axis for axis in axes if len({row[axis] for row in rows}) > 1]
+
+
+class Placed(Protocol):
+    """What has a point of a grid."""
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Axis -> value."""
+
+
+def differences(placed: Placed, shown: Iterable[Placed], *unnamed: str) -> str:
+    """Return how a point differs from others, such as `nano, context 64`; nothing where it does not.
+
+    Args:
+        placed: the point.
+        shown: all points that are named so, this one among them.
+        *unnamed: axes that the reader knows already.
+    """
+    point = placed.point
+    named = [axis for axis in varying([each.point for each in shown], point) if axis not in unnamed]
+    words = ((() if axis in EVIDENT else (axis_words(axis),)) + (axis_words(point[axis]),) for axis in named)
+    return ", ".join(" ".join(each) for each in words)
+
+
+def where(placed: Placed, shown: Iterable[Placed], *unnamed: str) -> str:
+    """Return a point's size, if it has one, and how it differs from others otherwise; see `differences`."""
+    size = str(placed.point.get("size", ""))
+    return ", ".join(filter(None, (size, differences(placed, shown, "size", *unnamed))))
+
+
+def variant(placed: Placed, shown: Iterable[Placed], axis: str, *unnamed: str) -> str:
+    """Return a point's value of one axis and, in brackets, how it differs from others with that value."""
+    alike = [each for each in shown if each.point[axis] == placed.point[axis]]
+    more = differences(placed, alike, *unnamed)
+    return f"{axis_words(placed.point[axis])}{f' ({more})' if more else ''}"
 
 
 def held_constant(rows: Sequence[Row], axes: Iterable[str]) -> str:

@@ -107,17 +107,6 @@ def _heading(found: Sequence[Pair]) -> str:
     return next(iter(values)) if len(values) == 1 else "compared"
 
 
-def name_of(pair: Pair, pairs_shown: Sequence[Pair]) -> str:
-    """Return how a pair differs from the others that are shown, such as `nano, context 64`."""
-    axes = [axis for axis in pair.other.point if axis != pair.axis]
-    differing = [axis for axis in axes if len({each.other.point[axis] for each in pairs_shown}) > 1]
-    return ", ".join(_words(axis, pair.other.point[axis]) for axis in differing)
-
-
-def _words(axis: str, value: Any) -> str:
-    return col.axis_words(value) if isinstance(value, str) else f"{col.axis_words(axis)} {col.axis_words(value)}"
-
-
 def _row(pair: Pair, key: str) -> dict[str, Any]:
     sides = {"baseline": pair.baseline, "other": pair.other}
     summaries = {side: group.summary(key) for side, group in sides.items()}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from stepbench.process.storage import write_atomically
 from stepbench.reporting import points, sense, units
-from stepbench.reporting.columns import axis_words
-from stepbench.reporting.comparisons import Pair, name_of
+from stepbench.reporting.columns import axis_words, differences, varying, where
+from stepbench.reporting.comparisons import Pair
 from stepbench.reporting.frames import Results
 from stepbench.reporting.marks import Mark, fatal
 from stepbench.reporting.points import Group
@@ -87,31 +87,18 @@ def between(texts: Sequence[str]) -> str:
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
-def where(group: Group, shown: Iterable[Group]) -> str:
-    """Return how a point differs from the others: its size, and the axes in which they differ."""
-    return _named(group, _varying(group, list(shown)))
-
-
 def apart(group: Group, shown: Iterable[Group]) -> str:
     """Return how a point differs from most of the others, for a list of names: its size and what is unusual.
 
     For points that differ in many axes, `where` would give names too long to read.
     """
     others = list(shown)
-    axes = _varying(group, others)
+    axes = varying([each.point for each in others], [axis for axis in group.point if axis != "size"])
+    usual = []
     if len(axes) > MAX_AXES:
-        usual = {axis: Counter(each.point[axis] for each in others).most_common(1)[0][0] for axis in axes}
-        axes = [axis for axis in axes if group.point[axis] != usual[axis]] or axes[:1]
-    return _named(group, axes)
-
-
-def _varying(group: Group, others: Sequence[Group]) -> list[str]:
-    return [axis for axis in group.point if axis != "size" and len({each.point[axis] for each in others}) > 1]
-
-
-def _named(group: Group, axes: Iterable[str]) -> str:
-    size = [str(group.point["size"])] if "size" in group.point else []
-    return ", ".join([*size, *(f"{axis_words(axis)} {axis_words(group.point[axis])}" for axis in axes)])
+        most = {axis: Counter(each.point[axis] for each in others).most_common(1)[0][0] for axis in axes}
+        usual = [axis for axis in axes if group.point[axis] == most[axis]]
+    return where(group, others, *(axes[1:] if usual == axes else usual))
 
 
 def comparison(found: Sequence[Pair]) -> list[Finding]:
@@ -209,7 +196,9 @@ def _of_value(pairs: Sequence[Pair], shown: Sequence[Pair]) -> Finding:
         (found,) = said("comparison", [f"{other} and {base} cannot be compared: one or both have no numbers."], sides)
         return found
     if len(pairs) == 1:
-        return _of_one(pairs[0], name_of(pairs[0], shown), other, base)
+        return _of_one(
+            pairs[0], differences(pairs[0].other, [pair.other for pair in shown], pairs[0].axis), other, base
+        )
     parts = []
     words = {
         Verdict.FASTER: "faster",

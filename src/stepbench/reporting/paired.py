@@ -9,7 +9,8 @@ from typing import Any
 
 from stepbench.reporting import columns as col
 from stepbench.reporting import units
-from stepbench.reporting.findings import Finding, where
+from stepbench.reporting.columns import where
+from stepbench.reporting.findings import Finding
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import INTERVAL_LEVEL, Summary

@@ -63,10 +63,6 @@ class Group:
         more = f" and {len(found) - MAX_REASONS} more" if len(found) > MAX_REASONS else ""
         return "; ".join(found[:MAX_REASONS]) + more
 
-    def without(self, axis: str) -> Group:
-        """Return the same point without one of its axes, for a sentence that names that axis anyway."""
-        return dataclasses.replace(self, point={each: value for each, value in self.point.items() if each != axis})
-
     def processes(self, key: str) -> list[list[float]]:
         """Return the samples `key` of each usable record that has them."""
         return processes(self.records, key)

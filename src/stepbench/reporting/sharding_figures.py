@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import axis_words, held_constant
+from stepbench.reporting.columns import axis_words, held_constant, variant
 from stepbench.reporting.figures import CATEGORY_COLORS
-from stepbench.reporting.findings import where
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.sharding_tables import SOURCE, VARIANT, prefix, replicated
@@ -60,8 +59,4 @@ def _rest(group: Group) -> dict[str, object]:
 
 
 def _label(group: Group, shown: list[Group]) -> str:
-    alike = [each for each in shown if each.point[VARIANT] == group.point[VARIANT]]
-    more = where(group, alike) if len(alike) > 1 else ""
-    told_apart = len({each.point[SOURCE] for each in alike}) > 1  # then `where` names the source
-    predicted = ", predicted" if prefix(group) and not told_apart else ""
-    return f"{axis_words(group.point[VARIANT])}{f' ({more})' if more else ''}{predicted}"
+    return f"{variant(group, shown, VARIANT, SOURCE)}{', predicted' if prefix(group) else ''}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from stepbench.reporting import statistics, units
-from stepbench.reporting.columns import axis_words
-from stepbench.reporting.findings import Finding, listing, said, where
+from stepbench.reporting.columns import axis_words, variant
+from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.sharding_tables import REPLICATED, RESIDENT, SOURCE, VARIANT, at, measured, prefix, replicated
@@ -36,10 +36,10 @@ def _saved(group: Group, base: Group, groups: list[Group]) -> list[str]:
         for category in RESIDENT
         if theirs[category]
     ]
-    predicted = ", predicted" if prefix(group) else ""
+    name, predicted = variant(group, groups, VARIANT, SOURCE), ", predicted" if prefix(group) else ""
     return [
-        f"{_name(group, groups)}, after the update and relative to {axis_words(base.point[VARIANT])}{predicted}: "
-        f"{listing(parts)}; its peak is {units.byte_count(peaks[0])}, {units.ratio(peaks[0] / peaks[1])}."
+        f"{name}, after the update and relative to {axis_words(base.point[VARIANT])}{predicted}: {listing(parts)}; "
+        f"its peak is {units.byte_count(peaks[0])}, {units.ratio(peaks[0] / peaks[1])}."
     ]
 
 
@@ -50,7 +50,7 @@ def _cost(group: Group, base: Group, groups: list[Group]) -> list[str]:
         return []
     found = statistics.compare(*sides)
     ratio = units.ratio(*found.time_ratio)
-    name = _name(group, groups)
+    name = variant(group, groups, VARIANT, SOURCE)
     against = axis_words(base.point[VARIANT])
     if found.verdict is statistics.Verdict.UNCLEAR:
         return [f"A step of {name} takes {ratio} the time of {against}, no verdict: {found.why}."]
@@ -69,12 +69,8 @@ def _predictions(groups: list[Group]) -> list[str]:
     if not off:
         worst = max(abs(share) for _, share in known)
         return [f"Every predicted peak is within {units.percent(max(worst, units.LEAST_SHARE))} of the measured one."]
-    names = [f"{_name(group, groups)} ({units.percent(abs(share))} {'above' if share > 0 else 'below'})"
-             for group, share in off]  # fmt: skip
+    names = [
+        f"{variant(group, groups, VARIANT, SOURCE)} ({units.percent(abs(share))} {'above' if share > 0 else 'below'})"
+        for group, share in off
+    ]
     return [f"Predicted peaks more than {units.percent(NEAR)} off the measured ones: {listing(names)}."]
-
-
-def _name(group: Group, groups: list[Group]) -> str:
-    alike = [each.without(SOURCE) for each in groups if each.point[VARIANT] == group.point[VARIANT]]
-    more = where(group.without(SOURCE), alike) if len(alike) > 1 else ""
-    return f"{axis_words(group.point[VARIANT])}{f' ({more})' if more else ''}"

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import axis_words, held_constant
-from stepbench.reporting.findings import where
+from stepbench.reporting.columns import held_constant, variant
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
@@ -40,7 +39,7 @@ def timeline(results: Results, axis: str) -> Figure:
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, group in zip(panels, shown, strict=True):
         _draw(axes, _lanes(group), unit)
-        axes.set_title(_title(group, shown, axis))
+        axes.set_title(variant(group, shown, axis))
     panels[-1].set_xlabel(f"time since the step began on this rank ({unit.name})")
     panels[-1].set_xlim(0, 1.01 * max(_end(group) for group in shown) / unit.size)
     figures.legend_above(figure, 5)
@@ -61,12 +60,6 @@ def _draw(axes: Axes, by_rank: Sequence[dict[str, Any]], unit: units.Unit) -> No
                 axes.broken_barh(spans, (row - 0.38, 0.76), facecolors=color, label=label, **edge)
     figures.rows(axes, ticks, fontsize=8)
     axes.tick_params(axis="y", length=0)
-
-
-def _title(group: Group, shown: Sequence[Group], axis: str) -> str:
-    alike = [each.without("size") for each in shown if each.point[axis] == group.point[axis]]
-    more = where(group.without("size"), alike) if len(alike) > 1 else ""
-    return ", ".join(filter(None, (axis_words(group.point[axis]), more)))
 
 
 def _lanes(group: Group) -> list[dict[str, Any]]:

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.checkpointing.groupings import GROUPING, Grouping, models, saved_of
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import held_constant
-from stepbench.reporting.findings import where
+from stepbench.reporting.columns import held_constant, where
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from stepbench.experiments.checkpointing.groupings import WITHIN, Grouping, best, models, saved_of
 from stepbench.reporting import units
-from stepbench.reporting.findings import Finding, listing, said, where
+from stepbench.reporting.columns import where
+from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Verdict

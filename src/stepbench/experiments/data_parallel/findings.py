@@ -8,8 +8,8 @@ from stepbench.experiments.data_parallel import projection
 from stepbench.experiments.data_parallel.exposure import best_bucket, bucket_mib, exposed
 from stepbench.experiments.data_parallel.tables import TARGETS
 from stepbench.reporting import paired, units
-from stepbench.reporting.columns import axis_words
-from stepbench.reporting.findings import Finding, listing, said, where
+from stepbench.reporting.columns import axis_words, where
+from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import chosen
 from stepbench.reporting.points import Group

@@ -6,8 +6,7 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.encoder_decoder import epochs
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import axis_words, held_constant
-from stepbench.reporting.findings import plural
+from stepbench.reporting.columns import axis_words, differences, held_constant
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
@@ -20,9 +19,7 @@ def throughput(results: Results) -> Figure:
     shown = [group for group in results.groups() if group.summary(epochs.KEY) is not None]
     if not shown:
         return figures.nothing("No epoch has numbers.")
-    points = [group.point for group in shown]
-    differing = [axis for axis in shown[0].point if len({str(point[axis]) for point in points}) > 1]
-    described = held_constant(points, [axis for axis in shown[0].point if axis not in differing])
+    described = held_constant([group.point for group in shown], shown[0].point)
     figure = figures.new(1.2 + ROW_INCHES * len(shown), described)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     sources = figures.order(shown, "data")
@@ -46,7 +43,7 @@ def throughput(results: Results) -> Figure:
             va="center",
             fontsize=9,
         )
-    figures.rows(left, [_label(group, differing) for group in shown])
+    figures.rows(left, [_label(group, shown) for group in shown])
     left.set_xlabel("samples/s of all ranks")
     right.set_xlabel("% of the epoch spent waiting for data")
     right.set_xlim(0, max(10.0, 1.25 * right.get_xlim()[1]))
@@ -55,13 +52,6 @@ def throughput(results: Results) -> Figure:
     return figure
 
 
-def _label(group: Group, differing: list[str]) -> str:
+def _label(group: Group, shown: list[Group]) -> str:
     """Return how a point differs from the others, apart from the data, which its color shows."""
-    parts = []
-    for axis in differing:
-        found = group.point[axis]
-        if axis == "ranks":
-            parts.append(plural(found, "rank"))
-        elif axis != "data":
-            parts.append(axis_words(found) if isinstance(found, str) else f"{axis_words(axis)} {axis_words(found)}")
-    return ", ".join(parts) or axis_words(group.point["data"])
+    return differences(group, shown, "data") or axis_words(group.point["data"])

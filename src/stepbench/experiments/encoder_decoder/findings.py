@@ -6,7 +6,8 @@ from typing import Any
 
 from stepbench.experiments.encoder_decoder import epochs, tables
 from stepbench.reporting import comparisons, units
-from stepbench.reporting.findings import Finding, plural, said, where
+from stepbench.reporting.columns import differences
+from stepbench.reporting.findings import Finding, plural, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Verdict
@@ -81,8 +82,8 @@ def _ranks(results: Results, groups: list[Group]) -> list[Finding]:
 
 def _told(group: Group, groups: list[Group], axis: str) -> str:
     """Return how a point differs from others, without an axis that its sentence names anyway."""
-    return where(group.without(axis), [each.without(axis) for each in groups]) or f"preset {group.point['preset']}"
+    return differences(group, groups, axis) or f"preset {group.point['preset']}"
 
 
 def _named(group: Group, groups: list[Group]) -> str:
-    return where(group, groups) or f"the preset {group.point['preset']}"
+    return differences(group, groups) or f"the preset {group.point['preset']}"

@@ -8,7 +8,8 @@ from stepbench.experiments.end_to_end import reference as points
 from stepbench.experiments.end_to_end.reference import COMPARED, REFERENCE, reference
 from stepbench.experiments.end_to_end.step_table import utilisation
 from stepbench.reporting import comparisons, findings, statistics, units
-from stepbench.reporting.findings import Finding, between, listing, said, where
+from stepbench.reporting.columns import where
+from stepbench.reporting.findings import Finding, between, listing, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.peaks import Peaks
 from stepbench.reporting.points import Group

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.reporting import figures, statistics, units
-from stepbench.reporting.columns import axis_words
-from stepbench.reporting.comparisons import Pair, name_of
+from stepbench.reporting.columns import axis_words, differences
+from stepbench.reporting.comparisons import Pair
 from stepbench.reporting.statistics import Comparison, Verdict
 
 ROW_INCHES = 0.27
@@ -78,8 +78,8 @@ def _draw(axes: Axes, position: int, comparison: Comparison) -> None:
 
 def _label(pair: Pair, pairs: Sequence[Pair]) -> str:
     against = f"{axis_words(pair.value)} against {axis_words(pair.baseline.point[pair.axis])}"
-    where = name_of(pair, pairs)
-    return f"{where}: {against}" if where else against
+    more = differences(pair.other, [each.other for each in pairs], pair.axis)
+    return f"{more}: {against}" if more else against
 
 
 def _limits(comparisons: Sequence[Comparison]) -> tuple[float, float]:

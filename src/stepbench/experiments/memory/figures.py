@@ -18,13 +18,12 @@ from stepbench.experiments.memory.shapes import (
     Shape,
     by_category,
     by_size,
-    described,
     over_context,
     shapes,
 )
 from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import held_constant
+from stepbench.reporting.columns import held_constant, where
 from stepbench.reporting.figures import CATEGORY_COLORS as COLORS
 from stepbench.reporting.frames import Results
 from stepbench.reporting.units import Unit
@@ -45,7 +44,7 @@ def timeline(results: Results) -> Figure:
         group = shape.group(source)
         assert group is not None  # noqa: S101 - `_chosen` has looked
         _draw_timeline(axes, group.records[0].details["timeline"])
-        axes.set_title(f"{described(shape, steps)}, {source}", pad=14)
+        axes.set_title(f"{where(shape, steps)}, {source}", pad=14)
     figures.legend_above(figure, len(CATEGORIES))
     return figure
 
@@ -83,7 +82,7 @@ def context(results: Results) -> Figure:
     axes = figure.subplots()
     colors, markers = itertools.cycle(figures.PALETTE), itertools.cycle(figures.MARKERS)
     for each, color, marker in zip(several, colors, markers, strict=False):
-        _draw_kind(axes, each, described(each[0], named), color=color, marker=marker)
+        _draw_kind(axes, each, where(each[0], named), color=color, marker=marker)
     figures.log_axis(axes, "x")
     figures.log_axis(axes, "y", _bytes_tick)
     _powers_of_two(axes, "y")

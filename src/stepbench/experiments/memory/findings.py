@@ -11,12 +11,12 @@ from stepbench.experiments.memory.shapes import (
     Shape,
     by_category,
     by_size,
-    described,
     over_context,
     shapes,
 )
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.reporting import units
+from stepbench.reporting.columns import where
 from stepbench.reporting.findings import Finding, listing, plural, said
 from stepbench.reporting.frames import Results
 
@@ -62,7 +62,7 @@ def _agreement(found: Sequence[Shape]) -> list[str]:
     worst, ratio = max(known, key=lambda each: abs(each[1]))
     off = units.share_of(ratio)
     far = off if abs(ratio) < units.LEAST_SHARE else f"at most {off}"
-    place = described(worst, found)
+    place = where(worst, found)
     return [f"The predicted peak of {plural(len(known), 'shape')} is {far} off the measured one ({place})."]
 
 
@@ -73,7 +73,7 @@ def _context(found: Sequence[Shape]) -> list[str]:
     for group in several:
         low, high = group[0], group[-1]
         before, after = _peak(low), _peak(high)
-        name = described(high, [others[-1] for others in several])
+        name = where(high, [others[-1] for others in several])
         sentences.append(
             f"{high.point['context'] / low.point['context']:g}× the context ({low.point['context']} to "
             f"{high.point['context']}) makes the peak of {name} {units.ratio(after / before)} as large, from "
@@ -99,12 +99,10 @@ def _training(found: Sequence[Shape]) -> list[str]:
     low, high = min(ratios, key=lambda each: each[0]), max(ratios, key=lambda each: each[0])
     shown = [shape for _, shape in ratios]
     if len(ratios) == 1:
-        return [
-            f"A training step of {described(low[1], shown)} needs {units.ratio(low[0])} the memory of a forward pass."
-        ]
+        return [f"A training step of {where(low[1], shown)} needs {units.ratio(low[0])} the memory of a forward pass."]
     return [
-        f"A training step needs {units.ratio(low[0])} ({described(low[1], shown)}) to {units.ratio(high[0])} "
-        f"({described(high[1], shown)}) the memory of a forward pass."
+        f"A training step needs {units.ratio(low[0])} ({where(low[1], shown)}) to {units.ratio(high[0])} "
+        f"({where(high[1], shown)}) the memory of a forward pass."
     ]
 
 
@@ -114,9 +112,9 @@ def _fit(found: Sequence[Shape]) -> list[str]:
     capacity = next((known for shape in steps if (known := _capacity(shape)) is not None), None)
     if not steps or capacity is None:
         return []
-    where, limit = capacity
+    owner, limit = capacity
     too_large = [shape for shape in steps if _peak(shape) > limit]
-    held = f"A training step fits into the {units.byte_count(limit)} of this {where} for"
+    held = f"A training step fits into the {units.byte_count(limit)} of this {owner} for"
     if not too_large:
         return [f"{held} every size here; the largest needs {units.byte_count(max(map(_peak, steps)))}."]
     needs = [f"{shape.point['size']} ({units.byte_count(_peak(shape))})" for shape in too_large]
@@ -124,7 +122,7 @@ def _fit(found: Sequence[Shape]) -> list[str]:
     fits = (
         f"{held} {listing(fitting)}"
         if fitting
-        else f"No training step fits into the {units.byte_count(limit)} of this {where}"
+        else f"No training step fits into the {units.byte_count(limit)} of this {owner}"
     )
     return [f"{fits}; it would not for {listing(needs)}."]
 

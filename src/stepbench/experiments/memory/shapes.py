@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES, GRADIENTS, OPTIMIZER_STATE, PARAMETERS, TEMPORARY
-from stepbench.reporting.columns import axis_words
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.steps import PHASES
@@ -113,15 +112,3 @@ def over_context(found: Sequence[Shape]) -> list[list[Shape]]:
             kinds.setdefault(kind, []).append(shape)
     several = [kind for kind in kinds.values() if len(kind) > 1]
     return [sorted(kind, key=lambda shape: shape.point["context"]) for kind in several]
-
-
-def described(shape: Shape, shown: Sequence[Shape]) -> str:
-    """Return how a shape differs from others: its size, and the axes in which they differ."""
-    axes = [axis for axis in shape.point if axis != "size" and len({each.point[axis] for each in shown}) > 1]
-    words = [_axis_words(axis, shape.point[axis]) for axis in axes]
-    return ", ".join([str(shape.point["size"]), *words])
-
-
-def _axis_words(axis: str, value: Any) -> str:
-    text = axis_words(value)
-    return text if axis in ("passes", "precision", "optimizer") else f"{axis_words(axis)} {text}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stepbench.reporting import units
-from stepbench.reporting.columns import axis_words
+from stepbench.reporting.columns import where
 from stepbench.reporting.points import Group, processes
 from stepbench.reporting.steps import PHASES, WHOLE
 
@@ -101,13 +101,7 @@ def count(calls: float | None) -> str:
 
 def place(group: Group, shown: Sequence[Group]) -> str:
     """Return how a step differs from others, such as `a training step of nano, context 128`."""
-    axes = [axis for axis in group.point if axis not in ("size", "passes")]
-    words = [
-        f"{axis_words(axis)} {axis_words(group.point[axis])}"
-        for axis in axes
-        if len({each.point[axis] for each in shown}) > 1
-    ]
-    return ", ".join([f"{STEPS[group.point['passes']]} of {group.point['size']}", *words])
+    return f"{STEPS[group.point['passes']]} of {where(group, shown, 'passes')}"
 
 
 def kind_of(operator: str) -> str:
