@@ -16,6 +16,11 @@ def test_a_valid_section_becomes_a_size() -> None:
     assert size.head_dim == 32
 
 
+def test_a_size_may_have_a_vocabulary_of_its_own() -> None:
+    assert ModelSize.from_config("gpt", NANO | {"vocabulary": 50304}) == ModelSize(128, 512, 4, 4, 50304)
+    assert ModelSize(**NANO).vocabulary is None
+
+
 def test_a_size_can_be_a_dictionary_key_and_cannot_change() -> None:
     size = ModelSize(**NANO)
     assert {size: 1}[ModelSize(**NANO)] == 1
@@ -39,7 +44,9 @@ def test_a_size_can_be_a_dictionary_key_and_cannot_change() -> None:
         ({"d_ff": 512.0}, "`sizes.foo.d_ff` must be a positive integer, got 512.0"),
         ({"d_ff": "512"}, "`sizes.foo.d_ff` must be a positive integer, got '512'"),
         ({"d_ff": None}, "`sizes.foo.d_ff` must be a positive integer, got None"),
-        ({"depth": 3}, "`sizes.foo` must hold only the fields d_model, d_ff, layers, heads, got 'depth'"),
+        ({"vocabulary": 0}, "`sizes.foo.vocabulary` must be a positive integer, got 0"),
+        ({"vocabulary": None}, "`sizes.foo.vocabulary` must be a positive integer, got None"),
+        ({"depth": 3}, "`sizes.foo` must hold only the fields d_model, d_ff, layers, heads, vocabulary, got 'depth'"),
     ],
 )
 def test_one_sentence_says_what_must_hold_and_what_was_found(change: dict[str, object], message: str) -> None:
@@ -52,13 +59,15 @@ def test_one_sentence_says_what_must_hold_and_what_was_found(change: dict[str, o
 
 @pytest.mark.parametrize("section", [None, 3, "nano", [128, 512, 4, 4]])
 def test_what_is_no_mapping_is_refused(section: object) -> None:
-    with pytest.raises(ValueError, match=r"`sizes\.foo` must be a mapping of d_model, d_ff, layers, heads, got "):
+    with pytest.raises(
+        ValueError, match=r"`sizes\.foo` must be a mapping of d_model, d_ff, layers, heads, vocabulary, got "
+    ):
         ModelSize.from_config("foo", section)
 
 
 def test_all_problems_are_named_at_once() -> None:
     assert [str(problem) for problem in size_problems("foo", {"d_model": 0, "heads": True, 1: 2})] == [
-        "`sizes.foo` must hold only the fields d_model, d_ff, layers, heads, got 1",
+        "`sizes.foo` must hold only the fields d_model, d_ff, layers, heads, vocabulary, got 1",
         "`sizes.foo.d_ff` must be given, got no d_ff",
         "`sizes.foo.layers` must be given, got no layers",
         "`sizes.foo.d_model` must be a positive integer, got 0",

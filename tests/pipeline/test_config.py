@@ -308,7 +308,7 @@ def test_a_missing_key_is_named(file: Path, key: str) -> None:
         ({"d_model": 0}, "`sizes.nano.d_model` must be a positive integer, got 0"),
         ({"heads": -4}, "`sizes.nano.heads` must be a positive integer, got -4"),
         ({"layers": 1.5}, "`sizes.nano.layers` must be a positive integer, got 1.5"),
-        ({"width": 3}, "`sizes.nano` must hold only the fields d_model, d_ff, layers, heads, got 'width'"),
+        ({"width": 3}, "`sizes.nano` must hold only the fields d_model, d_ff, layers, heads, vocabulary, got 'width'"),
     ],
 )
 def test_a_size_that_cannot_be_built_is_named(file: Path, size: dict[str, Any], message: str) -> None:
@@ -408,6 +408,29 @@ def test_more_ranks_than_threads_are_named(file: Path, threads: str, ranks: str,
     text += f"  data_parallel:\n    cpu:\n      - {{size: [nano], strategy: [naive], context: [16], ranks: {ranks}}}\n"
     (found,) = mistakes(file, text)
     assert found == f"{len(text.splitlines())}: `experiments.data_parallel.cpu[0].ranks` must be {valid}"
+
+
+GPT = TEXT.replace("heads: 4}", "heads: 4, vocabulary: 9999}")
+
+
+def test_a_size_with_too_small_a_vocabulary_for_the_tokens_is_named(file: Path) -> None:
+    assert mistakes(file, GPT) == [
+        f"{line_of(GPT, 'nano:')}: `sizes.nano.vocabulary` must be at least `vocabulary` (10000), got 9999"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", [GPT.replace("9999", "10000"), GPT.replace("9999", "50304"), GPT.replace("corpus\n", "synthetic\n")]
+)
+def test_a_size_may_have_any_vocabulary_that_holds_its_tokens(file: Path, text: str) -> None:
+    file.write_text(text)
+    config.check(yaml.safe_load(text), schema=SCHEMA, files=[file])
+
+
+@pytest.mark.parametrize("value", ["1", "-3", "no_number", "50304.0", "true", "4294967296", "null"])
+def test_a_sizes_vocabulary_has_the_range_of_every_vocabulary(file: Path, value: str) -> None:
+    (found,) = mistakes(file, GPT.replace("9999", value))
+    assert "`sizes.nano.vocabulary` must be a whole number from 2 to 4294967295, got " in found
 
 
 def test_ranks_that_are_only_predicted_need_no_threads(file: Path) -> None:

@@ -26,6 +26,15 @@ def test_a_cells_axes_become_fields_by_name() -> None:
     )
 
 
+def test_a_sizes_own_vocabulary_comes_before_the_configurations() -> None:
+    setting = dataclasses.replace(SETTING, definition={"vocabulary": 20, "size": {**SIZE, "vocabulary": 50}})
+    spec = StepSpec.of(Memory("predicted", "tiny", 16, 2), setting)
+    assert (spec.vocabulary, StepSpec.of(Memory("predicted", "tiny", 16, 2), SETTING).vocabulary) == (50, 20)
+    assert spec.work()["parameters"] == costs.parameters(spec.size, 50)
+    assert spec.work()["forward_flops"] == costs.forward_flops(spec.size, vocabulary=50, batch=2, context=16)
+    assert StepSpec.of_plain(json.loads(json.dumps(spec.plain()))) == spec
+
+
 def test_what_the_experiment_fixes_comes_before_the_cells_axes() -> None:
     cell = DataParallel("tiny", "bucketed", 16, bucket_mib=5, ranks=8)
     spec = StepSpec.of(cell, SETTING, batch=1, strategy="naive")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from stepbench.experiments.end_to_end.cell import Cell as EndToEnd
 from stepbench.measure import fit
 from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, UnsupportedError
+from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
 from stepbench.workloads import predicted, step, timed
 from stepbench.workloads.spec import OPTIMIZERS, StepSpec
@@ -117,6 +122,20 @@ def test_every_combination_is_predicted(values: tuple[Any, ...]) -> None:
     plain = predicted.predict(dataclasses.replace(spec, groups=()), SETTING)
     kept = [each.after(each.spans[0])["activations"] for each in (found, plain)]
     assert kept[0] < kept[1] if groups else kept[0] == kept[1]
+
+
+def test_a_size_with_its_own_vocabulary_is_timed_predicted_and_checked(tmp_path: Path) -> None:
+    np.save(tmp_path / "tokens.npy", np.arange(1000, dtype=np.uint16) % 50)
+    size = {**dataclasses.asdict(SPEC.size), "vocabulary": 500}
+    setting = dataclasses.replace(
+        SETTING, definition={**SETTING.definition, "size": size}, tokens=tmp_path / "tokens.npy"
+    )
+    spec = StepSpec.of(EndToEnd("own", context=16, batch=2), setting)
+    parameters = costs.parameters(SPEC.size, 500)
+    found = timed.measure(spec, setting)  # which holds the first loss against that of a plain model
+    assert found.scalars["parameters"] == parameters
+    assert found.samples["loss_nats"][0] == pytest.approx(math.log(500), rel=0.02)
+    assert predicted.predict(spec, setting).scalars()["before_parameters_bytes"] == 4 * parameters
 
 
 def test_a_compiled_step_is_not_predicted() -> None:

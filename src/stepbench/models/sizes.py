@@ -7,7 +7,7 @@ imports only the standard library, because the Snakefile imports it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import cast
 
 
@@ -37,13 +37,14 @@ class ShapeError(ValueError):
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The four numbers that define a decoder's shape.
+    """The four numbers that define a decoder's shape, and its vocabulary where it has one of its own.
 
     Attributes:
         d_model: Width of the residual stream.
         d_ff: Width inside the feed-forward block.
         layers: Number of blocks.
         heads: Number of attention heads; divides `d_model` into an even `head_dim`.
+        vocabulary: Number of token ids; None is that of config.yaml.
 
     Raises:
         ShapeError: The shape is invalid.
@@ -53,9 +54,10 @@ class ModelSize:
     d_ff: int
     layers: int
     heads: int
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
-        if problems := value_problems(asdict(self)):
+        if problems := value_problems({key: value for key, value in asdict(self).items() if value is not None}):
             raise ShapeError(problems)
 
     @property
@@ -69,7 +71,7 @@ class ModelSize:
 
         Args:
             name: The size's name, for error messages.
-            section: Its value from YAML; must be a mapping of exactly the four fields.
+            section: Its value from YAML; must be a mapping of the four fields, and perhaps `vocabulary`.
 
         Raises:
             ShapeError: The shape is invalid.
@@ -85,7 +87,7 @@ def size_problems(name: str, section: object, cls: type = ModelSize, key: str = 
     Args:
         name: The size's name, for error messages.
         section: Its value from YAML.
-        cls: A dataclass of positive integers, including `d_model` and `heads`.
+        cls: A dataclass of positive integers, including `d_model` and `heads`; what has a default may be left out.
         key: The section of config.yaml.
     """
     valid = [field.name for field in fields(cls)]
@@ -97,7 +99,8 @@ def size_problems(name: str, section: object, cls: type = ModelSize, key: str = 
         for each in section
         if each not in valid
     ]
-    problems += [Problem((*at, each), f"must be given, got no {each}") for each in valid if each not in section]
+    needed = [field.name for field in fields(cls) if field.default is MISSING]
+    problems += [Problem((*at, each), f"must be given, got no {each}") for each in needed if each not in section]
     return problems + value_problems({each: section[each] for each in valid if each in section}, at=at)
 
 

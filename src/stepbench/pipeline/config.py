@@ -110,6 +110,7 @@ def _mistakes_of(error: jsonschema.ValidationError) -> Iterator[Mistake]:
 
 def _meaning(config: Mapping[str, Any]) -> Iterator[Mistake]:
     yield from _shapes(config)
+    yield from _vocabularies(config)
     for name, scales in _section(config, "experiments").items():
         if name not in experiments.names():
             told = f"is not an experiment{hint(name, experiments.names())}"
@@ -134,6 +135,18 @@ def _shapes(config: Mapping[str, Any]) -> Iterator[Mistake]:
                 kind.from_config(name, section)
             except ShapeError as error:
                 yield from (Mistake("value", problem.message, problem.path) for problem in error.problems)
+
+
+def _vocabularies(config: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield each vocabulary of a size that is too small for the prepared tokens."""
+    least = config.get("vocabulary")
+    if type(least) is not int or _section(config, "data").get("source") == "synthetic":
+        return
+    for name, section in _section(config, "sizes").items():
+        found = section.get("vocabulary") if isinstance(section, Mapping) else None
+        if type(found) is int and 0 < found < least:
+            told = f"must be at least `vocabulary` ({least}), got {found}"
+            yield Mistake("value", told, ("sizes", name, "vocabulary"))
 
 
 def _names(config: Mapping[str, Any], grid: Iterable[Any], path: tuple[Key, ...]) -> Iterator[Mistake]:

@@ -28,7 +28,7 @@ class StepSpec:
 
     Attributes:
         size: of the decoder.
-        vocabulary: how many token ids there are.
+        vocabulary: how many token ids there are; the size's own where it names one.
         context: tokens per sequence.
         batch: sequences; of one rank, where there are several.
         precision: of the computation, as in `stepbench.models.precision`.
@@ -79,7 +79,7 @@ class StepSpec:
         values = {name: getattr(cell, name) for name in names if hasattr(cell, name)} | fixed
         if isinstance(values.get("groups"), str):
             values["groups"] = group_sizes(values["groups"], size.layers)
-        return cls(size=size, vocabulary=setting.definition["vocabulary"], **values)
+        return cls(size=size, vocabulary=size.vocabulary or setting.definition["vocabulary"], **values)
 
     @classmethod
     def of_plain(cls, plain: dict[str, Any]) -> StepSpec:
