@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.workflow.bench_copy import CONFIG, Copy
 
+from stepbench.pipeline import reach
+
 IMPLEMENTATIONS = ("naive", "sdpa", "tiled", "triton")
 STRATEGIES = ("naive", "bucketed", "torch_ddp")
 STEP = {"size": ["nano"], "context": [16]}
@@ -115,6 +117,20 @@ def test_compiled_figures_re_measure_nothing(restored: Copy) -> None:
 def test_a_changed_plain_implementation_re_measures_its_own_cells(restored: Copy) -> None:
     append(restored, f"{KERNELS}/tiled.py", "\nANOTHER_CONSTANT = 1\n")
     assert would_measure(restored) == ["attention tiled", "end_to_end tiled"]
+
+
+def test_changed_naive_attention_re_measures_its_own_steps_and_the_operators_that_record_its_errors(
+    restored: Copy,
+) -> None:
+    append(restored, f"{KERNELS}/naive.py", "\nANOTHER_CONSTANT = 1\n")
+    expected = [f"attention {name}" for name in IMPLEMENTATIONS]
+    expected += [f"data_parallel {name}" for name in STRATEGIES]  # whose attention is naive
+    assert would_measure(restored) == sorted([*expected, "end_to_end naive"])
+
+
+@pytest.mark.parametrize("name", ["end_to_end", "data_parallel", "fsdp", "memory", "profile"])
+def test_no_step_depends_on_naive_attention_by_itself(name: str) -> None:
+    assert f"{reach.PACKAGE}.kernels.naive" not in reach.source(f"{reach.PACKAGE}.experiments.{name}.measure")
 
 
 def test_a_changed_strategy_re_measures_its_cells_and_those_timed_beside_it(restored: Copy) -> None:

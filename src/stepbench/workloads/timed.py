@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from stepbench.kernels import api, naive
+from stepbench.kernels import api
 from stepbench.measure import clock, memory, training_step
 from stepbench.measure.measurement import Measurement, Setting, WrongResultError
 from stepbench.models.decoder import next_token_loss
@@ -84,7 +84,8 @@ def _check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
         WrongResultError: they differ by more than rounding, so that what was timed is not this model's step.
     """
     plain_spec = dataclasses.replace(spec, precision="fp32", groups=())
-    plain = step.decoder(plain_spec, setting, attention=api.bind(naive.IMPLEMENTATION)).float()
+    # Bound by its name: no number comes from it, so that a change of it makes no cell stale that does not name it.
+    plain = step.decoder(plain_spec, setting, attention=api.bind("naive")).float()
     inputs, targets = next(step.feed(spec, setting))
     with torch.no_grad():  # one sequence at a time, which takes less memory than the step did
         pairs = zip(inputs.to(setting.device).split(1), targets.to(setting.device).split(1), strict=True)

@@ -135,6 +135,7 @@ def _errors(
     exact = _by_rows(
         bind(reference.IMPLEMENTATION), [tensor.to(device, torch.float64) for tensor in operands], causal=causal
     )
+    # Imported, since its errors are recorded: a change of it makes the operator's cells stale, whatever they name.
     plain = _by_rows(bind(naive.IMPLEMENTATION), operands, causal=causal)
     # A score is an exponent: one that is off by δ makes its probability off by 1 + δ. It is float32 at least.
     q, k = (tensor.to(torch.float32).norm(dim=-1).max() for tensor in operands[:2])
