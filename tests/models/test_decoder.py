@@ -15,11 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from stepbench.models.costs import parameters
 from stepbench.models.decoder import Decoder, next_token_loss
+from stepbench.models.layers import EPS, ROPE_THETA
 from stepbench.models.sizes import ModelSize
 
 SIZE = ModelSize(d_model=48, d_ff=80, layers=3, heads=4)
 VOCABULARY = 97
-THETA, EPS = 500.0, 1e-5
 
 SAME_NAMES = {
     "embedding.weight": "model.embed_tokens.weight",
@@ -61,7 +61,7 @@ class Float32AsFloat64(TorchFunctionMode):
 
 def decoder(dtype: torch.dtype | None = torch.float64, size: ModelSize = SIZE, **kwargs: Any) -> Decoder:
     torch.manual_seed(0)
-    kwargs = {"attention": F.scaled_dot_product_attention, "rope_theta": THETA, "eps": EPS} | kwargs
+    kwargs = {"attention": F.scaled_dot_product_attention} | kwargs
     return Decoder(size, vocabulary=VOCABULARY, dtype=dtype, **kwargs)
 
 
@@ -83,7 +83,7 @@ def llama(model: Decoder) -> nn.Module:
             num_attention_heads=SIZE.heads,
             num_key_value_heads=SIZE.heads,
             rms_norm_eps=EPS,
-            rope_parameters={"rope_type": "default", "rope_theta": THETA},
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
             max_position_embeddings=512,
             tie_word_embeddings=False,
             attention_bias=False,

@@ -67,7 +67,7 @@ def kernels(options: argparse.Namespace) -> int:
         if not asked:
             resources.write_figures(rows)
     console.print(origin, style="dim")
-    from stepbench.experiments.attention import kernel_table  # 0.2 s, of pandas
+    from stepbench.experiments.attention import kernel_table  # 0.1 s, of numpy
 
     if options.limits:
         limits = kernel_table.limits_rows(rows, kernel_table.read(kernel_table.TILES), {})

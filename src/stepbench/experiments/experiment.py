@@ -8,7 +8,7 @@
 | `figures.py` | each public function is a figure, likewise |
 | `findings.py` | `find(results)` returns its findings |
 
-Nothing is registered. Reading a Snakefile imports the cells alone: torch, pandas and matplotlib take seconds.
+Nothing is registered. Reading a Snakefile imports the cells alone: torch and matplotlib take seconds.
 """
 
 from __future__ import annotations

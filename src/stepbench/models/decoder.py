@@ -9,11 +9,22 @@ Source: Touvron et al. 2023, LLaMA (arXiv:2302.13971), section 2.2.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepbench.models.layers import Attention, Projection, SelfAttention, SwiGLU, TokenEmbedding, rotary_angles
+from stepbench.models.layers import (
+    EPS,
+    Attention,
+    Made,
+    Projection,
+    SelfAttention,
+    SwiGLU,
+    TokenEmbedding,
+    rotary_angles,
+)
 from stepbench.models.sizes import ModelSize
 
 
@@ -23,22 +34,12 @@ class Block(nn.Module):
     Source: Zhang and Sennrich 2019, RMSNorm (arXiv:1910.07467), equation 4.
     """
 
-    def __init__(
-        self,
-        size: ModelSize,
-        *,
-        attention: Attention,
-        eps: float,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, size: ModelSize, *, attention: Attention, **made: Unpack[Made]) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
-        self.attention = SelfAttention(
-            size.d_model, size.heads, attention=attention, is_causal=True, dtype=dtype, device=device
-        )
-        self.feed_forward_norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
-        self.feed_forward = SwiGLU(size.d_model, size.d_ff, dtype=dtype, device=device)
+        self.attention_norm = nn.RMSNorm(size.d_model, eps=EPS, **made)
+        self.attention = SelfAttention(size.d_model, size.heads, attention=attention, is_causal=True, **made)
+        self.feed_forward_norm = nn.RMSNorm(size.d_model, eps=EPS, **made)
+        self.feed_forward = SwiGLU(size.d_model, size.d_ff, **made)
 
     def forward(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         """Return `[B, T, C]` from `[B, T, C]` and the angles `[T, E]`.
@@ -59,32 +60,16 @@ class Decoder(nn.Module):
         size: Widths, depth and heads.
         vocabulary: V, the number of token ids.
         attention: `attention(q, k, v, *, is_causal)` over `[B, H, T, D]`, from `stepbench.kernels`.
-        rope_theta: The base of the rotary frequencies.
-        eps: Added to the mean square in every RMSNorm.
-        dtype: The parameters' dtype; torch's default if None.
-        device: The parameters' device; `meta` creates shapes only.
+        **made: The parameters' dtype and device; `meta` creates shapes only.
     """
 
-    def __init__(
-        self,
-        size: ModelSize,
-        *,
-        vocabulary: int,
-        attention: Attention,
-        rope_theta: float = 10000.0,
-        eps: float = 1e-5,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, size: ModelSize, *, vocabulary: int, attention: Attention, **made: Unpack[Made]) -> None:
         super().__init__()
         self.size = size
-        self.rope_theta = rope_theta
-        self.embedding = TokenEmbedding(vocabulary, size.d_model, dtype=dtype, device=device)
-        self.blocks = nn.ModuleList(
-            Block(size, attention=attention, eps=eps, dtype=dtype, device=device) for _ in range(size.layers)
-        )
-        self.norm = nn.RMSNorm(size.d_model, eps=eps, dtype=dtype, device=device)
-        self.head = Projection(size.d_model, vocabulary, dtype=dtype, device=device)
+        self.embedding = TokenEmbedding(vocabulary, size.d_model, **made)
+        self.blocks = nn.ModuleList(Block(size, attention=attention, **made) for _ in range(size.layers))
+        self.norm = nn.RMSNorm(size.d_model, eps=EPS, **made)
+        self.head = Projection(size.d_model, vocabulary, **made)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Return the logits `[B, T, V]` of the token after each position.
@@ -95,7 +80,6 @@ class Decoder(nn.Module):
         cos_TE, sin_TE = rotary_angles(
             tokens_BT.shape[1],
             self.size.head_dim,
-            theta=self.rope_theta,
             dtype=torch.promote_types(x_BTC.dtype, torch.float32),
             device=x_BTC.device,
         )

@@ -11,12 +11,16 @@ Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.1, with the norm befor
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stepbench.models.layers import (
+    EPS,
     Attention,
+    Made,
     MultiHeadAttention,
     Projection,
     SelfAttention,
@@ -44,17 +48,10 @@ class FeedForward(nn.Module):
     Source: Vaswani et al. 2017, section 3.3, with GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415) for ReLU.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        d_ff: int,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, d_model: int, d_ff: int, **made: Unpack[Made]) -> None:
         super().__init__()
-        self.up = Projection(d_model, d_ff, dtype=dtype, device=device)
-        self.down = Projection(d_ff, d_model, dtype=dtype, device=device)
+        self.up = Projection(d_model, d_ff, **made)
+        self.down = Projection(d_ff, d_model, **made)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Return `[B, T, C]` from `[B, T, C]`."""
@@ -64,21 +61,13 @@ class FeedForward(nn.Module):
 class EncoderBlock(nn.Module):
     """One pre-norm block of the encoder: every position sees all of the source."""
 
-    def __init__(
-        self,
-        preset: Preset,
-        *,
-        attention: Attention,
-        eps: float,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, preset: Preset, *, attention: Attention, **made: Unpack[Made]) -> None:
         super().__init__()
         width, heads = preset.d_model, preset.heads
-        self.attention_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
-        self.attention = SelfAttention(width, heads, attention=attention, dtype=dtype, device=device)
-        self.feed_forward_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
-        self.feed_forward = FeedForward(width, preset.d_ff, dtype=dtype, device=device)
+        self.attention_norm = nn.RMSNorm(width, eps=EPS, **made)
+        self.attention = SelfAttention(width, heads, attention=attention, **made)
+        self.feed_forward_norm = nn.RMSNorm(width, eps=EPS, **made)
+        self.feed_forward = FeedForward(width, preset.d_ff, **made)
 
     def forward(self, x_BSC: Tensor, cos_SE: Tensor, sin_SE: Tensor) -> Tensor:
         """Return `[B, S, C]` from `[B, S, C]` and the angles `[S, E]`."""
@@ -89,23 +78,15 @@ class EncoderBlock(nn.Module):
 class DecoderBlock(nn.Module):
     """One pre-norm block of the decoder: causal self-attention, attention to the source, feed-forward."""
 
-    def __init__(
-        self,
-        preset: Preset,
-        *,
-        attention: Attention,
-        eps: float,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, preset: Preset, *, attention: Attention, **made: Unpack[Made]) -> None:
         super().__init__()
         width, heads = preset.d_model, preset.heads
-        self.attention_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
-        self.attention = SelfAttention(width, heads, attention=attention, is_causal=True, dtype=dtype, device=device)
-        self.cross_attention_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
-        self.cross_attention = CrossAttention(width, heads, attention=attention, dtype=dtype, device=device)
-        self.feed_forward_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
-        self.feed_forward = FeedForward(width, preset.d_ff, dtype=dtype, device=device)
+        self.attention_norm = nn.RMSNorm(width, eps=EPS, **made)
+        self.attention = SelfAttention(width, heads, attention=attention, is_causal=True, **made)
+        self.cross_attention_norm = nn.RMSNorm(width, eps=EPS, **made)
+        self.cross_attention = CrossAttention(width, heads, attention=attention, **made)
+        self.feed_forward_norm = nn.RMSNorm(width, eps=EPS, **made)
+        self.feed_forward = FeedForward(width, preset.d_ff, **made)
 
     def forward(self, x_BTC: Tensor, encoded_BSC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
         """Return `[B, T, C]` from `[B, T, C]`, the encoded source `[B, S, C]` and the angles `[T, E]`."""
@@ -123,39 +104,24 @@ class EncoderDecoder(nn.Module):
     Args:
         preset: Widths, depths, heads and vocabulary.
         attention: `attention(q, k, v, *, is_causal)` over `[B, H, T, D]`, from `stepbench.kernels`.
-        rope_theta: The base of the rotary frequencies.
-        eps: Added to the mean square in every norm.
-        dtype: The parameters' dtype; torch's default if None.
-        device: The parameters' device.
+        **made: The parameters' dtype and device.
     """
 
-    def __init__(
-        self,
-        preset: Preset,
-        *,
-        attention: Attention,
-        rope_theta: float = 10_000.0,
-        eps: float = 1e-5,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, preset: Preset, *, attention: Attention, **made: Unpack[Made]) -> None:
         super().__init__()
         self.preset = preset
-        self.rope_theta = rope_theta
         width, vocabulary = preset.d_model, preset.vocabulary
-        self.source_embedding = TokenEmbedding(vocabulary, width, dtype=dtype, device=device)
-        self.target_embedding = TokenEmbedding(vocabulary, width, dtype=dtype, device=device)
+        self.source_embedding = TokenEmbedding(vocabulary, width, **made)
+        self.target_embedding = TokenEmbedding(vocabulary, width, **made)
         self.encoder = nn.ModuleList(
-            EncoderBlock(preset, attention=attention, eps=eps, dtype=dtype, device=device)
-            for _ in range(preset.encoder_layers)
+            EncoderBlock(preset, attention=attention, **made) for _ in range(preset.encoder_layers)
         )
-        self.encoder_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
+        self.encoder_norm = nn.RMSNorm(width, eps=EPS, **made)
         self.decoder = nn.ModuleList(
-            DecoderBlock(preset, attention=attention, eps=eps, dtype=dtype, device=device)
-            for _ in range(preset.decoder_layers)
+            DecoderBlock(preset, attention=attention, **made) for _ in range(preset.decoder_layers)
         )
-        self.decoder_norm = nn.RMSNorm(width, eps=eps, dtype=dtype, device=device)
-        self.head = Projection(width, vocabulary, dtype=dtype, device=device)
+        self.decoder_norm = nn.RMSNorm(width, eps=EPS, **made)
+        self.head = Projection(width, vocabulary, **made)
 
     def forward(self, source_BS: Tensor, target_BT: Tensor) -> Tensor:
         """Return the logits `[B, T, V]` of the token after each position of the target."""
@@ -181,7 +147,6 @@ class EncoderDecoder(nn.Module):
         return rotary_angles(
             x_BTC.shape[1],
             self.preset.head_dim,
-            theta=self.rope_theta,
             dtype=torch.promote_types(x_BTC.dtype, torch.float32),
             device=x_BTC.device,
         )

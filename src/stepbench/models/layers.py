@@ -11,13 +11,22 @@ on the meta device and under FakeTensorMode, where no value can be read.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 INITIAL_STD = 0.02
+EPS = 1e-5  # added to the mean square in every RMSNorm
+ROPE_THETA = 10_000.0  # the base of the rotary frequencies
+
+
+class Made(TypedDict, total=False):
+    """How parameters are created; torch's defaults where it is left out. The device `meta` creates shapes only."""
+
+    dtype: torch.dtype | None
+    device: torch.device | str | None
 
 
 class Attention(Protocol):
@@ -35,15 +44,8 @@ class Projection(nn.Linear):
     size on a CPU.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__(inputs, outputs, bias=False, dtype=dtype, device=device)
+    def __init__(self, inputs: int, outputs: int, **made: Unpack[Made]) -> None:
+        super().__init__(inputs, outputs, bias=False, **made)
 
     def reset_parameters(self) -> None:
         """Draw the weights from a normal distribution; mutates them in place."""
@@ -62,11 +64,10 @@ def rotary_angles(
     context: int,
     head_dim: int,
     *,
-    theta: float,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of position · theta^(-2i / head_dim), each `[T, E]`, pair i in column i.
+    """Return cosine and sine of position · ROPE_THETA^(-2i / head_dim), each `[T, E]`, pair i in column i.
 
     Each forward pass computes them once for all blocks. If they were buffers, a later `.to(bfloat16)` would round them,
     which moves position 1000 by up to two radians, and DistributedDataParallel would broadcast them at every step.
@@ -74,7 +75,6 @@ def rotary_angles(
     Args:
         context: T, the number of positions.
         head_dim: D, even.
-        theta: The base of the frequencies.
         dtype: float32 or float64; lower precision cannot distinguish neighbouring positions.
         device: The device to compute on.
 
@@ -82,7 +82,7 @@ def rotary_angles(
     """
     positions_T = torch.arange(context, dtype=dtype, device=device)
     exponents_E = torch.arange(0, head_dim, 2, dtype=dtype, device=device) / head_dim
-    angles_TE = positions_T[:, None] * theta**-exponents_E
+    angles_TE = positions_T[:, None] * ROPE_THETA**-exponents_E
     return angles_TE.cos(), angles_TE.sin()
 
 
@@ -107,23 +107,16 @@ class MultiHeadAttention(nn.Module):
     """
 
     def __init__(
-        self,
-        d_model: int,
-        heads: int,
-        *,
-        attention: Attention,
-        is_causal: bool = False,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, d_model: int, heads: int, *, attention: Attention, is_causal: bool = False, **made: Unpack[Made]
     ) -> None:
         super().__init__()
         self.heads = heads
         self.attention = attention
         self.is_causal = is_causal
-        self.query = Projection(d_model, d_model, dtype=dtype, device=device)
-        self.key = Projection(d_model, d_model, dtype=dtype, device=device)
-        self.value = Projection(d_model, d_model, dtype=dtype, device=device)
-        self.output = Projection(d_model, d_model, dtype=dtype, device=device)
+        self.query = Projection(d_model, d_model, **made)
+        self.key = Projection(d_model, d_model, **made)
+        self.value = Projection(d_model, d_model, **made)
+        self.output = Projection(d_model, d_model, **made)
 
     def split_heads(self, x_BTC: Tensor) -> Tensor:
         """Return `[B, H, T, D]` from `[B, T, C]`."""
@@ -151,18 +144,11 @@ class SwiGLU(nn.Module):
     Source: Shazeer 2020, GLU Variants Improve Transformer (arXiv:2002.05202), equation 6.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        d_ff: int,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, d_model: int, d_ff: int, **made: Unpack[Made]) -> None:
         super().__init__()
-        self.gate = Projection(d_model, d_ff, dtype=dtype, device=device)
-        self.up = Projection(d_model, d_ff, dtype=dtype, device=device)
-        self.down = Projection(d_ff, d_model, dtype=dtype, device=device)
+        self.gate = Projection(d_model, d_ff, **made)
+        self.up = Projection(d_model, d_ff, **made)
+        self.down = Projection(d_ff, d_model, **made)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Return `[B, T, C]` from `[B, T, C]`; two intermediate tensors are `[B, T, F]`."""
