@@ -22,7 +22,7 @@ from stepbench.experiments.fsdp import measure as fsdp
 from stepbench.experiments.fsdp.cell import Cell as Fsdp
 from stepbench.experiments.optimizer_sharding import measure as optimizer_sharding
 from stepbench.experiments.optimizer_sharding.cell import Cell as OptimizerSharding
-from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.models.sizes import ModelSize
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome
 from stepbench.process import failures as failures_
@@ -232,12 +232,15 @@ def test_a_cells_options_reach_its_ranks(
 ) -> None:
     asked: list[Any] = []
 
-    def measured(spec: StepSpec, _: Setting, *, beside: StepSpec | None, **__: Any) -> Measurement:
-        asked.extend([spec, beside])
-        return Measurement()
+    def called(_: Any, __: Setting, *, spec: Any, beside: Any, **___: Any) -> list[Any]:
+        asked.extend(each and StepSpec.of_plain(each) for each in (spec, beside))
+        raise InterruptedError
 
-    monkeypatch.setattr(training, "measure", measured)
-    module.measure(cell, SETTING)
+    monkeypatch.setattr(training.ranks, "call", called)
+    monkeypatch.setattr(training.ranks, "threads_per_rank", lambda *_: 1)
+    monkeypatch.setattr(training.rank_step, "check_fit", lambda *_: None)
+    with pytest.raises(InterruptedError):
+        module.measure(cell, SETTING)
     own, other = asked
     assert (own.strategy, {name: getattr(own, name) for name in what[1]}) == what
     assert (own.context, own.batch, own.ranks) == (16, 4, 2)

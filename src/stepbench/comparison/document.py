@@ -18,7 +18,7 @@ from stepbench.comparison.pairs import Compared, Pair, compare, words
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.records import Record
 from stepbench.reporting import markup, statistics, tables, units
-from stepbench.reporting.columns import RECORDS, WARNINGS, Column, ratio, value, warned, word
+from stepbench.reporting.columns import RECORDS, WARNINGS, Column, ratio, ratio_of, value, warned, word
 from stepbench.reporting.findings import listing, plural
 from stepbench.reporting.points import Row
 from stepbench.reporting.tables import Shown, Table
@@ -65,14 +65,14 @@ def build(machines: Sequence[Machine]) -> Document:
         return Document("No other machine is known. To add one: stepbench merge <bundle>.")
     found = [(other, compare(mine, other)) for other in others]
     told = [(other, each) for other, each in found if each.pairs or each.unlike or other.refused]
-    strangers = [other for other, each in found if not (each.pairs or each.unlike or other.refused)]
-    shared = [other.name for other, each in found if each.pairs]
+    strangers = [_briefly(other) for other, each in found if not (each.pairs or each.unlike or other.refused)]
+    shared = [other.name for other, each in found if each.pairs] or ["none"]
     return Document(
         f"{mine.name} against {plural(len(others), 'machine')}; it shares cells with "
-        f"{_and(shared) if shared else 'none'}. Two numbers are compared if they have the same cell, definition and "
+        f"{listing(shared, most=len(shared))}. Two numbers are compared if they have the same cell, definition and "
         "protocol, as far as these are stated. A cell is named by the axes that differ from their defaults.",
         [_part(mine, other, each) for other, each in told],
-        f"No cell in common with {_and([_briefly(other) for other in strangers])}." if strangers else "",
+        f"No cell in common with {listing(strangers, most=len(strangers))}." if strangers else "",
     )
 
 
@@ -186,9 +186,7 @@ def _row(pair: Pair, machines: tuple[Machine, Machine]) -> dict[str, Any]:
         "other": other.metric.text(other.rate),
         "mine_per_s": mine.rate,
         "other_per_s": other.rate,
-        "speedup_ratio": comparison.ratio,
-        "speedup_low_ratio": comparison.low,
-        "speedup_high_ratio": comparison.high,
+        **ratio_of("speedup", comparison),
         "verdict": comparison.verdict.value,
         **warned(pair.warnings),
         "notes": "; ".join(pair.notes),
@@ -273,11 +271,6 @@ def _priced(price: Price) -> str:
 
 def _briefly(machine: Machine) -> str:
     return machine.name if machine.published is None else f"{machine.name} (published)"
-
-
-def _and(names: Sequence[str]) -> str:
-    """Return all names in one sentence, however many."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _named(headline: Headline) -> str:

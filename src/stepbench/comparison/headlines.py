@@ -152,12 +152,6 @@ def _work(metric: Metric, record: Record) -> float | None:
     return float(work) if work is not None and _is_positive(work) else None
 
 
-def _is_ragged(samples: Any) -> bool:
-    """Return whether ranks have samples of different lengths, as no record of ours has."""
-    ranks = samples if samples and all(isinstance(each, list) for each in samples) else []
-    return len({len(rank) for rank in ranks}) > 1
-
-
 def _is_positive(found: object) -> bool:
     return isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < math.inf
 
@@ -169,8 +163,6 @@ def _left_out(metric: Metric) -> tuple[str, ...]:
 
 def _seconds(record: Record, keys: tuple[str, ...]) -> float | None:
     """Return the median of the keys' sum, or the sum of published means."""
-    if any(_is_ragged(record.samples.get(key)) for key in keys):
-        return None
     sides = [points.processes([record], key) for key in keys]
     if all(sides) and len({len(side[0]) for side in sides}) == 1:
         sums = [sum(values) for values in zip(*(side[0] for side in sides), strict=True)]

@@ -212,7 +212,10 @@ def _check_samples(name: str, values: Any, path: Path) -> None:
     where = f"samples.{_shown(name)}"
     if not isinstance(values, list):
         raise RecordError(path, f"`{where}` must be a list of numbers, got {type(values).__name__}")
-    for rank in values if all(isinstance(value, list) for value in values) else [values]:
+    ranks = values if all(isinstance(value, list) for value in values) else [values]
+    if len(lengths := {len(rank) for rank in ranks}) > 1:
+        raise RecordError(path, f"`{where}` must hold as many numbers of each rank, got {sorted(lengths)}")
+    for rank in ranks:
         for value in rank:
             if not _is_number(value):
                 raise RecordError(path, f"`{where}` must hold finite numbers, got {value!r}")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from stepbench.reporting import marks, markup, units
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.points import REPLICATE, Group, Row
-from stepbench.reporting.statistics import Summary
+from stepbench.reporting.statistics import Comparison, Summary
 from stepbench.reporting.units import Unit
 
 RECORDS = "records"  # what a row's records are -> their paths
@@ -72,9 +72,25 @@ def statistics_of(name: str, summary: Summary | None) -> dict[str, Any]:
     return found | {f"{name}_cv_ratio": summary.cv_ratio if summary else None}
 
 
+def ratio_of(name: str, found: Comparison | None) -> dict[str, Any]:
+    """Return the raw values that the column `ratio` shows; None in each where nothing was compared."""
+    sides = {f"{name}_ratio": "ratio", f"{name}_low_ratio": "low", f"{name}_high_ratio": "high"}
+    return {key: getattr(found, side) if found else None for key, side in sides.items()}
+
+
 def value(name: str, heading: str | None = None, text: Callable[[Any], str] = str, **more: Any) -> Column:
     """Return a column that shows one raw value."""
     return Column(name.replace("_", " ") if heading is None else heading, lambda row: text(row[name]), **more)
+
+
+def size() -> Column:
+    """Return a column that shows a size, and below it its parameters where they are known."""
+
+    def text(row: Row) -> str:
+        count = f"{markup.BREAK}{units.count(row['parameters'])}" if row["parameters"] else ""
+        return f"{markup.escape(row['size'])}{count}"
+
+    return Column("size", text, numeric=False)
 
 
 def word(name: str, heading: str | None = None, **more: Any) -> Column:

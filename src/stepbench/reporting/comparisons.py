@@ -9,7 +9,7 @@ from typing import Any
 from stepbench.reporting import columns as col
 from stepbench.reporting import marks, markup, statistics, units
 from stepbench.reporting.frames import Results
-from stepbench.reporting.points import Group, Row
+from stepbench.reporting.points import Group, Row, compared
 from stepbench.reporting.statistics import Comparison
 from stepbench.reporting.tables import Table
 
@@ -63,9 +63,7 @@ def pairs(results: Results, axis: str, baseline: Any, key: str = "step_s") -> li
         base = by_point.get(tuple((group.point | {axis: baseline}).items()))
         if base is None or group.point[axis] == baseline:
             continue
-        sides = [statistics.medians(side.processes(key)) for side in (base, group)]
-        comparison = statistics.compare(*sides) if all(sides) else None
-        found.append(Pair(axis, base, group, comparison))
+        found.append(Pair(axis, base, group, compared(base, group, key)))
     return found
 
 
@@ -119,9 +117,7 @@ def _row(pair: Pair, key: str) -> dict[str, Any]:
         row[f"{side}_status"], row[f"{side}_reason"] = sides[side].status, sides[side].reason
     return {
         **row,
-        "speedup_ratio": comparison.ratio if comparison else None,
-        "speedup_low_ratio": comparison.low if comparison else None,
-        "speedup_high_ratio": comparison.high if comparison else None,
+        **col.ratio_of("speedup", comparison),
         "p_value": comparison.p_value if comparison else None,
         "visible_ratio": comparison.visible_ratio if comparison else None,
         "verdict": comparison.verdict.value if comparison else None,

@@ -70,11 +70,16 @@ def read(file: Path) -> list[Finding]:
     return [Finding(**each | {"records": tuple(each["records"])}) for each in content]
 
 
-def listing(words: Sequence[str], separator: str = ",") -> str:
+def listing(words: Sequence[str], separator: str = ",", *, most: int = MAX_NAMED) -> str:
     """Return `a`, `a and b`, `a, b and c`, or the first few and how many more; words with commas need `;` between."""
-    if len(words) > MAX_NAMED:
-        words = [*words[: MAX_NAMED - 1], f"{len(words) - MAX_NAMED + 1} more"]
+    if len(words) > most:
+        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
     return words[0] if len(words) == 1 else f"{f'{separator} '.join(words[:-1])} and {words[-1]}"
+
+
+def capital(text: str) -> str:
+    """Return a text as it begins a sentence."""
+    return text[:1].upper() + text[1:]
 
 
 def plural(count: int, word: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from stepbench.pipeline.records import Record
 from stepbench.reporting import statistics
 from stepbench.reporting.marks import Mark
-from stepbench.reporting.statistics import Summary
+from stepbench.reporting.statistics import Comparison, Summary
 
 REPLICATE = "replicate"
 MAX_REASONS = 1  # the list of cells without numbers has them all
@@ -94,6 +94,12 @@ class Group:
             if all(sides):
                 found.append([combine(one, other) for one, other in zip(sides[0][0], sides[1][0], strict=True)])
         return statistics.summarize(found) if found else None
+
+
+def compared(base: Group | None, other: Group | None, key: str) -> Comparison | None:
+    """Return how fast `other` is relative to `base`, by the samples `key`, or None where one has none."""
+    sides = [statistics.medians(group.processes(key)) if group else [] for group in (base, other)]
+    return statistics.compare(*sides) if all(sides) else None
 
 
 def processes(records: Iterable[Record], key: str) -> list[list[float]]:

@@ -6,7 +6,7 @@ from stepbench.reporting import statistics, units
 from stepbench.reporting.columns import axis_words, variant
 from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
-from stepbench.reporting.points import Group
+from stepbench.reporting.points import Group, compared
 from stepbench.reporting.sharding_tables import REPLICATED, RESIDENT, SOURCE, VARIANT, at, measured, prefix, replicated
 
 NEAR = 0.05  # of what was measured
@@ -45,10 +45,9 @@ def _saved(group: Group, base: Group, groups: list[Group]) -> list[str]:
 
 def _cost(group: Group, base: Group, groups: list[Group]) -> list[str]:
     """Say how much longer its step takes."""
-    sides = [statistics.medians(each.processes("step_s")) for each in (base, group)]
-    if not all(sides):
+    found = compared(base, group, "step_s")
+    if found is None:
         return []
-    found = statistics.compare(*sides)
     ratio = units.ratio(*found.time_ratio)
     name = variant(group, groups, VARIANT, SOURCE)
     against = axis_words(base.point[VARIANT])

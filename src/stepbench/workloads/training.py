@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ def measure(
     spec: StepSpec,
     setting: Setting,
     *,
-    beside: StepSpec | None = None,
+    partner: str | None = None,
     without_communication: bool = False,
     watch: bool = False,
 ) -> Measurement:
@@ -23,7 +24,7 @@ def measure(
     Args:
         spec: one rank's step.
         setting: of the cell.
-        beside: another step to time in turn with the first.
+        partner: a strategy whose step is timed in turn with it, with its own default of prefetch.
         without_communication: whether to time steps without communication too, where the strategy has such.
         watch: whether to predict and watch the memory.
 
@@ -34,6 +35,7 @@ def measure(
     ranks.threads_per_rank(setting, spec.ranks)
     rank_step.raise_unsupported(spec, setting)
     rank_step.check_fit(spec, setting)
+    beside = None if partner is None else dataclasses.replace(spec, strategy=partner, prefetch=None)
     found = ranks.call(
         training_on_ranks.run,
         setting,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stepbench.experiments.checkpointing.groupings import WITHIN, Grouping, best, models, saved_of
 from stepbench.reporting import units
 from stepbench.reporting.columns import where
-from stepbench.reporting.findings import Finding, listing, said
+from stepbench.reporting.findings import Finding, capital, listing, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Verdict
@@ -72,7 +72,7 @@ def _nested(groupings: Sequence[Grouping], place: str) -> list[str]:
     ratio = inner.peak_bytes / outer.peak_bytes
     judged = "no smaller" if ratio >= 1 - WITHIN else "a smaller"
     told = (
-        f"{_capital(inner.name)} give {judged} peak than {outer.name}{place}: {units.byte_count(inner.peak_bytes)} "
+        f"{capital(inner.name)} give {judged} peak than {outer.name}{place}: {units.byte_count(inner.peak_bytes)} "
         f"against {units.byte_count(outer.peak_bytes)}"
     )
     kept = (inner.kept_bytes, outer.kept_bytes)
@@ -94,7 +94,3 @@ def _kept(groupings: Sequence[Grouping], place: str) -> list[str]:
 
 def _leave(sizes: Sequence[str]) -> str:
     return "block gives" if list(sizes) == ["1"] else "blocks give"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepbench.reporting import statistics
-from stepbench.reporting.points import Group
+from stepbench.reporting.points import Group, compared
 from stepbench.reporting.statistics import Comparison
 
 GROUPING = "groups"
@@ -77,10 +76,7 @@ class Grouping:
     @property
     def comparison(self) -> Comparison | None:
         """The step without checkpointing against this one."""
-        if self.plain is None:
-            return None
-        sides = [statistics.medians(each.processes("step_s")) for each in (self.plain, self.group)]
-        return statistics.compare(*sides) if all(sides) else None
+        return compared(self.plain, self.group, "step_s")
 
 
 def models(groups: Sequence[Group]) -> list[list[Grouping]]:

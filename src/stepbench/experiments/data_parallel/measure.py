@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from stepbench.experiments.data_parallel.cell import PARTNERS, Cell
 from stepbench.measure.measurement import Measurement, Setting
 from stepbench.workloads import training
@@ -17,6 +15,4 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         UnsupportedError: this host cannot, or the strategy has no buckets.
     """
     spec = StepSpec.of(cell, setting)
-    partner = PARTNERS.get(cell.strategy)
-    beside = None if partner is None else dataclasses.replace(spec, strategy=partner)
-    return training.measure(spec, setting, beside=beside, without_communication=True)
+    return training.measure(spec, setting, partner=PARTNERS.get(cell.strategy), without_communication=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepbench.reporting import columns as col
-from stepbench.reporting import marks, markup, statistics, units
-from stepbench.reporting.points import Group, Row
+from stepbench.reporting import marks, markup, units
+from stepbench.reporting.points import Group, Row, compared
 from stepbench.reporting.tables import Table
 
 PASSES = ("forward", "forward_backward", "train_step")
@@ -55,21 +55,12 @@ def _row(point: dict[str, Any], sides: dict[str, Group]) -> dict[str, Any]:
         row[f"{each}_reason"] = group.reason if group else ""
         found += marks.about(col.axis_words(each), summary.marks) if summary else []
         if before is not None:
-            row |= _ratio(group, sides.get(before), f"{each}_over_{before}")
+            # A comparison is of speeds, so that this is the time of a pass over that of the one before.
+            row |= col.ratio_of(f"{each}_over_{before}", compared(group, sides.get(before), "step_s"))
     return {
         **row,
         **col.warned(found),
         col.RECORDS: {col.axis_words(each): sides[each].paths for each in PASSES if each in sides},
-    }
-
-
-def _ratio(above: Group | None, below: Group | None, name: str) -> dict[str, Any]:
-    sides = [statistics.medians(group.processes("step_s")) if group else [] for group in (above, below)]
-    found = statistics.compare(*sides) if all(sides) else None
-    return {
-        f"{name}_ratio": found.ratio if found else None,
-        f"{name}_low_ratio": found.low if found else None,
-        f"{name}_high_ratio": found.high if found else None,
     }
 
 

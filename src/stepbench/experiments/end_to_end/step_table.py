@@ -71,7 +71,7 @@ def table(groups: Sequence[Group], peaks: Peaks, *, title: str, caption: str, em
     axes = list(groups[0].point) if groups else []
     unit = col.time_unit(rows, TIMES)
     columns = [
-        col.Column("size", _size_text if wide else lambda row: markup.escape(row["size"]), numeric=False),
+        col.size() if wide else col.word("size"),
         *col.axis_columns(rows, [axis for axis in axes if axis != "size"]),
         *((_two_lines if wide else col.median)(phase, unit) for phase in PHASES),
         (_two_lines if wide else col.interval)(WHOLE, unit, "whole step"),
@@ -102,11 +102,6 @@ def warnings(group: Group) -> list[Mark]:
         own = [mark for mark in summary.marks if mark not in group.marks] if summary else []
         found += marks.about(name, own)
     return [*found, *group.marks]
-
-
-def _size_text(row: Row) -> str:
-    parameters = f"{markup.BREAK}{units.count(row['parameters'])}" if row["parameters"] else ""
-    return f"{markup.escape(row['size'])}{parameters}"
 
 
 def _two_lines(name: str, unit: Unit, heading: str | None = None) -> col.Column:

@@ -22,6 +22,4 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         spec = dataclasses.replace(spec, precision=cell.compute_dtype, compute_dtype="fp32")
     if cell.source == "predicted":
         return training.predicted(spec, setting)
-    partner = PARTNERS.get(cell.strategy)
-    beside = None if partner is None else dataclasses.replace(spec, strategy=partner, prefetch=None)
-    return training.measure(spec, setting, beside=beside, watch=True)
+    return training.measure(spec, setting, partner=PARTNERS.get(cell.strategy), watch=True)

@@ -17,8 +17,8 @@ from stepbench.experiments.memory.shapes import (
     shapes,
 )
 from stepbench.measure.memory_timeline import CATEGORIES
-from stepbench.reporting import marks, markup, units
-from stepbench.reporting.columns import RECORDS, STATUS, WARNINGS, Column, axis_columns, value, warned, word
+from stepbench.reporting import marks, units
+from stepbench.reporting.columns import RECORDS, STATUS, WARNINGS, Column, axis_columns, size, value, warned, word
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Row
 from stepbench.reporting.tables import Table
@@ -117,12 +117,8 @@ def _status(shape: Shape) -> dict[str, str]:
 
 
 def _names(rows: Sequence[Row], axes: Sequence[str]) -> list[Column]:
-    def size(row: Row) -> str:
-        count = f"{markup.BREAK}{units.count(row['parameters'])}" if row["parameters"] else ""
-        return f"{markup.escape(row['size'])}{count}"
-
     others = [axis for axis in axes if axis != "size"]
-    return [Column("size", size, numeric=False), *axis_columns(rows, others)]
+    return [size(), *axis_columns(rows, others)]
 
 
 def _category_column(category: str) -> Column:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -62,11 +62,7 @@ def _dtypes(scalars: Mapping[str, Any], precision: str) -> list[str]:
     by_dtype: dict[str, list[str]] = {}
     for tensor in TENSORS:
         by_dtype.setdefault(str(scalars[f"{tensor}_dtype"]), []).append(axis_words(tensor))
-    parts = [f"{dtype}: {_all(names)}" for dtype, names in by_dtype.items()]
+    parts = [f"{dtype}: {listing(names, most=len(names))}" for dtype, names in by_dtype.items()]
     norms = {scalars[f"{name}_dtype"] for name in ("layer_norm", "rms_norm")}
     differ = " Autocast treats the two norms differently here." if len(norms) > 1 else ""
     return [f"Under autocast to {precision}, {'; '.join(parts)}.{differ}"]
-
-
-def _all(names: Sequence[str]) -> str:
-    return listing(names) if len(names) <= 2 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from stepbench.experiments.optimizer_sharding.cell import PARTNERS, Cell
 from stepbench.measure.measurement import Measurement, Setting
 from stepbench.workloads import training
@@ -19,6 +17,4 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
     spec = StepSpec.of(cell, setting)
     if cell.source == "predicted":
         return training.predicted(spec, setting)
-    partner = PARTNERS.get(cell.strategy)
-    beside = None if partner is None else dataclasses.replace(spec, strategy=partner)
-    return training.measure(spec, setting, beside=beside, watch=True)
+    return training.measure(spec, setting, partner=PARTNERS.get(cell.strategy), watch=True)

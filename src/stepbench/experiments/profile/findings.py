@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stepbench.experiments.profile import operators
 from stepbench.experiments.profile.operators import ADDS_UP_WITHIN, MATRIX_PRODUCTS, OUTSIDE
 from stepbench.reporting import units
-from stepbench.reporting.findings import Finding, between, listing, said
+from stepbench.reporting.findings import Finding, between, capital, listing, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
@@ -57,7 +57,7 @@ def _calls(groups: Sequence[Group]) -> list[str]:
         parts = [f"{operators.count(phase.calls)} in {_article(phase.name)}" for phase in found]
         total = sum(phase.calls for phase in found)
         told = f", {listing(parts)}" if len(parts) > 1 else ""
-        sentences.append(f"{_capital(operators.place(group, groups))} calls {operators.count(total)} operators{told}.")
+        sentences.append(f"{capital(operators.place(group, groups))} calls {operators.count(total)} operators{told}.")
     return sentences
 
 
@@ -153,10 +153,6 @@ def _nsys(groups: Sequence[Group]) -> list[str]:
 def _matrix_share(group: Group) -> float:
     kinds = operators.whole(operators.phases(group))
     return kinds[MATRIX_PRODUCTS] / sum(kinds.values())
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _article(phase: str) -> str:
