@@ -136,11 +136,6 @@ class Bucket:
         self._pending: Pending | None = None
 
     @property
-    def buffer_bytes(self) -> int:
-        """What the bucket holds in memory, and sends."""
-        return self._buffer.nbytes
-
-    @property
     def is_complete(self) -> bool:
         """Whether every gradient is in."""
         return all(self._filled)

@@ -209,6 +209,12 @@ def held_constant(rows: Sequence[Row], axes: Iterable[str]) -> str:
     return f"Held constant: {', '.join(same)}." if same else ""
 
 
+def held(shown: Sequence[Placed], *without: str) -> str:
+    """Return the sentence of `held_constant` about points, as far as all of them have the axes."""
+    shared = [axis for axis in (shown[0].point if shown else ()) if all(axis in each.point for each in shown)]
+    return held_constant([each.point for each in shown], [axis for axis in shared if axis not in without])
+
+
 def axis_text(found: Any) -> str:
     """Return an axis' value as a table shows it."""
     return markup.escape(axis_words(found))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import axis_words, held_constant, variant
+from stepbench.reporting.columns import axis_words, held, variant
 from stepbench.reporting.figures import CATEGORY_COLORS
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
@@ -28,7 +28,7 @@ def memory(results: Results) -> Figure:
         return figures.nothing("No variant's memory has been predicted or measured.")
     shown.sort(key=lambda group: (group.point[SOURCE], str(group.point["size"])))
     unit = units.pick(units.BYTES, [_peak(group) for group in shown])
-    figure = figures.new(1.05 + ROW_INCHES * len(shown), held_constant([_rest(g) for g in shown], _rest(shown[0])))
+    figure = figures.new(1.05 + ROW_INCHES * len(shown), held(shown, VARIANT, SOURCE))
     axes = figure.subplots()
     for position, group in enumerate(shown):
         _draw(axes, position, group, unit)
@@ -52,10 +52,6 @@ def _draw(axes: Axes, position: int, group: Group, unit: units.Unit) -> None:
 def _peak(group: Group) -> int | None:
     found: int | None = group.scalar(f"{prefix(group)}peak_memory_bytes")
     return found
-
-
-def _rest(group: Group) -> dict[str, object]:
-    return {axis: value for axis, value in group.point.items() if axis in ("size", "context", "batch", "ranks")}
 
 
 def _label(group: Group, shown: list[Group]) -> str:

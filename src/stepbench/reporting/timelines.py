@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import held_constant, variant
+from stepbench.reporting.columns import held, variant
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
@@ -35,7 +35,7 @@ def timeline(results: Results, axis: str) -> Figure:
     ranks = [len(_lanes(group)) for group in shown]
     unit = units.pick(units.SECONDS, [_end(group) for group in shown])
     heights = [2 * count * ROW_INCHES + 0.42 for count in ranks]
-    figure = figures.new(0.95 + sum(heights), held_constant([group.point for group in shown], shown[0].point))
+    figure = figures.new(0.95 + sum(heights), held(shown))
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, group in zip(panels, shown, strict=True):
         _draw(axes, _lanes(group), unit)

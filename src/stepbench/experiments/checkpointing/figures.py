@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.checkpointing.groupings import GROUPING, Grouping, models, saved_of
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import held_constant, where
+from stepbench.reporting.columns import held, where
 from stepbench.reporting.frames import Results
-from stepbench.reporting.points import Group
 
 BAR_INCHES = 0.34
 OPERATIONS_SHOWN = 10
@@ -26,7 +25,7 @@ def tradeoff(results: Results) -> Figure:
     ]
     if not shown:
         return figures.nothing("No grouping has both a peak and a time.")
-    constant = held_constant([_rest(each.group) for known in shown for each in known], _rest(shown[0][0].group))
+    constant = held([each.group for known in shown for each in known], GROUPING)
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
     figure = figures.new(0.6 + 3.0 * rows, constant)
@@ -55,7 +54,7 @@ def saved(results: Results) -> Figure:
         shown = [*shown, {"operation": f"{len(rest)} more", "calls": "", "saved_bytes": left}]
     total = sum(each["saved_bytes"] for each in found)
     unit = units.pick(units.BYTES, [shown[0]["saved_bytes"]])
-    figure = figures.new(0.75 + BAR_INCHES * len(shown), held_constant([_rest(known)], _rest(known)))
+    figure = figures.new(0.75 + BAR_INCHES * len(shown), held([known], GROUPING))
     axes = figure.subplots()
     sizes = [each["saved_bytes"] / unit.size for each in shown]
     axes.barh(range(len(shown)), sizes, height=0.66, color=figures.PALETTE[0])
@@ -106,7 +105,3 @@ def _operation(each: dict[str, Any]) -> str:
 
 def _has_both(grouping: Grouping) -> bool:
     return grouping.peak_bytes is not None and grouping.group.summary("step_s") is not None
-
-
-def _rest(group: Group) -> dict[str, Any]:
-    return {axis: value for axis, value in group.point.items() if axis != GROUPING}

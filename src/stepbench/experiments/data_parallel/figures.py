@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from stepbench.experiments.data_parallel import projection as projected
 from stepbench.experiments.data_parallel.exposure import exposed as less_than_without
 from stepbench.reporting import figures, timelines
-from stepbench.reporting.columns import held_constant, variant
+from stepbench.reporting.columns import held, variant
 from stepbench.reporting.frames import Results
 
 ROW_INCHES = 0.42
@@ -20,8 +20,7 @@ def exposed(results: Results) -> Figure:
     shown = [group for group in results.groups() if group.summary("step_s") is not None]
     if not shown:
         return figures.nothing("No strategy has numbers.")
-    axes_shown = [axis for axis in shown[0].point if axis != "strategy"]
-    figure = figures.new(1.15 + ROW_INCHES * len(shown), held_constant([group.point for group in shown], axes_shown))
+    figure = figures.new(1.15 + ROW_INCHES * len(shown), held(shown, "strategy"))
     axes = figure.subplots()
     for position, group in enumerate(shown):
         summaries = (group.summary("step_s"), group.summary("comm_wait_s"), less_than_without(group))

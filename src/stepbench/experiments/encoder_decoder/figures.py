@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.encoder_decoder import epochs
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import axis_words, differences, held_constant
+from stepbench.reporting.columns import axis_words, differences, held
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
@@ -19,8 +19,7 @@ def throughput(results: Results) -> Figure:
     shown = [group for group in results.groups() if group.summary(epochs.KEY) is not None]
     if not shown:
         return figures.nothing("No epoch has numbers.")
-    described = held_constant([group.point for group in shown], shown[0].point)
-    figure = figures.new(1.2 + ROW_INCHES * len(shown), described)
+    figure = figures.new(1.2 + ROW_INCHES * len(shown), held(shown))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     sources = figures.order(shown, "data")
     for position, group in enumerate(shown):

@@ -32,30 +32,25 @@ STEP_IN_THE_ROOFLINE = (
 def phases(results: Results) -> Figure:
     """Draw each phase's time and share, a row for each size."""
     shown = points.by_size(results.groups())
-    return _phases(shown, _constant(shown))
+    return _phases(shown, columns.held(shown))
 
 
 def context(results: Results) -> Figure:
     """Draw the step's time and the tokens per second over the context length."""
     shown = reference(results.groups())
-    return _scaling(shown, "context", "context length (tokens)", _constant(shown))
+    return _scaling(shown, "context", "context length (tokens)", columns.held(shown))
 
 
 def speedups(results: Results) -> Figure:
     """Draw the ratios of the comparisons."""
     panels = {title: comparisons.pairs(results, axis, REFERENCE[axis]) for axis, title in COMPARED.items()}
     shown = [pair.other for pairs in speedup_figure.shown(panels).values() for pair in pairs]
-    return speedup_figure.ratios(panels, _constant(shown))
+    return speedup_figure.ratios(panels, columns.held(shown))
 
 
 def roofline(results: Results) -> Figure:
     """Draw the steps in the roofline."""
     return drawn.draw(results.peaks, drawn.steps(results.groups()), STEP_IN_THE_ROOFLINE)
-
-
-def _constant(shown: Sequence[Group]) -> str:
-    found = [group.point for group in shown]
-    return columns.held_constant(found, found[0] if found else ())
 
 
 @figures.styled
@@ -98,10 +93,7 @@ def _draw_shares(axes: Axes, position: int, found: Mapping[str, Summary | None])
 def _row_label(group: Group, groups: Sequence[Group]) -> str:
     parameters = group.scalar("parameters")
     lines = [f"{group.point['size']}" + (f"  {units.count(parameters)}" if parameters else "")]
-    axes = [axis for axis in group.point if axis != "size" and len({each.point[axis] for each in groups}) > 1]
-    if axes:
-        lines.append(", ".join(f"{axis} {group.point[axis]}" for axis in axes))
-    return "\n".join(lines)
+    return "\n".join(filter(None, [*lines, columns.differences(group, groups, "size")]))
 
 
 @figures.styled

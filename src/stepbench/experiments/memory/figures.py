@@ -23,7 +23,7 @@ from stepbench.experiments.memory.shapes import (
 )
 from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import held_constant, where
+from stepbench.reporting.columns import held, where
 from stepbench.reporting.figures import CATEGORY_COLORS as COLORS
 from stepbench.reporting.frames import Results
 from stepbench.reporting.units import Unit
@@ -38,7 +38,7 @@ def timeline(results: Results) -> Figure:
     if not shown:
         return figures.nothing("No step's memory has been predicted or measured.")
     steps = [shape for shape, _ in shown]
-    figure = figures.new(0.75 + 2.15 * len(shown), held_constant([shape.point for shape in steps], steps[0].point))
+    figure = figures.new(0.75 + 2.15 * len(shown), held(steps))
     panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     for axes, (shape, source) in zip(panels, shown, strict=True):
         group = shape.group(source)
@@ -55,7 +55,7 @@ def sizes(results: Results) -> Figure:
     shown = by_size(shapes(results))
     if not shown:
         return figures.nothing("No training step's memory has been predicted or measured.")
-    figure = figures.new(1.25 + ROW_INCHES * len(shown), held_constant([s.point for s in shown], shown[0].point))
+    figure = figures.new(1.25 + ROW_INCHES * len(shown), held(shown))
     peaks, shares = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.35])
     for position, shape in enumerate(shown):
         _draw_peaks(peaks, position, shape)
@@ -78,7 +78,7 @@ def context(results: Results) -> Figure:
         return figures.nothing("No kind of step has numbers at more than one context.")
     every = [shape for each in several for shape in each]
     named = [each[0] for each in several]
-    figure = figures.new(3.9, held_constant([shape.point for shape in every], every[0].point))
+    figure = figures.new(3.9, held(every))
     axes = figure.subplots()
     colors, markers = itertools.cycle(figures.PALETTE), itertools.cycle(figures.MARKERS)
     for each, color, marker in zip(several, colors, markers, strict=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,9 +10,8 @@ from matplotlib.figure import Figure
 from stepbench.experiments.profile import operators as ops
 from stepbench.experiments.profile.operators import KINDS, Phase
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import held_constant
+from stepbench.reporting.columns import held
 from stepbench.reporting.frames import Results
-from stepbench.reporting.points import Group
 
 COLORS = dict(
     zip(KINDS, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#b9b9b9", "#e4e4e4"), strict=True)
@@ -31,7 +29,7 @@ def shares(results: Results) -> Figure:
     if not known:
         return figures.nothing("No cell has numbers.")
     drawn = [group for group in groups if group.records]
-    figure = figures.new(1.5 + ROW_INCHES * len(known) + 0.2 * len(drawn), _constant(drawn))
+    figure = figures.new(1.5 + ROW_INCHES * len(known) + 0.2 * len(drawn), held(drawn))
     axes = figure.subplots()
     places, texts, place = [], [], 0.0
     for group in drawn:
@@ -59,8 +57,7 @@ def operators(results: Results) -> Figure:
         return figures.nothing("No cell has numbers.")
     chosen = max(known, key=lambda group: len(ops.phases(group)))
     found = ops.phases(chosen)
-    constant = held_constant([chosen.point], chosen.point)
-    figure = figures.new(0.5 + 0.29 * sum(len(phase.top(TOP)) + 2 for phase in found), constant)
+    figure = figures.new(0.5 + 0.29 * sum(len(phase.top(TOP)) + 2 for phase in found), held([chosen]))
     heights = [len(phase.top(TOP)) + 1 for phase in found]
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, phase in zip(panels, found, strict=True):
@@ -93,7 +90,3 @@ def _draw_top(axes: Axes, phase: Phase) -> None:
 def _short(name: str) -> str:
     name = name.removeprefix("autograd::engine::evaluate_function: ")
     return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
-
-
-def _constant(groups: Sequence[Group]) -> str:
-    return held_constant([group.point for group in groups], groups[0].point)

@@ -80,12 +80,6 @@ class Phase:
         found[OUTSIDE] = max(0.0, self.seconds - sum(found.values()))
         return found
 
-    def share(self, kind: str) -> float:
-        """Return a kind's share of the phase."""
-        found = self.by_kind()
-        total = sum(found.values())
-        return found[kind] / total if total else 0.0
-
     def top(self, count: int) -> list[dict[str, Any]]:
         """Return the operators that take the most time."""
         ranked = sorted(self.operators, key=lambda each: -self.time(each))
