@@ -37,7 +37,7 @@ def attend(
     """Torch's attention with the layer's matrices."""
     q, k, v = heads(layer.query(q_from)), heads(layer.key(kv_from)), heads(layer.value(kv_from))  # type: ignore[operator]
     if turned:
-        cos, sin = rotary_angles(q_from.shape[1], q.shape[-1], dtype=torch.float64, device=torch.device("cpu"))
+        cos, sin = rotary_angles(q_from, q.shape[-1])
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     return layer.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[operator]

@@ -22,7 +22,7 @@ def seed() -> None:
 
 
 def angles(context: int, head_dim: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
-    return rotary_angles(context, head_dim, dtype=dtype, device=torch.device("cpu"))
+    return rotary_angles(torch.empty(1, context, 0, dtype=dtype), head_dim)
 
 
 def test_rotation_is_multiplication_by_a_unit_complex_number() -> None:

@@ -77,12 +77,7 @@ class Decoder(nn.Module):
         They have the parameters' dtype, or the autocast dtype under autocast; `next_token_loss` accepts both.
         """
         x_BTC = self.embedding(tokens_BT)
-        cos_TE, sin_TE = rotary_angles(
-            tokens_BT.shape[1],
-            self.size.head_dim,
-            dtype=torch.promote_types(x_BTC.dtype, torch.float32),
-            device=x_BTC.device,
-        )
+        cos_TE, sin_TE = rotary_angles(x_BTC, self.size.head_dim)
         for block in self.blocks:
             x_BTC = block(x_BTC, cos_TE, sin_TE)
         return self.head(self.norm(x_BTC))

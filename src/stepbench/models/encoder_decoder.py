@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Unpack
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -130,7 +129,7 @@ class EncoderDecoder(nn.Module):
     def encode(self, source_BS: Tensor) -> Tensor:
         """Return the encoder's output, `[B, S, C]`, for sources `[B, S]`."""
         x_BSC = self.source_embedding(source_BS)
-        cos_SE, sin_SE = self._angles(x_BSC)
+        cos_SE, sin_SE = rotary_angles(x_BSC, self.preset.head_dim)
         for block in self.encoder:
             x_BSC = block(x_BSC, cos_SE, sin_SE)
         return self.encoder_norm(x_BSC)
@@ -138,15 +137,7 @@ class EncoderDecoder(nn.Module):
     def decode(self, target_BT: Tensor, encoded_BSC: Tensor) -> Tensor:
         """Return the logits `[B, T, V]` from the target so far and the encoded source `[B, S, C]`."""
         x_BTC = self.target_embedding(target_BT)
-        cos_TE, sin_TE = self._angles(x_BTC)
+        cos_TE, sin_TE = rotary_angles(x_BTC, self.preset.head_dim)
         for block in self.decoder:
             x_BTC = block(x_BTC, encoded_BSC, cos_TE, sin_TE)
         return self.head(self.decoder_norm(x_BTC))
-
-    def _angles(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        return rotary_angles(
-            x_BTC.shape[1],
-            self.preset.head_dim,
-            dtype=torch.promote_types(x_BTC.dtype, torch.float32),
-            device=x_BTC.device,
-        )

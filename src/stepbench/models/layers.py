@@ -60,27 +60,21 @@ class TokenEmbedding(nn.Embedding):
         nn.init.normal_(self.weight, std=INITIAL_STD)
 
 
-def rotary_angles(
-    context: int,
-    head_dim: int,
-    *,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
+def rotary_angles(x_BTC: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of position · ROPE_THETA^(-2i / head_dim), each `[T, E]`, pair i in column i.
 
     Each forward pass computes them once for all blocks. If they were buffers, a later `.to(bfloat16)` would round them,
     which moves position 1000 by up to two radians, and DistributedDataParallel would broadcast them at every step.
 
     Args:
-        context: T, the number of positions.
+        x_BTC: The tokens' vectors, whose number T and device count. The angles are in float32, or in float64 where
+            these are; lower precision cannot distinguish neighbouring positions.
         head_dim: D, even.
-        dtype: float32 or float64; lower precision cannot distinguish neighbouring positions.
-        device: The device to compute on.
 
     Source: Su et al. 2021, RoFormer (arXiv:2104.09864), section 3.2.2, equation 15.
     """
-    positions_T = torch.arange(context, dtype=dtype, device=device)
+    dtype, device = torch.promote_types(x_BTC.dtype, torch.float32), x_BTC.device
+    positions_T = torch.arange(x_BTC.shape[1], dtype=dtype, device=device)
     exponents_E = torch.arange(0, head_dim, 2, dtype=dtype, device=device) / head_dim
     angles_TE = positions_T[:, None] * ROPE_THETA**-exponents_E
     return angles_TE.cos(), angles_TE.sin()

@@ -65,7 +65,7 @@ def _saved_by_one_block(spec: StepSpec, setting: Setting) -> list[dict[str, Any]
         shape, like = (spec.batch, spec.context, spec.size.d_model), next(block.parameters())
         x_BTC = torch.empty(shape, dtype=like.dtype, device=like.device, requires_grad=True)
         dtype = AUTOCAST.get(spec.autocast_precision)
-        angles = rotary_angles(spec.context, spec.size.head_dim, dtype=torch.float32, device=like.device)
+        angles = rotary_angles(x_BTC, spec.size.head_dim)
         with torch.autocast(setting.device, dtype=dtype, enabled=dtype is not None):
             output = block(x_BTC, *angles)
         found = saved_tensors.by_operation(output, without=[*block.parameters(), *angles])
