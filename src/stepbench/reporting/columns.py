@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,15 @@ def statistics_of(name: str, summary: Summary | None) -> dict[str, Any]:
     keys = ("mean", "std", "median", "low", "high", "iqr")
     found = {f"{name}_{key}_s": getattr(summary, key) if summary else None for key in keys}
     return found | {f"{name}_cv_ratio": summary.cv_ratio if summary else None}
+
+
+def measured(group: Group, summaries: Mapping[str, Summary | None], whole: str) -> dict[str, Any]:
+    """Return the facts of a point with the warnings of one of its summaries, `whole`, and the statistics of all."""
+    above = summaries[whole]
+    found = facts(group, above.marks if above else ())
+    for name, summary in summaries.items():
+        found |= statistics_of(name, summary)
+    return found
 
 
 def ratio_of(name: str, found: Comparison | None) -> dict[str, Any]:

@@ -127,11 +127,8 @@ def _time_row(group: Group) -> dict[str, Any]:
     names = [*PHASES, "synchronization", WHOLE, "comm_wait"]
     names += [f"{operation}_{kind}" for operation in WAITS for kind in ("wait", "busy")]
     summaries = {name: group.summary(f"{name}_s") for name in names}
-    whole = summaries[WHOLE]
-    row: dict[str, Any] = col.facts(group, whole.marks if whole else ())
-    for name, summary in summaries.items():
-        row |= col.statistics_of(name, summary)
-    return row | {key: group.scalar(key) for key in ("equivalence_difference_ratio", "equivalence_tolerance_ratio")}
+    checked = ("equivalence_difference_ratio", "equivalence_tolerance_ratio")
+    return col.measured(group, summaries, WHOLE) | {key: group.scalar(key) for key in checked}
 
 
 def replicated(group: Group, results: Results) -> Group | None:

@@ -67,7 +67,7 @@ def _row(grouping: Grouping) -> dict[str, Any]:
     )
     plain = grouping.is_plain
     return {
-        **col.facts(group, summary.marks if summary else ()),
+        **col.measured(group, {"step": summary}, "step"),
         "grouping": grouping.name,
         "blocks": group.scalar("blocks"),
         "theoretical_best_blocks": grouping.theory_blocks,
@@ -76,7 +76,6 @@ def _row(grouping: Grouping) -> dict[str, Any]:
         "peak_memory_bytes": group.scalar("peak_memory_bytes"),
         "kept_ratio": None if plain else grouping.over_plain("kept_activation_bytes"),
         "peak_ratio": None if plain else grouping.over_plain("peak_activation_bytes"),
-        **col.statistics_of("step", summary),
         **slowdown,
     }
 

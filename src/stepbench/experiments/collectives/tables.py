@@ -70,9 +70,8 @@ def _row(group: Group) -> dict[str, Any]:
     sent = message_bytes(group)
     rate = sent / summary.median if summary and summary.median else None
     return {
-        **col.facts(group, summary.marks if summary else ()),
+        **col.measured(group, {"call": summary}, "call"),
         "message_bytes": sent,
-        **col.statistics_of("call", summary),
         "algorithm_bytes_per_s": rate,
         "bus_bytes_per_s": bus_bytes_per_s(group, summary.median) if summary and rate else None,
         "skew_ratio": _skew(group),

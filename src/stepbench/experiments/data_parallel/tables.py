@@ -88,12 +88,9 @@ def _row(group: Group) -> dict[str, Any]:
     summaries = {name: group.summary(f"{name}_s") for name in (*PHASES, WHOLE, "comm_wait")}
     summaries["exposed"] = exposed(group)
     whole, bare = summaries[WHOLE], summaries["exposed"]
-    row: dict[str, Any] = col.facts(group, whole.marks if whole else ())
-    for name, summary in summaries.items():
-        row |= col.statistics_of(name, summary)
     keys = ("collectives_per_step", "payload_bytes", "equivalence_difference_ratio", "equivalence_tolerance_ratio")
     return {
-        **row,
+        **col.measured(group, summaries, WHOLE),
         **{key: group.scalar(key) for key in keys},
         "exposed_ratio": bare.median / whole.median if bare and whole and whole.median else None,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepbench.reporting.columns import facts, statistics_of
+from stepbench.reporting.columns import measured
 from stepbench.reporting.points import Group
 
 KEY = "epoch_s"
@@ -32,9 +32,8 @@ def row(group: Group) -> dict[str, Any]:
     counted = {key: group.scalar(key) for key in COUNTED}
     losses = [mean(values) for record in group.records for values in by_epoch(record.samples["loss_nats"])]
     return {
-        **facts(group, whole.marks if whole else ()),
+        **measured(group, {"epoch": whole}, "epoch"),
         **counted,
-        **statistics_of("epoch", whole),
         "samples_per_s": _rate(counted["samples_per_epoch"], whole),
         "tokens_per_s": _rate(counted["tokens_per_epoch"], whole),
         "data_wait_ratio": waited.median / whole.median if waited and whole and whole.median else None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from stepbench.experiments.warmup.cell import BATCH, CONTEXT
 from stepbench.reporting import columns as col
 from stepbench.reporting import units
@@ -21,11 +19,7 @@ def warmup(results: Results) -> Table:
     for group in results.groups():
         summaries = {phase: group.summary(f"{phase}_s") for phase in PHASES}
         sums = phase_sums(group)
-        summaries["sum"] = summarize(sums) if sums else None
-        values: dict[str, Any] = {}
-        for phase, summary in summaries.items():
-            values |= col.statistics_of(phase, summary)
-        rows.append(col.facts(group, summaries["sum"].marks if summaries["sum"] else ()) | values)
+        rows.append(col.measured(group, {**summaries, "sum": summarize(sums) if sums else None}, "sum"))
     names = (*PHASES, "sum")
     unit = col.time_unit(rows, names)
     columns = [
