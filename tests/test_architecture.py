@@ -299,7 +299,7 @@ def test_common_has_no_rule() -> None:
 def test_an_experiments_rules_write_its_axes_out(name: str) -> None:
     """Snakemake's user sees the axes in the rule and in every job; the dataclass is what they must be."""
     text = (ROOT / "rules" / f"{name}.smk").read_text(encoding="utf-8")
-    pattern = cells.pattern(experiments.load(name).cell)
+    pattern = ",".join(f"{axis.name}~{{{axis.name}}}" for axis in cells.axes(experiments.load(name).cell))
     assert f'"<results>/{name}/{pattern}.json"' in text
     assert f'"<results>/logs/{name}/{pattern}.log"' in text
     for rule in (f"measure_{name}", f"render_{name}", name):

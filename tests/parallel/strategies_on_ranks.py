@@ -81,7 +81,7 @@ def check_ours_have_counters_and_torchs_have_none() -> None:
             assert counts == [0]
         else:
             assert sum(counts) > 0, name
-            assert sum(traffic.comm_wait_s for traffic in replica.traffic) > 0
+            assert sum(traffic.wait_s() for traffic in replica.traffic) > 0
 
 
 def check_options_reach_the_strategy() -> None:

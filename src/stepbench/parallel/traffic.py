@@ -58,11 +58,6 @@ class Traffic:
         self._open: deque[OpenTransfer] = deque(maxlen=_KEPT)
         self._origin = self._now()
 
-    @property
-    def comm_wait_s(self) -> float:
-        """Seconds in which computation stood still for communication: what is exposed."""
-        return self.wait_s()
-
     def wait_s(self, operation: str | None = None) -> float:
         """Return the seconds waited for one operation, or for all."""
         for each, start, end in self._waits:

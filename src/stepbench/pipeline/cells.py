@@ -175,11 +175,6 @@ def parse(cell_type: type, text: str) -> Any:
     )
 
 
-def pattern(cell_type: type) -> str:
-    """Return the cell's name with a wildcard for each axis, as it appears in a measuring rule."""
-    return ",".join(f"{axis.name}~{{{axis.name}}}" for axis in axes(cell_type))
-
-
 def _check_length(text: str) -> None:
     if len(text) > MAX_NAME_CHARACTERS:
         raise ValueError(f"a cell's name must have at most {MAX_NAME_CHARACTERS} characters, got {len(text)}")

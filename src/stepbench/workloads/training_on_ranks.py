@@ -140,7 +140,7 @@ def _waited(traffic: Iterable[Any]) -> dict[str, float]:
     counters = list(traffic)
     if not counters:
         return {}
-    found = {"comm_wait_s": sum(each.comm_wait_s for each in counters)}
+    found = {"comm_wait_s": sum(each.wait_s() for each in counters)}
     for operation in dict.fromkeys(transfer.operation for each in counters for transfer in each.transfers):
         found[f"{operation}_wait_s"] = sum(each.wait_s(operation) for each in counters)
         found[f"{operation}_busy_s"] = sum(each.busy_s(operation) for each in counters)
