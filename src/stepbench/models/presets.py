@@ -6,17 +6,15 @@ because the Snakefile imports it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import cast
 
-from stepbench.models.sizes import Problem, ShapeError, size_problems, value_problems
+from stepbench.models.sizes import Problem, Shape, ShapeError, value_problems
 
 MAX_VOCABULARY = 2**16
 
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(Shape):
     """The six numbers that define an encoder-decoder's shape.
 
     Attributes:
@@ -31,6 +29,7 @@ class Preset:
         ShapeError: The shape is invalid.
     """
 
+    key = "presets"
     d_model: int
     d_ff: int
     encoder_layers: int
@@ -39,36 +38,10 @@ class Preset:
     vocabulary: int
 
     def __post_init__(self) -> None:
-        if problems := value_problems(asdict(self)) or _vocabulary_problems(self.vocabulary):
+        if problems := value_problems(asdict(self)):
             raise ShapeError(problems)
-
-    @property
-    def head_dim(self) -> int:
-        """Return the width of one attention head, `d_model / heads`."""
-        return self.d_model // self.heads
-
-    @classmethod
-    def from_config(cls, name: str, section: object) -> Preset:
-        """Return the preset that `presets.<name>` of config.yaml describes.
-
-        Args:
-            name: The preset's name, for error messages.
-            section: Its value from YAML; must be a mapping of exactly the six fields.
-
-        Raises:
-            ShapeError: The shape is invalid.
-        """
-        problems = size_problems(name, section, cls, "presets")
-        shape = cast(Mapping[str, int], section)
-        if problems := problems or _vocabulary_problems(shape["vocabulary"], at=("presets", name)):
-            raise ShapeError(problems)
-        return cls(**shape)
-
-
-def _vocabulary_problems(vocabulary: int, *, at: tuple[str, ...] = ()) -> list[Problem]:
-    if vocabulary <= MAX_VOCABULARY:
-        return []
-    return [Problem((*at, "vocabulary"), f"must be at most {MAX_VOCABULARY}, got {vocabulary}")]
+        if self.vocabulary > MAX_VOCABULARY:
+            raise ShapeError([Problem(("vocabulary",), f"must be at most {MAX_VOCABULARY}, got {self.vocabulary}")])
 
 
 def parameters(preset: Preset) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import cast
+from typing import Any, ClassVar, Self, cast
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,44 @@ class ShapeError(ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class Shape:
+    """What the shapes of models have in common.
+
+    Attributes:
+        key: The section of config.yaml that holds them.
+    """
+
+    key: ClassVar[str]
+    d_model: int
+    heads: int
+
+    @property
+    def head_dim(self) -> int:
+        """Return the width of one attention head, `d_model / heads`."""
+        return self.d_model // self.heads
+
+    @classmethod
+    def from_config(cls, name: str, section: object) -> Self:
+        """Return the shape that `<key>.<name>` of config.yaml describes.
+
+        Args:
+            name: The shape's name, for error messages.
+            section: Its value from YAML; must be a mapping of the fields.
+
+        Raises:
+            ShapeError: The shape is invalid.
+        """
+        if problems := size_problems(name, section, cls):
+            raise ShapeError(problems)
+        try:
+            return cls(**cast(Mapping[str, Any], section))
+        except ShapeError as error:
+            found = [Problem((cls.key, name, *each.path), each.message) for each in error.problems]
+        raise ShapeError(found)
+
+
 @dataclass(frozen=True)
-class ModelSize:
+class ModelSize(Shape):
     """The four numbers that define a decoder's shape, and its vocabulary where it has one of its own.
 
     Attributes:
@@ -50,6 +86,7 @@ class ModelSize:
         ShapeError: The shape is invalid.
     """
 
+    key = "sizes"
     d_model: int
     d_ff: int
     layers: int
@@ -60,38 +97,18 @@ class ModelSize:
         if problems := value_problems({key: value for key, value in asdict(self).items() if value is not None}):
             raise ShapeError(problems)
 
-    @property
-    def head_dim(self) -> int:
-        """Return the width of one attention head, `d_model / heads`."""
-        return self.d_model // self.heads
 
-    @classmethod
-    def from_config(cls, name: str, section: object) -> ModelSize:
-        """Return the size that `sizes.<name>` of config.yaml describes.
-
-        Args:
-            name: The size's name, for error messages.
-            section: Its value from YAML; must be a mapping of the four fields, and perhaps `vocabulary`.
-
-        Raises:
-            ShapeError: The shape is invalid.
-        """
-        if problems := size_problems(name, section):
-            raise ShapeError(problems)
-        return cls(**cast(Mapping[str, int], section))
-
-
-def size_problems(name: str, section: object, cls: type = ModelSize, key: str = "sizes") -> list[Problem]:
-    """Return every mistake in `<key>.<name>`; an empty list means that it is valid.
+def size_problems(name: str, section: object, cls: type[Shape] = ModelSize) -> list[Problem]:
+    """Return every mistake in a shape of config.yaml; an empty list means that it is valid.
 
     Args:
         name: The size's name, for error messages.
         section: Its value from YAML.
         cls: A dataclass of positive integers, including `d_model` and `heads`; what has a default may be left out.
-        key: The section of config.yaml.
     """
-    valid = [field.name for field in fields(cls)]
-    at = (key, name)
+    known = fields(cls)  # type: ignore[arg-type] # of a dataclass that inherits from it
+    valid = [field.name for field in known]
+    at = (cls.key, name)
     if not isinstance(section, Mapping):
         return [Problem(at, f"must be a mapping of {', '.join(valid)}, got {section!r}")]
     problems = [
@@ -99,7 +116,7 @@ def size_problems(name: str, section: object, cls: type = ModelSize, key: str = 
         for each in section
         if each not in valid
     ]
-    needed = [field.name for field in fields(cls) if field.default is MISSING]
+    needed = [field.name for field in known if field.default is MISSING]
     problems += [Problem((*at, each), f"must be given, got no {each}") for each in needed if each not in section]
     return problems + value_problems({each: section[each] for each in valid if each in section}, at=at)
 

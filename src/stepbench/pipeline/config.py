@@ -11,7 +11,7 @@ import yaml
 
 from stepbench.experiments import experiment as experiments
 from stepbench.models.presets import Preset
-from stepbench.models.sizes import ModelSize, ShapeError
+from stepbench.models.sizes import ModelSize, Shape, ShapeError
 from stepbench.pipeline import grids, strict_yaml
 from stepbench.pipeline.mistakes import ConfigError, Key, Mistake, hint
 
@@ -128,9 +128,9 @@ def _meaning(config: Mapping[str, Any]) -> Iterator[Mistake]:
 
 def _shapes(config: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield what is wrong with the sizes and presets themselves."""
-    kinds: tuple[tuple[str, type[ModelSize | Preset]], ...] = (("sizes", ModelSize), ("presets", Preset))
-    for key, kind in kinds:
-        for name, section in _section(config, key).items():
+    kinds: tuple[type[Shape], ...] = (ModelSize, Preset)
+    for kind in kinds:
+        for name, section in _section(config, kind.key).items():
             try:
                 kind.from_config(name, section)
             except ShapeError as error:
