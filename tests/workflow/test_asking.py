@@ -158,7 +158,7 @@ def test_a_cell_is_measured_without_snakemake(measured: Copy) -> None:
         done = measured.python("-m", "stepbench", "measure", "toy", "size~micro,replicate~3,behaviour~fine")
     assert done.code == 0, done.err
     assert "results/here/toy/behaviour~fine,size~micro,replicate~3.json" in done.out
-    assert re.search(r"step_s\s.*\b2\b.*375", done.out)
+    assert re.search(r"step\s.*\b2\b.*375", done.out)
     with measured.measuring("toy/raises,nano,0"):
         done = measured.python("-m", "stepbench", "measure", "toy", "behaviour~raises")
     assert done.code == 1
@@ -214,7 +214,35 @@ def test_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) ->
     assert_harmless(fresh)
 
 
+def test_a_forced_cell_makes_the_tokens_that_were_deleted(fresh: Copy) -> None:
+    fresh.set("experiments", {"plain": {"cpu": [{"label": ["a"]}]}})
+    (fresh.root / "text.txt").write_text("one two three " * 3000)
+    fresh.set("data", {"source": "text.txt", "corpus_bytes": 20000})
+    target = "results/here/plain/label~a.json"
+    assert fresh.snakemake(target).code == 0
+    (tokens,) = (fresh.root / "results" / "data").glob("*.npy")
+    tokens.unlink()
+    done = fresh.snakemake("-f", target)
+    assert done.code == 0, done.err
+    assert fresh.record("plain/a")["status"] == "ok"
+    assert tokens.exists()
+
+
 # -- configurations that cannot be -------------------------------------------------------------------------------------
+
+
+def test_a_number_inside_of_braces_on_the_command_line_names_the_way_that_works(fresh: Copy) -> None:
+    done = fresh.snakemake("-n", "--config", "limits={time_s: 5}")
+    assert done.code == 2
+    assert "got '5'" in done.said[0]
+    assert done.said[1].endswith("write it to a file and use `--configfile`")
+    assert fresh.python("-m", "stepbench", "plan", "--config", "limits={time_s: 5}").code == 0
+
+
+def test_snakemake_needs_no_number_of_cores(fresh: Copy) -> None:
+    done = fresh.python("-m", "snakemake", "results/here/plain/label~a.json")
+    assert done.code == 0, done.err
+    assert re.search(r"^\[1/1\] measuring plain label~a \(the last one\)$", done.err, re.MULTILINE)
 
 
 def test_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from typing import Any
 
-from rich.table import Table
-
-from stepbench.cli.output import FAILED_EXIT_CODE, console
+from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, console, open_bench, print_shown
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, inputs
-from stepbench.pipeline.bench import RUN_LOCK, Bench
+from stepbench.pipeline.bench import RUN_LOCK
+from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.mistakes import hint
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
@@ -22,13 +22,14 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("measure", help="measure one cell and print the result")
     parser.add_argument("experiment", help=f"one of {', '.join(experiments.names())}")
-    parser.add_argument("cell", help="axis~value,axis~value,… in any order; axes with a default may be left out")
+    parser.add_argument("cell", help="axis=value,axis=value,… in any order; axes with a default may be left out")
+    add_configuration(parser)
     parser.set_defaults(run=measure)
 
 
 def measure(options: argparse.Namespace) -> int:
     """Measure one cell, in the configured grid or not."""
-    bench = Bench.open(options.root)
+    bench = open_bench(options)
     experiment = experiments.load(options.experiment)
     cell = complete(experiment.cell, options.cell)
     bench.check_cell(cell)
@@ -36,18 +37,28 @@ def measure(options: argparse.Namespace) -> int:
     lock.hold(bench.root / RUN_LOCK, "this folder")
     interruption.end_run_on_signals()
     inputs.check(bench)
-    if bench.reads_tokens(experiment.name) and not (bench.root / bench.token_path).exists():
-        inputs.prepare_tokens(bench)
-    data = bench.shards(cell)
-    if data is not None and any(not (bench.root / path).exists() for path in inputs.of(bench, cell)):
-        inputs.prepare_shards(bench, data.name)
-    record = run.measure_cell(States(bench), cell)
+    inputs.make(bench, cell)
+    states = States(bench)
+    before = states.of(cell).record
+    record = run.measure_cell(states, cell)
     console.print(str(bench.path(cell)), style="dim")
     if not record.ok:
         console.print(f"{record.status}: {record.reason}", style="bold red", markup=False)
         return FAILED_EXIT_CODE
-    console.print(_table_of(record))
+    show(states, cell, before)
     return 0
+
+
+def show(states: States, cell: Cell, before: Record | None) -> None:
+    """Print a fresh cell: its samples beside those of the record before, and its experiment's own table."""
+    from stepbench.reporting import frames, one_cell, tables  # 0.1 s
+
+    experiment = experiments.load(cell.experiment)
+    results = frames.load(states, experiment, [cell])
+    (group,) = results.groups()
+    print_shown(tables.show(one_cell.samples(group, before)))
+    if (own := one_cell.own(experiment, results)) is not None:
+        print_shown(own)
 
 
 def complete(cell_type: type, text: str) -> Any:
@@ -59,7 +70,8 @@ def complete(cell_type: type, text: str) -> Any:
     axes = {axis.name: axis for axis in cells.axes(cell_type)}
     values: dict[str, Any] = {}
     for part in text.split(","):
-        key, _, value = part.partition("~")
+        # On a command line people write "=", as `--where` does; names of records keep "~" (see `pipeline.cells`).
+        key, value, *_ = (*re.split("[~=]", part, maxsplit=1), "")
         if key not in axes:
             raise ValueError(f"`{key}` is not an axis of this experiment{hint(key, axes)}")
         if key in values:
@@ -69,21 +81,3 @@ def complete(cell_type: type, text: str) -> Any:
         if field.name not in values and field.default is dataclasses.MISSING:
             raise ValueError(f"`{field.name}` must be given ({axes[field.name].valid}), got {text!r}")
     return cell_type(**values)
-
-
-def _table_of(record: Record) -> Table:
-    from stepbench.reporting import statistics, units  # 0.1 s
-
-    table = Table(title=f"{record.experiment} in {record.duration_s:.1f} s")
-    for heading in ("samples", "n", "median", "mean", "std", "95 % interval of the median"):
-        table.add_column(heading, justify="left" if heading == "samples" else "right")
-    for name, samples in record.samples.items():
-        if not name.endswith("_s") or not samples or isinstance(samples[0], list):
-            continue
-        summary = statistics.summarize([samples])
-        low, high = (units.seconds(bound) for bound in (summary.low, summary.high))
-        shown = [units.seconds(value) for value in (summary.median, summary.mean, summary.std)]
-        table.add_row(name, str(summary.samples), *shown, f"{low} … {high}")
-    for name, value in record.scalars.items():
-        table.add_row(name, "", str(value), "", "", "", style="dim")
-    return table

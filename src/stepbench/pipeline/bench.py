@@ -63,14 +63,22 @@ class Bench:
         )
 
     @classmethod
-    def open(cls, root: Path) -> Bench:
+    def open(cls, root: Path, *, files: Iterable[Path] = (), settings: Mapping[str, Any] | None = None) -> Bench:
         """Return the bench of the config.yaml in `root`.
+
+        Args:
+            root: the folder that contains config.yaml.
+            files: more configuration files, each merged over those before it.
+            settings: merged over all files.
 
         Raises:
             stepbench.pipeline.config.ConfigError: the configuration is invalid.
         """
-        file = root / "config.yaml"
-        return cls(config.read(file), root=root, schema=root / config.SCHEMA, files=[file])
+        files = [root / "config.yaml", *files]
+        merged: dict[str, Any] = {}
+        for each in (*map(config.read, files), settings or {}):
+            merged = config.merge(merged, each)
+        return cls(merged, root=root, schema=root / config.SCHEMA, files=files)
 
     # -- cells and their records ---------------------------------------------------------------------------------------
 
@@ -199,8 +207,18 @@ class Bench:
     def token_path(self) -> Path:
         """The token file that the models read."""
         data = self.settings["data"]
+        if tokens.source_kind(data["source"]) == "npy":
+            return Path(data["source"])
         folder = Path("results", "data")
-        return Path(tokens.token_path(folder, data["source"], self.settings["vocabulary"], data["corpus_bytes"]))
+        return tokens.token_path(folder, self.source, self.settings["vocabulary"], data["corpus_bytes"])
+
+    @property
+    def source(self) -> str:
+        """`data.source` as it can be opened: a path is relative to the root, wherever this process stands."""
+        if self.source_file is None:
+            return str(self.settings["data"]["source"])
+        path, here = self.root / self.source_file, Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
     @property
     def source_file(self) -> Path | None:
