@@ -32,7 +32,7 @@ def test_axes_may_be_in_any_order_and_defaults_left_out(text: str, cell: Cell) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("size~nano", r"`context` must be given \(a whole number from 0 without leading zeros\), got 'size~nano'"),
+        ("size~nano", r"`context` must be given \(a whole number from 1 without leading zeros\), got 'size~nano'"),
         ("size~nano,context~64,size~nano", "`size` must be given once, got it twice in 'size~nano,"),
         (
             "size~nano,contexts~64",
@@ -44,7 +44,8 @@ def test_axes_may_be_in_any_order_and_defaults_left_out(text: str, cell: Cell) -
             "size=nano,context=64",
             r"`size=nano` is not an axis of this experiment( \(did you mean size\?\))?; valid are size",
         ),
-        ("size~nano,context~064", "`context` must be a whole number from 0 without leading zeros, got '064'"),
+        ("size~nano,context~064", "`context` must be a whole number from 1 without leading zeros, got '064'"),
+        ("size~nano,context~0", "`context` must be a whole number from 1 without leading zeros, got '0'"),
         ("size~nano,context~64,precision~fp8", "`precision` must be one of fp32, bf16, got 'fp8'"),
         ("size~../x,context~64", "`size` must be a word"),
     ],

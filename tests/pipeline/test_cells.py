@@ -35,10 +35,10 @@ words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,11}", fullmatch=True)
 values = st.builds(
     Cell,
     size=words,
-    context=st.integers(0, 10**12),
+    context=st.integers(1, 10**12),
     causal=st.booleans(),
     scheme=st.sampled_from(SCHEMES),
-    bucket_mib=st.none() | st.integers(0, 10**6),
+    bucket_mib=st.none() | st.integers(1, 10**6),
     variant=st.none() | st.sampled_from(["a", "b"]),
     tag=st.none() | words.filter(lambda word: word != "none"),
     replicate=st.integers(0, 99),
@@ -107,6 +107,8 @@ def test_a_name_is_safe_in_paths_and_shells(cell: Cell) -> None:
         ("replicate~0", "replicate~0\n", "`replicate` must be"),
         ("replicate~0", "replicate~none", "`replicate` must be"),
         ("context~128", "context~0128", "`context` must be"),
+        ("context~128", "context~0", "`context` must be a whole number from 1 without leading zeros, got '0'"),
+        ("bucket_mib~none", "bucket_mib~0", "`bucket_mib` must be a whole number from 1 without leading zeros or none"),
         ("causal~true", "causal~True", "`causal` must be true or false, got 'True'"),
         ("causal~true", "causal~1", "`causal` must be true or false, got '1'"),
         ("scheme~flat.v2", "scheme~flatxv2", "`scheme` must be one of naive, flat.v2, bucketed, got 'flatxv2'"),
@@ -143,6 +145,7 @@ def test_a_text_that_is_not_a_cells_one_name_is_refused(old: str, new: str, mess
         ({"context": "128"}, "`context` must be a whole number"),
         ({"context": 128.0}, "`context` must be a whole number"),
         ({"context": True}, "`context` must be a whole number"),
+        ({"context": 0}, "`context` must be a whole number from 1 without leading zeros, got 0"),
         ({"context": -1}, "`context` must be a whole number"),
         ({"context": None}, "`context` must be a whole number"),
         ({"causal": 1}, "`causal` must be true or false"),
@@ -172,6 +175,18 @@ def test_none_cannot_be_a_choice_beside_no_value() -> None:
 def test_a_name_has_every_axis_in_order() -> None:
     assert [part.partition("~")[0] for part in CELL.name.split(",")] == [axis.name for axis in cells.axes(Cell)]
     assert CELL.values["bucket_mib"] is None
+
+
+def test_only_what_may_be_nothing_begins_at_zero() -> None:
+    found = {(name, axis.name) for name in experiments.names() for axis in cells.axes(experiments.load(name).cell)}
+    zero = {
+        (name, axis.name)
+        for name in experiments.names()
+        for axis in cells.axes(experiments.load(name).cell)
+        if axis.type is int and re.fullmatch(axis.pattern, "0")
+    }
+    replicates = {each for each in found if each[1] == "replicate"}
+    assert zero == replicates | {("warmup", "warmup"), ("fsdp", "prefetch")}
 
 
 @pytest.mark.parametrize("name", experiments.names())

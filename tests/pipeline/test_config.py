@@ -399,15 +399,15 @@ def test_what_the_schema_sees_and_what_it_cannot_are_told_at_once(file: Path) ->
 @pytest.mark.parametrize(
     ("threads", "ranks", "valid"),
     [
-        ("2", "[2, 64]", "from 1 to `protocol.threads` (2), one thread for each rank, got 64"),
-        ("auto", "[0, 2]", "from 1, got 0"),
+        ("2", "[2, 64]", "must be from 1 to `protocol.threads` (2), one thread for each rank, got 64"),
+        ("auto", "[0, 2]", "must hold values that are a whole number from 1 without leading zeros, got 0"),
     ],
 )
 def test_more_ranks_than_threads_are_named(file: Path, threads: str, ranks: str, valid: str) -> None:
     text = TEXT.replace("threads: auto", f"threads: {threads}")
     text += f"  data_parallel:\n    cpu:\n      - {{size: [nano], strategy: [naive], context: [16], ranks: {ranks}}}\n"
     (found,) = mistakes(file, text)
-    assert found == f"{len(text.splitlines())}: `experiments.data_parallel.cpu[0].ranks` must be {valid}"
+    assert found == f"{len(text.splitlines())}: `experiments.data_parallel.cpu[0].ranks` {valid}"
 
 
 GPT = TEXT.replace("heads: 4}", "heads: 4, vocabulary: 9999}")

@@ -100,7 +100,7 @@ def test_a_grid_is_a_list(products: Any) -> None:
         ),
         (
             {"bucket_mib": ["none"]},
-            "`experiments.x.cpu[0].bucket_mib` must hold values that are a whole number from 0 without leading zeros "
+            "`experiments.x.cpu[0].bucket_mib` must hold values that are a whole number from 1 without leading zeros "
             "or none, got 'none'",
         ),
         (

@@ -30,7 +30,7 @@ def test_every_axis_of_every_experiment_has_its_pattern() -> None:
     assert found.keys() == axes.keys() | {"shards"}
     for name, axis in axes.items():
         assert re.fullmatch(
-            found[name], axis.choices[0] if axis.choices else {int: "0", str: "x", bool: "true"}[axis.type]
+            found[name], axis.choices[0] if axis.choices else {int: "1", str: "x", bool: "true"}[axis.type]
         )
         assert not re.fullmatch(found[name], "x; touch PWNED")
         assert not re.fullmatch(found[name], "a/b")

@@ -22,12 +22,12 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 MAX_NAME_CHARACTERS = 240  # 255 bytes of the file system minus ".json" and a temporary file's prefix
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_INTEGER = r"0|[1-9][0-9]*"
+_POSITIVE = r"[1-9][0-9]*"
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -40,12 +40,14 @@ class Axis:
         type: `str`, `int` or `bool`.
         choices: the valid words of a `Literal`; None for any value of the type.
         optional: whether a value may be None.
+        from_zero: whether an `int` may be 0; most axes are sizes and counts, of which 0 is nothing to measure.
     """
 
     name: str
     type: type
     choices: tuple[str, ...] | None
     optional: bool
+    from_zero: bool = False
 
     @functools.cached_property
     def pattern(self) -> str:
@@ -53,7 +55,7 @@ class Axis:
         if self.choices is not None:
             core = "|".join(re.escape(choice) for choice in self.choices)
         else:
-            core = {int: _INTEGER, bool: "true|false", str: _WORD}[self.type]
+            core = {int: f"0|{_POSITIVE}" if self.from_zero else _POSITIVE, bool: "true|false", str: _WORD}[self.type]
         return f"{core}|none" if self.optional else core
 
     @property
@@ -63,7 +65,7 @@ class Axis:
             words = "one of " + ", ".join(self.choices)
         else:
             words = {
-                int: "a whole number from 0 without leading zeros",
+                int: f"a whole number from {0 if self.from_zero else 1} without leading zeros",
                 bool: "true or false",
                 str: "a word of letters, digits, '.', '_' and '-'",
             }[self.type]
@@ -107,7 +109,12 @@ class Cell:
 
     An experiment's `cell.py` defines its own `Cell`, a frozen dataclass that inherits from this one and whose fields
     are the axes.
+
+    Attributes:
+        FROM_ZERO: the axes of whole numbers that may be 0.
     """
+
+    FROM_ZERO: ClassVar[tuple[str, ...]] = ("replicate",)
 
     @property
     def experiment(self) -> str:
@@ -155,7 +162,11 @@ def axes(cell_type: Any) -> tuple[Axis, ...]:
         TypeError: a field has another type.
     """
     hints = typing.get_type_hints(cell_type)
-    return tuple(_axis(field.name, hints[field.name]) for field in dataclasses.fields(cell_type))
+    from_zero = getattr(cell_type, "FROM_ZERO", Cell.FROM_ZERO)
+    return tuple(
+        dataclasses.replace(_axis(field.name, hints[field.name]), from_zero=field.name in from_zero)
+        for field in dataclasses.fields(cell_type)
+    )
 
 
 def parse(cell_type: type, text: str) -> Any:

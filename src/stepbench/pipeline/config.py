@@ -160,12 +160,12 @@ def _names(config: Mapping[str, Any], grid: Iterable[Any], path: tuple[Key, ...]
 
 
 def _ranks(config: Mapping[str, Any], products: Iterable[Any], path: tuple[Key, ...]) -> Iterator[Mistake]:
-    """Yield each number of ranks that cannot be; what is only predicted needs no threads."""
+    """Yield each number of ranks that has too few threads; what is only predicted needs none."""
     for index, product in enumerate(products):
         most = _threads(config) if path[-1] == "cpu" and product.get("source") != ["predicted"] else None
-        valid = "from 1" if most is None else f"from 1 to `protocol.threads` ({most}), one thread for each rank"
         for ranks in product.get("ranks", ()):
-            if ranks < 1 or (most is not None and ranks > most):
+            if most is not None and ranks > most:
+                valid = f"from 1 to `protocol.threads` ({most}), one thread for each rank"
                 yield Mistake("value", f"must be {valid}, got {ranks}", (*path, index, "ranks"))
 
 

@@ -26,6 +26,8 @@ class Cell(cells.Cell):
     `prefetch` is how many units ahead ours gathers; none is its default, and what the others have.
     """
 
+    FROM_ZERO = ("prefetch", "replicate")
+
     source: Literal["predicted", "measured"]
     size: str
     variant: Literal["ddp", "fsdp", "torch_fsdp2"]

@@ -21,6 +21,8 @@ BATCH = 4
 class Cell(cells.Cell):
     """A training step after `warmup` steps of warm-up, in a process of its own."""
 
+    FROM_ZERO = ("warmup", "replicate")
+
     size: str
     warmup: int
     replicate: int = 0
