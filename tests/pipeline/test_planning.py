@@ -57,6 +57,48 @@ def test_nothing_to_do_is_said(bench: Bench, capsys: pytest.CaptureFixture[str])
     assert told(bench, capsys, "plan", "numerics") == ("", "0 of 1 cells to measure\n")
 
 
+def test_a_size_that_no_grid_uses_is_told(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    size = "{d_model: 64, d_ff: 128, layers: 1, heads: 2}"
+    _, err = told(bench, capsys, "plan", "numerics", "--config", f"sizes={{mine: {size}, other: {size}}}")
+    assert err.splitlines()[1:] == ["no grid uses mine, other of `sizes`: add it to a grid of `experiments`"]
+    _, err = told(bench, capsys, "plan", "numerics")
+    assert "no grid uses" not in err
+
+
+def test_commands_take_files_and_settings_as_snakemake_does(
+    bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Merged in order: config.yaml, the files, the settings; mappings key by key, lists as they are."""
+    write(bench, CELL)
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("vocabulary: 400\nprotocol: {seed: 1}\n")
+    other.write_text("protocol: {seed: 2}\nexperiments: {warmup: {cpu: [{size: [nano], warmup: [3]}]}}\n")
+    merged = ["--configfile", str(one), "--configfile", str(other), "--config", "protocol={seed: 7}"]
+    out, _ = told(bench, capsys, "why", PATH, *merged)
+    assert "definition: protocol.seed was 0, is 7; vocabulary was 300, is 400" in " ".join(out.split()).replace(
+        " definition: vocabulary", "; vocabulary"
+    )
+    out, _ = told(bench, capsys, "cells", "warmup", *merged)
+    assert [Path(line.split()[0]).stem for line in out.splitlines()] == ["size~nano,warmup~3,replicate~0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--config", "seed"], "`--config` must be KEY=VALUE with a value in YAML, got 'seed'"),
+        (["--config", "seed={"], "`--config` must be KEY=VALUE with a value in YAML, got 'seed={'"),
+        (["--config", "vocabulary=1"], "`vocabulary` must be a whole number from 2 to"),
+        (["--configfile", "absent.yaml"], "absent.yaml: a configuration file must be readable"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence(
+    bench: Bench, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert command.main(["--root", str(bench.root), "plan", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line
+
+
 def test_why_names_what_changed(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     write(bench, CELL)
     assert told(bench, capsys, "why", PATH)[0].split() == [PATH, "fresh"]

@@ -67,6 +67,20 @@ def test_the_end_says_how_it_went(
     assert capsys.readouterr().err.splitlines()[1].strip() == said
 
 
+def test_a_run_counts_its_own_cells_and_not_those_of_the_grid(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two were asked for: one that is fresh (`--force`), and one of another size that no grid contains."""
+    asked = [Warmup("nano", 0), Warmup("nano", 7)]
+    write(bench, asked[0], duration_s=10.0)
+    note = [str(bench.path(cell)) for cell in asked]
+    for cell, told in zip(asked, ("[1/2] … (1 left, about 10 s)", "[2/2] … (the last one)"), strict=True):
+        progress = Progress(States(bench), cell, "today", note)
+        progress.begin()
+        progress.end(record(bench, cell, duration_s=10.0))
+        begin, _ = told.split("…")
+        line = capsys.readouterr().err.splitlines()[0]
+        assert line == f"{begin}measuring warmup {cell.name}{told.split('…')[1]}"
+
+
 def test_a_run_looks_at_all_records_once(
     bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

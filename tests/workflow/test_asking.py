@@ -217,6 +217,20 @@ def test_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) ->
 # -- configurations that cannot be -------------------------------------------------------------------------------------
 
 
+def test_a_number_inside_of_braces_on_the_command_line_names_the_way_that_works(fresh: Copy) -> None:
+    done = fresh.snakemake("-n", "--config", "limits={time_s: 5}")
+    assert done.code == 2
+    assert "got '5'" in done.said[0]
+    assert done.said[1].endswith("write it to a file and use `--configfile`")
+    assert fresh.python("-m", "stepbench", "plan", "--config", "limits={time_s: 5}").code == 0
+
+
+def test_snakemake_needs_no_number_of_cores(fresh: Copy) -> None:
+    done = fresh.python("-m", "snakemake", "results/here/plain/label~a.json")
+    assert done.code == 0, done.err
+    assert re.search(r"^\[1/1\] measuring plain label~a \(the last one\)$", done.err, re.MULTILINE)
+
+
 def test_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -> None:
     fresh.edit("config.yaml", "vocabulary: 300", "vocabulary: 1e3\nvocabularly: 3")
     fresh.edit("config.yaml", "time_s: 120", "time_s: -1")

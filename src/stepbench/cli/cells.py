@@ -6,10 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from stepbench.cli.output import print_cell
+from stepbench.cli.output import add_configuration, open_bench, print_cell
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells as axes_of
-from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
 
 
@@ -21,12 +20,13 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--state", choices=["fresh", "stale", "missing", "failed"], help="only cells in this state")
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="only these experiments (default: all)")
+    add_configuration(parser)
     parser.set_defaults(run=cells)
 
 
 def cells(options: argparse.Namespace) -> int:
     """Print a line for each cell that is asked for: path, state and why; how many there are goes to standard error."""
-    bench = Bench.open(options.root)
+    bench = open_bench(options)
     wanted = dict(_condition(text) for text in options.where)
     names = [experiments.load(name).name for name in options.experiments] or bench.names
     known = {axis.name for name in names for axis in axes_of.axes(experiments.load(name).cell)}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from stepbench.cli.output import console
-from stepbench.pipeline.bench import Bench
+from stepbench.cli.output import add_configuration, console, open_bench
 from stepbench.pipeline.state import States
 
 
@@ -17,6 +16,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--price", action="append", default=[], metavar="MACHINE=AMOUNT", help="of one device for an hour; repeatable"
     )
+    add_configuration(parser)
     parser.set_defaults(run=compare)
 
 
@@ -26,7 +26,7 @@ def compare(options: argparse.Namespace) -> int:
 
     from stepbench.comparison import document, machines  # 0.1 s, of numpy
 
-    found = machines.priced(machines.load(States(Bench.open(options.root))), options.price)
+    found = machines.priced(machines.load(States(open_bench(options))), options.price)
     known = {machine.name: machine for machine in found}
     if unknown := [name for name in options.machines if name not in known]:
         raise ValueError(f"a machine must be one of {', '.join(known)}, got {unknown[0]!r}")

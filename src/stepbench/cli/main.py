@@ -1,6 +1,6 @@
 """Measure and inspect cells without Snakemake, compare machines, inspect and tune the Triton kernels.
 
-stepbench measure end_to_end size~micro,context~64
+stepbench measure end_to_end size=micro,context=64
 stepbench cells --where size=micro
 stepbench plan --price-per-hour 2.50
 stepbench why 'results/…/size~micro,….json'

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from typing import Any
 
 from rich.table import Table
 
-from stepbench.cli.output import FAILED_EXIT_CODE, console
+from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, console, open_bench
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, inputs
-from stepbench.pipeline.bench import RUN_LOCK, Bench
+from stepbench.pipeline.bench import RUN_LOCK
 from stepbench.pipeline.mistakes import hint
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
@@ -22,13 +23,14 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("measure", help="measure one cell and print the result")
     parser.add_argument("experiment", help=f"one of {', '.join(experiments.names())}")
-    parser.add_argument("cell", help="axis~value,axis~value,… in any order; axes with a default may be left out")
+    parser.add_argument("cell", help="axis=value,axis=value,… in any order; axes with a default may be left out")
+    add_configuration(parser)
     parser.set_defaults(run=measure)
 
 
 def measure(options: argparse.Namespace) -> int:
     """Measure one cell, in the configured grid or not."""
-    bench = Bench.open(options.root)
+    bench = open_bench(options)
     experiment = experiments.load(options.experiment)
     cell = complete(experiment.cell, options.cell)
     bench.check_cell(cell)
@@ -59,7 +61,8 @@ def complete(cell_type: type, text: str) -> Any:
     axes = {axis.name: axis for axis in cells.axes(cell_type)}
     values: dict[str, Any] = {}
     for part in text.split(","):
-        key, _, value = part.partition("~")
+        # On a command line people write "=", as `--where` does; names of records keep "~" (see `pipeline.cells`).
+        key, value, *_ = (*re.split("[~=]", part, maxsplit=1), "")
         if key not in axes:
             raise ValueError(f"`{key}` is not an axis of this experiment{hint(key, axes)}")
         if key in values:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stepbench.cli.output import FAILED_EXIT_CODE, console
+from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, console, open_bench
 from stepbench.pipeline import bundle
-from stepbench.pipeline.bench import RUN_LOCK, Bench
+from stepbench.pipeline.bench import RUN_LOCK
 from stepbench.process import lock
 
 
@@ -18,12 +18,13 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("merge", help="bring the records of other machines' bundles into results/")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by `stepbench pack`")
     parser.add_argument("--replace", action="store_true", help="overwrite records that differ")
+    add_configuration(parser)
     parser.set_defaults(run=merge)
 
 
 def merge(options: argparse.Namespace) -> int:
     """Print each record that differs from the one here, and how many were written."""
-    bench = Bench.open(options.root)
+    bench = open_bench(options)
     lock.hold(bench.root / RUN_LOCK, "this folder")
     kept = 0
     for file in options.files:

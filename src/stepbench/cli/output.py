@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
+
+from stepbench.pipeline.bench import Bench
 
 FAILED_EXIT_CODE = 1
 USAGE_EXIT_CODE = 2
@@ -13,6 +19,33 @@ USAGE_EXIT_CODE = 2
 console = Console(highlight=False, soft_wrap=True)
 
 _STYLES = {"fresh": "green", "stale": "yellow", "missing": "dim", "failed": "red"}
+
+
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """Let a command take other configuration files and settings, as Snakemake does."""
+    more: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("--configfile", type=Path, metavar="FILE", help="merged over config.yaml; repeatable", **more)
+    parser.add_argument("--config", metavar="KEY=VALUE", help="merged over all files, YAML; repeatable", **more)
+
+
+def open_bench(options: argparse.Namespace) -> Bench:
+    """Return the bench that `--root`, `--configfile` and `--config` ask for.
+
+    Raises:
+        ValueError: one of them cannot be used; one line per mistake.
+    """
+    return Bench.open(options.root, files=options.configfile, settings=dict(map(_setting, options.config)))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        equals = ""
+    if not (key and equals):
+        raise ValueError(f"`--config` must be KEY=VALUE with a value in YAML, got {text!r}")
+    return key, found
 
 
 def print_cell(path: str, state: str, reasons: Sequence[str]) -> None:

@@ -6,18 +6,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from stepbench.cli.output import add_configuration, open_bench
 from stepbench.pipeline import bundle
-from stepbench.pipeline.bench import Bench
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("pack", help="write all records of this machine into one file")
     parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where to put it (default: here)")
+    add_configuration(parser)
     parser.set_defaults(run=pack)
 
 
 def pack(options: argparse.Namespace) -> int:
     """Write the file and print its path."""
-    print(bundle.pack(Bench.open(options.root), options.out))
+    print(bundle.pack(open_bench(options), options.out))
     return 0

@@ -6,10 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from stepbench.cli.output import print_cell
+from stepbench.cli.output import add_configuration, open_bench, print_cell
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import planning
-from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
 
 
@@ -18,12 +17,13 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("plan", help="list the cells that a run would measure, why, and the estimated time")
     parser.add_argument("--price-per-hour", type=float, metavar="AMOUNT", help="of this machine, in any currency")
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="only these experiments (default: all)")
+    add_configuration(parser)
     parser.set_defaults(run=plan)
 
 
 def plan(options: argparse.Namespace) -> int:
     """Print a line for each cell to measure; the estimate goes to standard error."""
-    states = States(Bench.open(options.root))
+    states = States(bench := open_bench(options))
     found = planning.plan(states, [experiments.load(name).name for name in options.experiments])
     for each in found.waiting:
         print_cell(each.path, each.state, each.reasons)
@@ -37,4 +37,7 @@ def plan(options: argparse.Namespace) -> int:
         price = options.price_per_hour
         told.append(f"estimated cost {seconds / 3600 * price:.2f} at {price:.2f} an hour")
     print("; ".join(told), file=sys.stderr)
+    for section, names in planning.unused(bench).items():
+        line = f"no grid uses {', '.join(names)} of `{section}`: add it to a grid of `experiments`"
+        print(line, file=sys.stderr)
     return 0

@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from stepbench.cli.output import console
+from stepbench.cli.output import add_configuration, console, open_bench
 from stepbench.pipeline import planning
-from stepbench.pipeline.bench import RUN_LOCK, Bench
+from stepbench.pipeline.bench import RUN_LOCK
 from stepbench.process import lock
 
 
@@ -16,12 +16,13 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("prune", help="remove this machine's records that are in no configured grid")
     parser.add_argument("--dry-run", action="store_true", help="only list them")
+    add_configuration(parser)
     parser.set_defaults(run=prune)
 
 
 def prune(options: argparse.Namespace) -> int:
     """Print the records, and remove them unless `--dry-run` is given."""
-    bench = Bench.open(options.root)
+    bench = open_bench(options)
     if not options.dry_run:
         lock.hold(bench.root / RUN_LOCK, "this folder")
     found = planning.left_over(bench)

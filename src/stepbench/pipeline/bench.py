@@ -63,14 +63,22 @@ class Bench:
         )
 
     @classmethod
-    def open(cls, root: Path) -> Bench:
+    def open(cls, root: Path, *, files: Iterable[Path] = (), settings: Mapping[str, Any] | None = None) -> Bench:
         """Return the bench of the config.yaml in `root`.
+
+        Args:
+            root: the folder that contains config.yaml.
+            files: more configuration files, each merged over those before it.
+            settings: merged over all files.
 
         Raises:
             stepbench.pipeline.config.ConfigError: the configuration is invalid.
         """
-        file = root / "config.yaml"
-        return cls(config.read(file), root=root, schema=root / config.SCHEMA, files=[file])
+        files = [root / "config.yaml", *files]
+        merged: dict[str, Any] = {}
+        for each in (*map(config.read, files), settings or {}):
+            merged = config.merge(merged, each)
+        return cls(merged, root=root, schema=root / config.SCHEMA, files=files)
 
     # -- cells and their records ---------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from stepbench.pipeline.mistakes import ConfigError, Key, Mistake, hint
 if TYPE_CHECKING:
     import jsonschema
 
-__all__ = ["NAMED", "SCHEMA", "ConfigError", "check", "read"]
+__all__ = ["NAMED", "SCHEMA", "ConfigError", "check", "merge", "read"]
 
 SCHEMA = "config.schema.yaml"
 NAMED = {"size": "sizes", "preset": "presets"}  # an axis whose values are keys of a section
@@ -34,6 +34,17 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(Mistake("unreadable", f"must be a mapping, got {type(content).__name__}", file=path))
     return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over`; mappings are merged key by key, as Snakemake does."""
+    merged = dict(base)
+    for key, value in over.items():
+        there = merged.get(key)
+        if isinstance(value, Mapping):
+            value = merge(there if isinstance(there, Mapping) else {}, value)
+        merged[key] = value
+    return merged
 
 
 def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()) -> None:

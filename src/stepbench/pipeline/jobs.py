@@ -51,7 +51,8 @@ def measure(script: str, settings: str, record: str, attempt: Attempt, launcher:
         end(f"{settings}, the settings of this run, is missing; start the run again", 1)
     states = States(_bench_of_job(merged, Path(script).parents[1]))
     cell = states.bench.locate(record)
-    report = progress.Progress(states, cell, run=_started(states.bench))
+    note = _run_note(states.bench)
+    report = progress.Progress(states, cell, note.get("started"), note.get("records"))
     report.begin()
     with one_line():
         report.end(run.measure_cell(states, cell, attempt=attempt))
@@ -134,7 +135,7 @@ def _run_facts(states: States) -> dict[str, Any] | None:
     """Return the times of the last run that measured anything, and store them for runs that only render."""
     bench = states.bench
     kept = bench.root / "results" / bench.machine / "logs" / "last_run.json"
-    started = _started(bench)
+    started = _run_note(bench).get("started")
     found = [states.of(cell).record for cell in bench.cells]
     measured = [record for record in found if record is not None and started and record.started >= started]
     if measured and started:
@@ -152,9 +153,9 @@ def _run_facts(states: States) -> dict[str, Any] | None:
     return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
 
 
-def _started(bench: Bench) -> str | None:
-    """Return when this run started, as an ISO time, or None if no run has."""
+def _run_note(bench: Bench) -> dict[str, Any]:
+    """Return what the run wrote at its start: `started`, an ISO time, and `records`; empty if no run has started."""
     try:
-        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))["started"]
+        return json.loads((bench.root / STATE_FOLDER / RUN_NOTE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
+        return {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
@@ -78,6 +79,18 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def unused(bench: Bench) -> dict[str, list[str]]:
+    """Return section -> the sizes or presets that no grid of any scale uses; a size is measured only by a grid."""
+    grids = bench.settings["experiments"].values()
+    products = [product for scales in grids for grid in scales.values() for product in grid or ()]
+    found = {}
+    for axis, section in config.NAMED.items():
+        used = {name for product in products for name in product.get(axis, ())}
+        if names := [name for name in bench.settings.get(section, {}) if name not in used]:
+            found[section] = names
+    return found
 
 
 def left_over(bench: Bench) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ class Progress:
         states: the states of the configured cells.
         cell: the cell to measure.
         run: identifies the run; None outside a run, where the plan is computed again.
+        records: the records that the run measures; None for those of all configured cells that are not fresh.
     """
 
-    def __init__(self, states: States, cell: Cell, run: str | None = None) -> None:
-        self._states, self._cell, self._run = states, cell, run
+    def __init__(
+        self, states: States, cell: Cell, run: str | None = None, records: Sequence[str] | None = None
+    ) -> None:
+        self._states, self._cell, self._run, self._records = states, cell, run, records
         self._path = str(states.bench.path(cell))
 
     def begin(self) -> None:
@@ -59,7 +63,10 @@ class Progress:
     def _looked_up(self) -> dict[str, Any]:
         found = planning.plan(self._states)
         waiting = {each.path: each.kind for each in found.waiting}
-        return {"run": self._run, "total": found.total, "waiting": waiting, "durations_s": found.durations_s}
+        if self._records is not None:
+            waiting = {path: planning.kind_of(self._states.bench.locate(path)) for path in self._records}
+        total = found.total if self._records is None else len(waiting)
+        return {"run": self._run, "total": total, "waiting": waiting, "durations_s": found.durations_s}
 
 
 def _left(kinds: list[str], known: dict[str, list[float]]) -> str:

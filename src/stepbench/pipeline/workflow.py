@@ -8,7 +8,7 @@ import gc
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +24,9 @@ from stepbench.process.lock import BusyError
 
 RUN_NOTE = "run.json"
 USAGE_EXIT_CODE = 2
+NESTED_TEXT = (
+    "\nSnakemake reads each number inside of `--config KEY={…}` as a text: write it to a file and use `--configfile`"
+)
 TABLE_FILES = ("csv", "md", "json")
 # Snakemake creates hundreds of thousands of objects that stay alive, and the garbage collector scans them again and
 # again: a sixth of a dry run over 5 000 cells.
@@ -45,7 +48,8 @@ def open_bench(workflow: Any, settings: dict[str, Any]) -> Bench:
         bench.check_targets(sys.argv[1:])
         inputs.check_exist(bench)
     except ConfigError as error:
-        end(str(error), USAGE_EXIT_CODE)
+        nested = any(isinstance(value, Mapping | list) for value in workflow.config_settings.config.values())
+        end(f"{error}{NESTED_TEXT if nested else ''}", USAGE_EXIT_CODE)
     return bench
 
 
@@ -146,8 +150,15 @@ def start_run(bench: Bench, workflow: Any) -> None:
         inputs.check(bench)
     except (BusyError, ConfigError, storage.StorageError) as error:
         end(str(error), 1)
+    note = {"started": _process_start(), "records": _to_measure(workflow)}
     with one_line():
-        storage.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps({"started": _process_start()}))
+        storage.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps(note))
+
+
+def _to_measure(workflow: Any) -> list[str]:
+    """Return the records of the cells that this run will measure."""
+    jobs = (job for job in workflow.dag.needrun_jobs() if job.rule.name.startswith("measure_"))
+    return [str(path) for job in jobs for path in job.output]
 
 
 def _process_start() -> str:
