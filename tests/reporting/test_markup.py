@@ -95,3 +95,12 @@ def test_links_to_records_are_named_by_replicate():
     )
     assert markup.records({"fp32": paths, "bf16": []}, "report").startswith("fp32 [0](../results/m/warmup/")
     assert markup.records({"": []}, ".") == "–"
+
+
+@given(st.text())
+def test_a_terminal_shows_the_text_itself(text: str) -> None:
+    assert markup.unescape(markup.escape(text)) == markup.plain(text)
+
+
+def test_a_terminal_breaks_the_line() -> None:
+    assert markup.unescape(f"a\\_b{markup.BREAK}1&nbsp;&lt; 2") == "a_b\n1\N{NO-BREAK SPACE}< 2"

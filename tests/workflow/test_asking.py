@@ -158,7 +158,7 @@ def test_a_cell_is_measured_without_snakemake(measured: Copy) -> None:
         done = measured.python("-m", "stepbench", "measure", "toy", "size~micro,replicate~3,behaviour~fine")
     assert done.code == 0, done.err
     assert "results/here/toy/behaviour~fine,size~micro,replicate~3.json" in done.out
-    assert re.search(r"step_s\s.*\b2\b.*375", done.out)
+    assert re.search(r"step\s.*\b2\b.*375", done.out)
     with measured.measuring("toy/raises,nano,0"):
         done = measured.python("-m", "stepbench", "measure", "toy", "behaviour~raises")
     assert done.code == 1

@@ -7,12 +7,11 @@ import dataclasses
 import re
 from typing import Any
 
-from rich.table import Table
-
-from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, console, open_bench
+from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, console, open_bench, print_shown
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, inputs
 from stepbench.pipeline.bench import RUN_LOCK
+from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.mistakes import hint
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
@@ -43,13 +42,27 @@ def measure(options: argparse.Namespace) -> int:
     data = bench.shards(cell)
     if data is not None and any(not (bench.root / path).exists() for path in inputs.of(bench, cell)):
         inputs.prepare_shards(bench, data.name)
-    record = run.measure_cell(States(bench), cell)
+    states = States(bench)
+    before = states.of(cell).record
+    record = run.measure_cell(states, cell)
     console.print(str(bench.path(cell)), style="dim")
     if not record.ok:
         console.print(f"{record.status}: {record.reason}", style="bold red", markup=False)
         return FAILED_EXIT_CODE
-    console.print(_table_of(record))
+    show(states, cell, before)
     return 0
+
+
+def show(states: States, cell: Cell, before: Record | None) -> None:
+    """Print a fresh cell: its samples beside those of the record before, and its experiment's own table."""
+    from stepbench.reporting import frames, one_cell, tables  # 0.1 s
+
+    experiment = experiments.load(cell.experiment)
+    results = frames.load(states, experiment, [cell])
+    (group,) = results.groups()
+    print_shown(tables.show(one_cell.samples(group, before)))
+    if (own := one_cell.own(experiment, results)) is not None:
+        print_shown(own)
 
 
 def complete(cell_type: type, text: str) -> Any:
@@ -72,21 +85,3 @@ def complete(cell_type: type, text: str) -> Any:
         if field.name not in values and field.default is dataclasses.MISSING:
             raise ValueError(f"`{field.name}` must be given ({axes[field.name].valid}), got {text!r}")
     return cell_type(**values)
-
-
-def _table_of(record: Record) -> Table:
-    from stepbench.reporting import statistics, units  # 0.1 s
-
-    table = Table(title=f"{record.experiment} in {record.duration_s:.1f} s")
-    for heading in ("samples", "n", "median", "mean", "std", "95 % interval of the median"):
-        table.add_column(heading, justify="left" if heading == "samples" else "right")
-    for name, samples in record.samples.items():
-        if not name.endswith("_s") or not samples or isinstance(samples[0], list):
-            continue
-        summary = statistics.summarize([samples])
-        low, high = (units.seconds(bound) for bound in (summary.low, summary.high))
-        shown = [units.seconds(value) for value in (summary.median, summary.mean, summary.std)]
-        table.add_row(name, str(summary.samples), *shown, f"{low} … {high}")
-    for name, value in record.scalars.items():
-        table.add_row(name, "", str(value), "", "", "", style="dim")
-    return table

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stepbench.pipeline.bench import Bench
+
+if TYPE_CHECKING:
+    from stepbench.reporting.tables import Shown
 
 FAILED_EXIT_CODE = 1
 USAGE_EXIT_CODE = 2
@@ -53,6 +57,28 @@ def print_cell(path: str, state: str, reasons: Sequence[str]) -> None:
     console.print(path, end="  ", markup=False)
     console.print(state, style=_STYLES[state], end="")
     console.print(f"  {'; '.join(reasons)}" if reasons else "", markup=False)
+
+
+def print_shown(shown: Shown) -> None:
+    """Print a table of the report; one with a single row has a line for each of its columns."""
+    from stepbench.reporting import markup  # 0.1 s
+
+    names = [f"{each['heading']} ({each['unit']})" if each["unit"] else each["heading"] for each in shown.columns]
+    texts = [[markup.unescape(text) for text in row.texts] for row in shown.rows]
+    console.print(f"\n{shown.title}", markup=False, style="bold")
+    table = Table()
+    if len(texts) == 1 and len(names) > 7:
+        table.show_header = False
+        for name, text in zip(names, texts[0], strict=True):
+            table.add_row(Text(markup.unescape(name)), Text(text))
+    else:
+        for name, column in zip(names, shown.columns, strict=True):
+            table.add_column(Text(markup.unescape(name)), justify="right" if column["kind"] == "number" else "left")
+        for row in texts:
+            table.add_row(*map(Text, row))
+    print_wide(table)
+    for line in filter(None, (shown.caption, shown.legend)):
+        console.print(markup.unescape(line), markup=False, style="dim")
 
 
 def print_wide(table: Table) -> None:

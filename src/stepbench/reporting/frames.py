@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stepbench.measure import environment
 from stepbench.pipeline import cells
+from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
 from stepbench.reporting import conditions, sense
 from stepbench.reporting.marks import Mark
@@ -54,14 +55,20 @@ class Results:
         return (*conditions.find(group.records), *sense.find(group, self.peaks))
 
 
-def load(states: States, experiment: Any) -> Results:
+def load(states: States, experiment: Any, grid: Iterable[Cell] | None = None) -> Results:
     """Return the results of an experiment on this machine, with those of the experiments that it reads.
 
     This is the only way in which a table, a figure or a finding gets at records.
+
+    Args:
+        states: the states of the cells.
+        experiment: which one.
+        grid: its cells; None for the configured ones.
     """
     bench = states.bench
-    own = dataclasses.replace(_load(states, experiment.name), axes=_axes(experiment.cell))
-    others = {name: _load(states, name) for name in experiment.reads}
+    grid = bench.grid(experiment.name) if grid is None else grid
+    own = dataclasses.replace(_load(states, grid), axes=_axes(experiment.cell))
+    others = {name: _load(states, bench.grid(name)) for name in experiment.reads}
     records = [row["record"] for each in (own, *others.values()) for row in each.rows if is_ok(row)]
     cores = environment.cores() if bench.device == "cpu" else None
     peaks = Peaks.of(records, environment.device_name(bench.device), cores)
@@ -73,11 +80,11 @@ def _axes(cell_type: type) -> tuple[str, ...]:
     return tuple(axis.name for axis in cells.axes(cell_type))
 
 
-def _load(states: States, name: str) -> Results:
+def _load(states: States, grid: Iterable[Cell]) -> Results:
     bench = states.bench
     axes: tuple[str, ...] = ()
     rows = []
-    for cell in bench.grid(name):
+    for cell in grid:
         axes = _axes(type(cell))
         state = states.of(cell)
         rows.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 import unicodedata
@@ -32,6 +33,11 @@ def escape(text: object) -> str:
     # What would begin a heading, a list or a rule, at the beginning of a line alone.
     line = re.sub(r"^(#+|\+|-+|=+)(?=\s|$)", r"\\\1", line)
     return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", line)
+
+
+def unescape(text: str) -> str:
+    """Return what a terminal shows of a table cell's Markdown: the text itself, each break as a line."""
+    return html.unescape(re.sub(r"\\([^A-Za-z0-9\s])", r"\1", text.replace(BREAK, "\n")))
 
 
 def link(text: str, path: str) -> str:
