@@ -167,17 +167,29 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+ARRAY = "must hold a one-dimensional array of uint16, uint32, int32 or int64"
+CONVERTED = "numpy.save(PATH, numpy.load(PATH).astype('uint32')) converts it"
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.arange(9), "must hold a one-dimensional array of uint16 or uint32, got int64 of shape [9]"),
-        (np.ones((3, 9), "u2"), "must hold a one-dimensional array of uint16 or uint32, got uint16 of shape [3, 9]"),
-        (np.uint16(3), "must hold a one-dimensional array of uint16 or uint32, got uint16 of shape []"),
-        (np.ones(9, ">u2"), "must hold a one-dimensional array of uint16 or uint32, got >u2 of shape [9]"),
+        (np.ones(9), f"{ARRAY}, got float64 of shape [9]"),
+        (np.ones((3, 9), "u2"), f"{ARRAY}, got uint16 of shape [3, 9]"),
+        (np.uint16(3), f"{ARRAY}, got uint16 of shape []"),
+        (np.ones(9, ">u2"), f"{ARRAY}, got >u2 of shape [9]; {CONVERTED}"),
+        (np.ones(9, "u8"), f"{ARRAY}, got uint64 of shape [9]; {CONVERTED}"),
         (np.ones(8, "u2"), "must hold at least context + 1 = 9 tokens, got 8"),
         (np.ones(0, "u2"), "must hold at least context + 1 = 9 tokens, got 0"),
-        (np.array([1] * 9 + [100, 300], "u2"), "must hold ids below the vocabulary (100), got 100 at token 9"),
-        (np.array([2**32 - 1] + [1] * 9, "u4"), "must hold ids below the vocabulary (100), got 4294967295 at token 0"),
+        (
+            np.array([1] * 9 + [100, 300], "u2"),
+            "must hold ids from 0 and below the vocabulary (100), got 100 at token 9",
+        ),
+        (np.array([5, -1] + [1] * 9), "must hold ids from 0 and below the vocabulary (100), got -1 at token 1"),
+        (
+            np.array([2**32 - 1] + [1] * 9, "u4"),
+            "must hold ids from 0 and below the vocabulary (100), got 4294967295 at token 0",
+        ),
     ],
 )
 def test_a_file_that_cannot_feed_the_model_is_refused(array: Any, message: str, tmp_path: Path) -> None:
@@ -189,14 +201,36 @@ def test_a_file_that_cannot_feed_the_model_is_refused(array: Any, message: str, 
     ):
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared below
             refuse()
-        assert str(caught.value) == f"`{path}` {message}"
+        assert str(caught.value) == f"`{path}` {message}".replace("PATH", repr(str(path)))
+
+
+@pytest.mark.parametrize("dtype", module.DTYPES)
+def test_ids_of_every_dtype_give_the_same_batches(dtype: str, tmp_path: Path) -> None:
+    """Of NumPy's default too, int64."""
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(300).astype(dtype))
+    check_source(str(path), vocabulary=300, contexts=[8])
+    tokens = open_tokens(path, vocabulary=300, context=8)
+    assert tokens.dtype == np.dtype(dtype)
+    reference = open_tokens(saved(tmp_path / "y.npy", range(300)), vocabulary=300, context=8)
+    drawn, expected = (next(batches(each, batch=4, context=8, seed=0)) for each in (tokens, reference))
+    assert all(torch.equal(one, other) for one, other in zip(drawn, expected, strict=True))
+
+
+def test_the_line_that_converts_converts(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(300).astype(">i8"))
+    with pytest.raises(ValueError, match="converts it") as caught:
+        open_tokens(path, vocabulary=300, context=8)
+    exec(str(caught.value).partition("; ")[2].removesuffix(" converts it"), {"numpy": np})  # noqa: S102
+    assert open_tokens(path, vocabulary=300, context=8).tolist() == list(range(300))
 
 
 def test_an_id_outside_the_vocabulary_is_found_in_any_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECKED_AT_ONCE", 7)
     for position in range(30):
         path = saved(tmp_path / "x.npy", np.arange(30) == position)
-        with pytest.raises(ValueError, match=rf"below the vocabulary \(1\), got 1 at token {position}$"):
+        with pytest.raises(ValueError, match=rf"from 0 and below the vocabulary \(1\), got 1 at token {position}$"):
             open_tokens(path, vocabulary=1, context=8)
         assert len(open_tokens(path, vocabulary=2, context=8)) == 30
 

@@ -4,7 +4,7 @@
 
     corpus       the source text of the Python standard library, which every machine that runs stepbench has
     <path>.txt   any other UTF-8 text
-    <path>.npy   token ids, one-dimensional, uint16 or uint32
+    <path>.npy   token ids, one-dimensional, of one of the dtypes in DTYPES
     synthetic    seeded uniform ids, no file
 
 Text is tokenised once by a byte-level BPE that is trained on it. A token file is memory-mapped, never loaded whole, and
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
     import tokenizers
     import torch
 
-    TokenArray = np.ndarray[tuple[int], np.dtype[np.uint16 | np.uint32]]
+    TokenArray = np.ndarray[tuple[int], np.dtype[np.uint16 | np.uint32 | np.int32 | np.int64]]
     Batch = tuple[torch.Tensor, torch.Tensor]
 
 Kind = Literal["corpus", "text", "npy", "synthetic"]
 SOURCES = "corpus, synthetic, a path that ends in .txt or a path that ends in .npy"
 
+DTYPES = ("uint16", "uint32", "int32", "int64")  # of this machine's byte order; int64 is NumPy's default
 BYTE_ALPHABET = 256
 # Text is tokenised in pieces so that tokenizers can use several cores. Their length affects the result (no token
 # crosses the boundary of two pieces), so it must not depend on the machine.
 PIECE_CHARACTERS = 65_536
-# 64 MiB of uint32 at a time: a token file may be larger than memory.
+# 64 MiB of uint32, 128 MiB of int64 at a time: a token file may be larger than memory.
 CHECKED_AT_ONCE = 16 * 2**20
 
 
@@ -140,11 +141,11 @@ def open_tokens(path: Path, *, vocabulary: int, context: int) -> TokenArray:
 
     Args:
         path: A .npy file of token ids.
-        vocabulary: Every id must be below it. The whole file is read once to check this, 64 MiB at a time.
+        vocabulary: Every id must be below it. The whole file is read once to check this, part by part.
         context: The file must have at least context + 1 tokens.
 
     Returns:
-        The ids, `[tokens]`, uint16 or uint32, read-only.
+        The ids, `[tokens]`, of one of `DTYPES`, read-only.
 
     Raises:
         FileNotFoundError: If there is no file.
@@ -153,17 +154,20 @@ def open_tokens(path: Path, *, vocabulary: int, context: int) -> TokenArray:
     import numpy as np
 
     tokens = _mapped(_existing(path, "a .npy file of token ids"))
-    if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
-        found = f"{tokens.dtype} of shape {list(tokens.shape)}"
-        raise ValueError(f"`{path}` must hold a one-dimensional array of uint16 or uint32, got {found}")
+    if tokens.ndim != 1 or tokens.dtype not in map(np.dtype, DTYPES):
+        wanted = f"a one-dimensional array of {', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
+        told = f"`{path}` must hold {wanted}, got {tokens.dtype} of shape {list(tokens.shape)}"
+        if tokens.ndim == 1 and tokens.dtype.kind in "iu":
+            told += f"; numpy.save({str(path)!r}, numpy.load({str(path)!r}).astype('uint32')) converts it"
+        raise ValueError(told)
     if len(tokens) < context + 1:
         raise ValueError(f"`{path}` must hold at least context + 1 = {context + 1} tokens, got {len(tokens)}")
     for start in range(0, len(tokens), CHECKED_AT_ONCE):
         chunk = tokens[start : start + CHECKED_AT_ONCE]
-        if int(chunk.max()) >= vocabulary:
-            first = int(np.argmax(chunk >= vocabulary))
+        if int(chunk.max()) >= vocabulary or int(chunk.min()) < 0:
+            first = int(np.argmax((chunk >= vocabulary) | (chunk < 0)))
             found = f"{chunk[first]} at token {start + first}"
-            raise ValueError(f"`{path}` must hold ids below the vocabulary ({vocabulary}), got {found}")
+            raise ValueError(f"`{path}` must hold ids from 0 and below the vocabulary ({vocabulary}), got {found}")
     return tokens
 
 
