@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,16 @@ def test_help_shows_commands_examples_and_exit_status(capsys: pytest.CaptureFixt
     assert all(f"\n    {name} " in text for name in NAMES)
     assert "\nstepbench cells --where size=micro\n" in text
     assert text.endswith("exit status: 0 on success, 1 on failure, 2 on a usage error\n")
+
+
+def test_output_that_is_not_utf_8_is_no_failure() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    for words in (["--help"], ["measure", "--help"]):
+        command = [sys.executable, "-m", "stepbench", *words]
+        done = subprocess.run(command, capture_output=True, check=False, env=environment)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b"usage: stepbench")
+    assert b",?" in done.stdout  # the sign that Latin-1 lacks
 
 
 def test_the_installed_command_is_this_one() -> None:

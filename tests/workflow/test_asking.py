@@ -214,6 +214,20 @@ def test_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) ->
     assert_harmless(fresh)
 
 
+def test_a_forced_cell_makes_the_tokens_that_were_deleted(fresh: Copy) -> None:
+    fresh.set("experiments", {"plain": {"cpu": [{"label": ["a"]}]}})
+    (fresh.root / "text.txt").write_text("one two three " * 3000)
+    fresh.set("data", {"source": "text.txt", "corpus_bytes": 20000})
+    target = "results/here/plain/label~a.json"
+    assert fresh.snakemake(target).code == 0
+    (tokens,) = (fresh.root / "results" / "data").glob("*.npy")
+    tokens.unlink()
+    done = fresh.snakemake("-f", target)
+    assert done.code == 0, done.err
+    assert fresh.record("plain/a")["status"] == "ok"
+    assert tokens.exists()
+
+
 # -- configurations that cannot be -------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ stepbench tune --head-dim 64 --dtype bfloat16
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 on failure, 2 on a usage error; 130 after Ctrl-C and 143 after SIGTERM.
     """
+    # Output that is not UTF-8 gets "?" for a sign that it lacks; an error would fail a cell that was measured.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)

@@ -37,11 +37,7 @@ def measure(options: argparse.Namespace) -> int:
     lock.hold(bench.root / RUN_LOCK, "this folder")
     interruption.end_run_on_signals()
     inputs.check(bench)
-    if bench.reads_tokens(experiment.name) and not (bench.root / bench.token_path).exists():
-        inputs.prepare_tokens(bench)
-    data = bench.shards(cell)
-    if data is not None and any(not (bench.root / path).exists() for path in inputs.of(bench, cell)):
-        inputs.prepare_shards(bench, data.name)
+    inputs.make(bench, cell)
     states = States(bench)
     before = states.of(cell).record
     record = run.measure_cell(states, cell)

@@ -207,8 +207,18 @@ class Bench:
     def token_path(self) -> Path:
         """The token file that the models read."""
         data = self.settings["data"]
+        if tokens.source_kind(data["source"]) == "npy":
+            return Path(data["source"])
         folder = Path("results", "data")
-        return Path(tokens.token_path(folder, data["source"], self.settings["vocabulary"], data["corpus_bytes"]))
+        return tokens.token_path(folder, self.source, self.settings["vocabulary"], data["corpus_bytes"])
+
+    @property
+    def source(self) -> str:
+        """`data.source` as it can be opened: a path is relative to the root, wherever this process stands."""
+        if self.source_file is None:
+            return str(self.settings["data"]["source"])
+        path, here = self.root / self.source_file, Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
     @property
     def source_file(self) -> Path | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from stepbench.data import shards, tokens
 from stepbench.measure import environment, software
-from stepbench.pipeline import config
+from stepbench.pipeline import config, fingerprint
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
+from stepbench.process import storage
 
 
 def of(bench: Bench, cell: Cell) -> list[str]:
@@ -25,10 +28,10 @@ def check(bench: Bench) -> None:
     Raises:
         stepbench.pipeline.config.ConfigError: one of them is not; the message says why.
     """
-    data, vocabulary = bench.settings["data"], bench.settings["vocabulary"]
+    vocabulary = bench.settings["vocabulary"]
     try:
         software.check_build(bench.device)
-        tokens.check_source(data["source"], vocabulary=vocabulary, contexts=_contexts(bench))
+        tokens.check_source(bench.source, vocabulary=vocabulary, contexts=_contexts(bench))
     except (ValueError, OSError) as error:
         raise config.ConfigError(str(error)) from None
 
@@ -53,13 +56,53 @@ def prepare_tokens(bench: Bench) -> None:
     data, vocabulary, output = bench.settings["data"], bench.settings["vocabulary"], bench.root / bench.token_path
     made = tokens.source_kind(data["source"]) != "npy"
     if made:
-        tokens.prepare(data["source"], vocabulary=vocabulary, corpus_bytes=data["corpus_bytes"], output=output)
+        digest = _digest(bench)
+        tokens.prepare(bench.source, vocabulary=vocabulary, corpus_bytes=data["corpus_bytes"], output=output)
+        if digest is not None:
+            storage.write_atomically(_note(output), digest)
     try:
         tokens.open_tokens(output, vocabulary=vocabulary, context=max(_contexts(bench), default=1))
     except ValueError:
         if made:  # otherwise the next run would use the file because it exists
             output.unlink()
         raise
+
+
+def make(bench: Bench, cell: Cell) -> None:
+    """Make the files that a cell reads where they are not there, or are those of a text that has changed since.
+
+    Snakemake asks for them only where a record is not fresh, and looks at the file times of a text alone.
+
+    Raises:
+        ValueError: the text is too short for the configured contexts.
+        OSError: the disk has too little space, or the folder is not writable.
+    """
+    if bench.reads_tokens(cell.experiment) and not _has_tokens(bench):
+        prepare_tokens(bench)
+    data = bench.shards(cell)
+    if data is not None and any(not (bench.root / path).exists() for path in of(bench, cell)):
+        prepare_shards(bench, data.name)
+
+
+def _has_tokens(bench: Bench) -> bool:
+    path = bench.root / bench.token_path
+    if not path.exists():
+        return False
+    digest = _digest(bench)
+    try:
+        return digest is None or _note(path).read_text(encoding="utf-8") == digest
+    except FileNotFoundError:
+        return False
+
+
+def _digest(bench: Bench) -> str | None:
+    """Return the digest of the text that is tokenised, or None if the source is no text of the user's."""
+    return fingerprint.content(bench.root / bench.text[0], bench.memo("content")) if bench.text else None
+
+
+def _note(path: Path) -> Path:
+    """Return the file that holds the digest of the text of a token file."""
+    return path.with_suffix(".text")
 
 
 def prepare_shards(bench: Bench, folder: str) -> None:

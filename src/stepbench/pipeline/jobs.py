@@ -54,6 +54,11 @@ def measure(script: str, settings: str, record: str, attempt: Attempt, launcher:
     note = _run_note(states.bench)
     report = progress.Progress(states, cell, note.get("started"), note.get("records"))
     report.begin()
+    try:
+        with one_line():
+            inputs.make(states.bench, cell)
+    except ValueError as error:
+        end(str(error), 1)
     with one_line():
         report.end(run.measure_cell(states, cell, attempt=attempt))
 
