@@ -252,6 +252,20 @@ def test_the_commit_is_told_with_whether_it_was_changed(tmp_path: Path) -> None:
     assert environment.describe("cpu", tmp_path)["git_dirty"] is True
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="gives a checkout to another user, as root")
+def test_a_checkout_of_another_user_has_its_commit(tmp_path: Path) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init"], [*identity, "commit", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 12345, 12345)
+    refused = subprocess.run(["git", "-C", str(tmp_path), "status"], capture_output=True, check=False)
+    assert refused.returncode != 0
+    facts = environment.describe("cpu", tmp_path)
+    assert len(facts["git_commit"]) == 40
+    assert facts["git_dirty"] is False
+
+
 def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment.describe("cpu", tmp_path)["git_commit"] is None

@@ -249,11 +249,12 @@ def _cpu_throttle_count() -> int | None:
 
 
 def _commit(root: Path) -> dict[str, Any]:
+    # git refuses a checkout of another user (a bind mount, a CI container); the code in it is running already.
+    command = ["git", "-c", "safe.directory=*", "-C", str(root)]
+
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False
-            )
+            done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=10, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
