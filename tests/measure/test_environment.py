@@ -181,6 +181,28 @@ def test_only_visible_gpus_count(
     assert environment.find_device("auto") == ("cuda" if found else "cpu")
 
 
+def test_a_gpu_without_memory_of_its_own_is_one_and_a_lost_one_is_none(machine: Machine) -> None:
+    machine("NVIDIA GB10", silent=("nvmlDeviceGetMemoryInfo",))
+    (gpu,) = environment.gpus()
+    assert (gpu["name"], gpu["memory_bytes"]) == ("NVIDIA GB10", None)
+    assert environment.find_device() == "cuda"
+    machine("NVIDIA H200", silent=("nvmlDeviceGetHandleByIndex",))
+    assert environment.gpus() == ()
+    assert environment.find_device() == "cpu"
+
+
+def test_a_slice_of_a_gpu_is_refused_by_its_name(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "MIG-c78853af-8b9e-4f3c-9f6c-07d024b1bb11"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
+    machine("NVIDIA H100")
+    for wanted in ("auto", "cuda"):
+        with pytest.raises(ValueError, match=rf"must name whole GPUs, got '{name}', a slice of one \(MIG\)"):
+            environment.find_device(wanted)
+    assert environment.find_device("cpu") == "cpu"
+    machine()  # a login node without a driver
+    assert environment.find_device() == "cpu"
+
+
 def test_auto_takes_cuda_before_mps_before_the_cpu(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine("NVIDIA H200")
     assert environment.find_device() == "cuda"
