@@ -181,6 +181,28 @@ def test_only_visible_gpus_count(
     assert environment.find_device("auto") == ("cuda" if found else "cpu")
 
 
+def test_a_gpu_without_memory_of_its_own_is_one_and_a_lost_one_is_none(machine: Machine) -> None:
+    machine("NVIDIA GB10", silent=("nvmlDeviceGetMemoryInfo",))
+    (gpu,) = environment.gpus()
+    assert (gpu["name"], gpu["memory_bytes"]) == ("NVIDIA GB10", None)
+    assert environment.find_device() == "cuda"
+    machine("NVIDIA H200", silent=("nvmlDeviceGetHandleByIndex",))
+    assert environment.gpus() == ()
+    assert environment.find_device() == "cpu"
+
+
+def test_a_slice_of_a_gpu_is_refused_by_its_name(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "MIG-c78853af-8b9e-4f3c-9f6c-07d024b1bb11"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
+    machine("NVIDIA H100")
+    for wanted in ("auto", "cuda"):
+        with pytest.raises(ValueError, match=rf"must name whole GPUs, got '{name}', a slice of one \(MIG\)"):
+            environment.find_device(wanted)
+    assert environment.find_device("cpu") == "cpu"
+    machine()  # a login node without a driver
+    assert environment.find_device() == "cpu"
+
+
 def test_auto_takes_cuda_before_mps_before_the_cpu(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine("NVIDIA H200")
     assert environment.find_device() == "cuda"
@@ -250,6 +272,20 @@ def test_the_commit_is_told_with_whether_it_was_changed(tmp_path: Path) -> None:
     assert environment.describe("cpu", tmp_path)["git_dirty"] is False
     (tmp_path / "file").write_text("2")
     assert environment.describe("cpu", tmp_path)["git_dirty"] is True
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="gives a checkout to another user, as root")
+def test_a_checkout_of_another_user_has_its_commit(tmp_path: Path) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init"], [*identity, "commit", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 12345, 12345)
+    refused = subprocess.run(["git", "-C", str(tmp_path), "status"], capture_output=True, check=False)
+    assert refused.returncode != 0
+    facts = environment.describe("cpu", tmp_path)
+    assert len(facts["git_commit"]) == 40
+    assert facts["git_dirty"] is False
 
 
 def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,9 +253,12 @@ def test_an_order_to_a_dead_process_is_no_error_here(started: attempts.Attempt) 
     assert lifeline.wait(started.process, deadline_s=10, watched=()) == "ended"
 
 
-def test_whoever_starts_it_has_no_say_in_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+@pytest.mark.parametrize(
+    "name", ["OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS", "TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE"]
+)
+def test_whoever_starts_it_has_no_say_in_threads_and_compiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
     monkeypatch.setenv("STEPBENCH_KEPT", "1")
     found = attempts._environment()
-    assert "OMP_NUM_THREADS" not in found
+    assert name not in found
     assert found["STEPBENCH_KEPT"] == "1"

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 
 from stepbench.process import lock
 from stepbench.process.lock import BusyError
+from stepbench.process.storage import StorageError
 
 HOLDER = """
 import sys
@@ -128,3 +130,26 @@ def test_a_lock_is_not_passed_on_to_children(tmp_path: Path) -> None:
         assert child.poll() is None
         assert child.stdin
         child.stdin.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StorageError, match=rf"^{re.escape(str(tmp_path))}: its file system has no locks \(.+\)"):
+        lock.hold(tmp_path / "lock", "it")
+
+
+def test_another_error_of_a_lock_is_no_sentence_about_file_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="Input/output error"):
+        lock.hold(tmp_path / "lock", "it")

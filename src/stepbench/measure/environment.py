@@ -24,30 +24,40 @@ CPU_FOLDER = Path("/sys/devices/system/cpu")
 
 @functools.cache
 def gpus() -> tuple[dict[str, Any], ...]:
-    """Return index, name, memory in bytes and UUID of each visible NVIDIA GPU; empty without a driver."""
+    """Return index, name, memory in bytes and UUID of each visible NVIDIA GPU; empty without a driver.
+
+    A GPU that is lost is none; one that shares the host's memory (GB10, Jetson) has None for its own.
+    """
     with _nvml() as nvml:
         if nvml is None:
             return ()
         found = []
         for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            found.append(
-                {
-                    "index": index,
-                    "name": nvml.nvmlDeviceGetName(handle),
-                    "memory_bytes": int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-                    "uuid": nvml.nvmlDeviceGetUUID(handle),
-                }
-            )
+            with contextlib.suppress(nvml.NVMLError):
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                gpu = {"name": nvml.nvmlDeviceGetName(handle), "uuid": nvml.nvmlDeviceGetUUID(handle)}
+                found.append({"index": index, **gpu, "memory_bytes": _memory_bytes(nvml, handle)})
     return tuple(_visible(found, os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def _memory_bytes(nvml: Any, handle: Any) -> int | None:
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError:
+        return None
 
 
 def find_device(wanted: str = "auto") -> str:
     """Return the device to measure on: `wanted`, or for `auto` the first available of CUDA, MPS and CPU.
 
     Raises:
-        ValueError: `wanted` is unknown or not available on this machine.
+        ValueError: `wanted` is unknown or not available on this machine, or the environment names a slice of a GPU,
+            which would be no GPU and so the CPU.
     """
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if wanted in ("auto", "cuda") and setting.startswith("MIG-") and driver() is not None:
+        told = f"`CUDA_VISIBLE_DEVICES` must name whole GPUs, got {setting!r}, a slice of one (MIG)"
+        raise ValueError(f"{told}; name a whole one, or set `device: cpu`")
     present = {"cuda": bool(gpus()), "mps": sys.platform == "darwin" and platform.machine() == "arm64", "cpu": True}
     if wanted == "auto":
         return next(device for device in DEVICES if present[device])
@@ -249,11 +259,12 @@ def _cpu_throttle_count() -> int | None:
 
 
 def _commit(root: Path) -> dict[str, Any]:
+    # git refuses a checkout of another user (a bind mount, a CI container); the code in it is running already.
+    command = ["git", "-c", "safe.directory=*", "-C", str(root)]
+
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False
-            )
+            done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=10, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -25,8 +25,15 @@ from stepbench.process import failures, lifeline, lock, storage
 if TYPE_CHECKING:
     from stepbench.measure.measurement import Setting
 
-# The number of threads belongs to the protocol, so the environment of whoever starts this must not set it.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# What a record says must be what is measured, so the environment of whoever starts this sets neither the number of
+# threads, which belongs to the protocol, nor that a compiled cell runs eagerly.
+IGNORED_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "MKL_NUM_THREADS",
+    "TORCHDYNAMO_DISABLE",
+    "TORCH_COMPILE_DISABLE",
+)
 # With Python's 700 the garbage collector runs in most steps, and ten times as often while torch.compile is imported.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 10_000
 
@@ -73,7 +80,7 @@ class Attempt:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    kept = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
     # Without it torch searches every installed package for backends that this project does not measure: 0.2 s.
     return {**kept, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 

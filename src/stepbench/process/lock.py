@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepbench.process import lifeline
+from stepbench.process.storage import StorageError
 
 _WRITTEN_WITHIN_S = 1.0
-
-
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre without `-o flock`, some FUSE and NFS mounts
 _LONGEST_BYTES = 200
 
 
@@ -39,6 +40,7 @@ def hold(path: Path, what: str, *, wait: bool = False) -> int:
 
     Raises:
         BusyError: another process holds it.
+        stepbench.process.storage.StorageError: the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -49,6 +51,12 @@ def hold(path: Path, what: str, *, wait: bool = False) -> int:
         os.close(descriptor)
         who = "another run" if holder_ is None else f"another run (process {holder_.process}, since {holder_.since})"
         raise BusyError(f"{who} is using {what}; wait for it or stop it") from None
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        why = f"{path.parent}: its file system has no locks ({(error.strerror or '').lower()})"
+        raise StorageError(f"{why}, without which two runs would disturb each other; use another folder") from None
     os.ftruncate(descriptor, 0)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     os.pwrite(descriptor, json.dumps({"process": os.getpid(), "since": since}).encode(), 0)
