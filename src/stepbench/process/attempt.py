@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stepbench.process import failures, lifeline, lock, storage
+from stepbench.process import allocator, failures, lifeline, lock, storage
 
 if TYPE_CHECKING:
     from stepbench.measure.measurement import Setting
@@ -75,7 +75,7 @@ class Attempt:
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
     # Without it torch searches every installed package for backends that this project does not measure: 0.2 s.
-    return {**kept, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    return {**allocator.environment(kept), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 
 # -- in the process ----------------------------------------------------------------------------------------------------
@@ -138,7 +138,11 @@ def _measured(order: dict[str, Any]) -> dict[str, Any]:
         "samples": measured.samples,
         "scalars": measured.scalars,
         "details": measured.details,
-        "protocol": {"effective_threads": torch.get_num_threads(), **measured.protocol},
+        "protocol": {
+            "effective_threads": torch.get_num_threads(),
+            "allocator": allocator.stated(),
+            **measured.protocol,
+        },
     }
 
 
