@@ -27,6 +27,7 @@ __all__ = [
     "TorchDispatchMode",
     "all_gather",
     "allocation_history",
+    "allocator_calls",
     "float32_products_are_tf32",
     "in_backward",
     "outer_saved_tensor_hooks",
@@ -84,6 +85,16 @@ def set_float32_products(*, tf32: bool) -> None:
 def float32_products_are_tf32() -> bool:
     """Tell whether CUDA's float32 matrix products may be computed in TF32, by whichever switch it was allowed."""
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
+def allocator_calls() -> dict[str, int]:
+    """Return what CUDA's caching allocator has counted so far: `allocator_retries` and `device_allocations`.
+
+    The latter are calls of cudaMalloc; where a version of torch does not count them, the segments that they gave.
+    """
+    found = torch.cuda.memory_stats()
+    allocations = found.get("num_device_alloc", found.get("segment.all.allocated", 0))
+    return {"allocator_retries": found.get("num_alloc_retries", 0), "device_allocations": allocations}
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup import measure as warmup
 from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.kernels.api import bind
-from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 
 SETTING = Setting(
     device="cpu",
@@ -66,6 +66,16 @@ def test_an_experiment_that_is_none_is_refused_with_what_there_is() -> None:
 # -- a decoder's step --------------------------------------------------------------------------------------------------
 
 
+def counted(*names: str) -> dict[str, int]:
+    """Return how many samples there are of each kind, of three regions with each of these names."""
+    return {f"{name}_{unit}": 3 for name in names for unit in ("s", "page_faults", "system_s")}
+
+
+def clocked(found: Measurement) -> dict[str, list[float]]:
+    """Return the samples that are neither faults nor system time, which may be 0."""
+    return {key: found.samples[key] for key in found.samples if not key.endswith(("_page_faults", "_system_s"))}
+
+
 @pytest.mark.parametrize(
     ("passes", "phases"),
     [
@@ -77,9 +87,9 @@ def test_an_experiment_that_is_none_is_refused_with_what_there_is() -> None:
 def test_a_step_is_timed_by_phases_and_whole(passes: Any, phases: list[str]) -> None:
     found = end_to_end.measure(dataclasses.replace(STEP, passes=passes), SETTING)
     counts = {name: len(values) for name, values in found.samples.items()}
-    steps = {f"{phase}_s": 3 for phase in phases} | {f"warmup_{phase}_s": 2 for phase in phases} | {"step_s": 3}
+    steps = counted(*phases, "step") | {f"warmup_{phase}_s": 2 for phase in phases}
     assert counts == {**steps, "loss_nats": 2 + 3 + 3}
-    assert all(value > 0 for name, values in found.samples.items() for value in values)
+    assert all(value > 0 for values in clocked(found).values() for value in values)
     assert found.scalars["tokens_per_step"] == 16
     assert found.scalars["forward_flops"] > 0
     assert found.protocol["warmup_steps"] == 2
@@ -145,7 +155,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_product_is_timed_at_each_size(dtype: Any) -> None:
     found = ceilings.measure(Ceilings("matmul", dtype), SETTING)
-    assert {name: len(values) for name, values in found.samples.items()} == {"matmul_16_s": 3, "matmul_32_s": 3}
+    assert {name: len(values) for name, values in found.samples.items()} == counted("matmul_16", "matmul_32")
     assert found.scalars == {"matmul_16_flops": 2 * 16**3, "matmul_32_flops": 2 * 32**3}
     assert all(loops & (loops - 1) == 0 for loops in found.protocol["loops"].values())
 
@@ -154,7 +164,7 @@ def test_a_product_is_timed_at_each_size(dtype: Any) -> None:
 def test_a_copy_moves_each_byte_twice() -> None:
     found = ceilings.measure(Ceilings("copy"), SETTING)
     assert found.scalars == {"copy_1_mib_moved_bytes": 2 * 2**20, "copy_2_mib_moved_bytes": 2 * 2 * 2**20}
-    assert all(value > 0 for values in found.samples.values() for value in values)
+    assert all(value > 0 for values in clocked(found).values() for value in values)
 
 
 @pytest.mark.usefixtures("small")
@@ -175,7 +185,7 @@ def test_a_copy_that_is_none_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("small")
 def test_sizes_after_one_that_takes_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "MAX_CALL_S", 0.0)
-    assert list(ceilings.measure(Ceilings("matmul"), SETTING).samples) == ["matmul_16_s"]
+    assert list(clocked(ceilings.measure(Ceilings("matmul"), SETTING))) == ["matmul_16_s"]
 
 
 def test_tf32_on_a_cpu_is_unsupported() -> None:
@@ -220,7 +230,7 @@ OPERATOR = Attention("naive", seq=24, head_dim=8, heads=2)
 @pytest.mark.parametrize("causal", [True, False])
 def test_an_operator_is_timed_and_checked_against_float64(implementation: str, causal: bool) -> None:
     found = attention.measure(dataclasses.replace(OPERATOR, implementation=implementation, causal=causal), SETTING)
-    assert {name: len(values) for name, values in found.samples.items()} == {"forward_s": 3, "backward_s": 3}
+    assert {name: len(values) for name, values in found.samples.items()} == counted("forward", "backward")
     assert found.scalars["forward_flops"] == 4 * 2 * 24 * 24 * 8 // (2 if causal else 1)
     assert found.scalars["backward_flops"] == found.scalars["forward_flops"] * 5 // 2
     assert all(0 < found.scalars[f"{name}_error"] < 1e-5 for name in ("o", "dq", "dk", "dv"))

@@ -128,7 +128,8 @@ def _default_precision() -> Any:
     [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("torch_") else []) for name in TRAINED],
 )
 def test_samples_are_lists_by_rank(measured: Callable[[str], Measurement], name: str) -> None:
-    once = [f"{phase}_s" for phase in PHASES] + ["step_s"]
+    timed = [*PHASES, "step"]
+    once = [f"{each}_{unit}" for each in timed for unit in ("s", "page_faults", "system_s")]
     if (operations := OPERATIONS[name]) is not None:
         once += ["comm_wait_s", *(f"{each}_{kind}_s" for each in operations for kind in ("wait", "busy"))]
     if name in WITHOUT_COMMUNICATION:
@@ -146,7 +147,7 @@ def test_samples_are_lists_by_rank(measured: Callable[[str], Measurement], name:
 @pytest.mark.parametrize("name", TRAINED)
 def test_samples_are_numbers(measured: Callable[[str], Measurement], name: str) -> None:
     for key, by_rank in measured(name).samples.items():
-        may_be_zero = key.endswith(("_wait_s", "_busy_s"))
+        may_be_zero = key.endswith(("_wait_s", "_busy_s", "_page_faults", "_system_s"))
         assert all(0 < value < math.inf or (may_be_zero and value == 0) for rank in by_rank for value in rank), key
 
 
@@ -398,7 +399,7 @@ def test_a_collective_is_timed_on_each_rank(operation: Any, ranks: int, message_
     """A message has as many bytes as were asked for, less what cannot be divided; Gloo's is on the CPU everywhere."""
     setting = dataclasses.replace(SETTING, device="mps", protocol=SETTING.protocol | {"threads": ranks})
     found = measure(Collectives(operation, "gloo", ranks, 4096), setting)
-    assert list(found.samples) == ["call_s"]
+    assert list(found.samples) == ["call_s", "call_page_faults", "call_system_s"]
     assert [len(rank) for rank in found.samples["call_s"]] == [3 * MEASURED_STEPS] * ranks
     assert all(value > 0 for rank in found.samples["call_s"] for value in rank)
     assert found.scalars == {"message_bytes": message_bytes}

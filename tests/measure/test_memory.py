@@ -38,3 +38,21 @@ def test_the_device_counts_since_it_was_told_to_forget(monkeypatch: pytest.Monke
     assert memory.peak_bytes("cuda")["peak_memory_bytes"] == 7_000
     memory.reset_peak("cuda")
     assert memory.peak_bytes("cuda")["peak_memory_bytes"] == 0
+
+
+@pytest.mark.parametrize("counted", ["num_device_alloc", "segment.all.allocated"])
+def test_the_allocators_calls_are_those_since_the_start(monkeypatch: pytest.MonkeyPatch, counted: str) -> None:
+    stats = {"num_alloc_retries": 2, counted: 30}
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda: stats)
+    calls = memory.AllocatorCalls("cuda")
+    calls.start()
+    assert calls.scalars() == {"allocator_retries": 0, "device_allocations": 0}
+    stats |= {"num_alloc_retries": 3, counted: 34}
+    assert calls.scalars() == {"allocator_retries": 1, "device_allocations": 4}
+
+
+def test_no_calls_are_counted_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda: pytest.fail("there is no CUDA"))
+    calls = memory.AllocatorCalls("cpu")
+    calls.start()
+    assert calls.scalars() == {}

@@ -1,6 +1,7 @@
 """The measuring process: what becomes of what an experiment does, and how it is started, told and ended."""
 
 import json
+import os
 import re
 import resource
 import signal
@@ -27,8 +28,8 @@ from stepbench.measure.measurement import (
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome, RankTimeoutError
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
+from stepbench.process import allocator, failures, lifeline
 from stepbench.process import attempt as attempts
-from stepbench.process import failures, lifeline
 
 
 @pytest.fixture
@@ -220,7 +221,11 @@ def test_an_order_is_carried_out(started: attempts.Attempt, tmp_path: Path) -> N
         }
     )
     assert lifeline.wait(started.process, deadline_s=120, watched=()) == "ended"
-    assert json.loads(answer.read_text())["status"] == "ok"
+    outcome = json.loads(answer.read_text())
+    assert outcome["status"] == "ok"
+    with_glibc = sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names
+    own = ":".join(f"glibc.malloc.{name}={value}" for name, value in allocator.SETTINGS.items())
+    assert outcome["protocol"]["allocator"] == (own if with_glibc else None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -262,3 +267,14 @@ def test_whoever_starts_it_has_no_say_in_threads_and_compiler(name: str, monkeyp
     found = attempts._environment()
     assert name not in found
     assert found["STEPBENCH_KEPT"] == "1"
+
+
+def test_whoever_starts_it_has_no_say_in_its_malloc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.rtld.optional_static_tls=2048:glibc.malloc.mmap_max=9")
+    found = attempts._environment()
+    assert not [name for name in found if name.startswith("MALLOC_")]
+    other, *own = found["GLIBC_TUNABLES"].split(":")
+    assert other == "glibc.rtld.optional_static_tls=2048"
+    assert own == [f"glibc.malloc.{name}={value}" for name, value in allocator.SETTINGS.items()]

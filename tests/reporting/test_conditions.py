@@ -96,6 +96,55 @@ def test_a_cpu_that_counts_its_throttling_is_marked() -> None:
     assert told(before={"cpu_throttle_count": None}, after={"cpu_throttle_count": 9}) == []
 
 
+def paged(samples: dict[str, Any], **scalars: Any) -> list[str]:
+    record = Record("x", {}, "ok", {}, "", 10.0, samples=samples, scalars=scalars)
+    return [str(mark) for mark in conditions.find([record])]
+
+
+def test_system_time_for_new_pages_is_marked_above_five_percent() -> None:
+    step = {"step_s": [0.02] * 4, "step_page_faults": [5000] * 4}
+    assert paged({**step, "step_system_s": [0.008, 0.0, 0.004, 0.004]}) == ["paging (step 20 %)"]
+    assert paged({**step, "step_system_s": [0.0009] * 4}) == []
+    both = {"forward_s": [0.01], "forward_page_faults": [2500], "forward_system_s": [0.004]}
+    told = paged({**step, **both, "step_system_s": [0.002] * 4})
+    assert told == ["paging (step 10 %, forward 40 %)"]
+
+
+def test_system_time_without_new_pages_is_no_paging() -> None:
+    """Gloo's sockets take system time too."""
+    assert paged({"call_s": [0.01] * 4, "call_page_faults": [3] * 4, "call_system_s": [0.004] * 4}) == []
+
+
+def test_paging_of_ranks_is_that_of_all_together() -> None:
+    ranks = {"step_s": [[0.1, 0.1], [0.1, 0.1]], "step_page_faults": [[0, 0], [9000, 9000]]}
+    assert paged({**ranks, "step_system_s": [[0.0, 0.0], [0.02, 0.02]]}) == ["paging (step 10 %)"]
+
+
+def test_records_without_counters_and_regions_without_samples_are_not_marked() -> None:
+    assert paged({"step_s": [0.1]}) == []
+    assert paged({"step_s": [0.0], "step_page_faults": [9], "step_system_s": [0.1]}) == []
+    assert paged({"step_s": [], "step_page_faults": [], "step_system_s": []}) == []
+
+
+def test_what_cudas_allocator_asked_of_the_driver_is_marked() -> None:
+    assert paged({}, allocator_retries=0, device_allocations=0) == []
+    assert paged({}, allocator_retries=1, device_allocations=12) == ["paging (1 allocator retry, 12 cudaMalloc calls)"]
+    assert paged({}, allocator_retries=None, device_allocations="many") == []
+
+
+def test_paging_is_explained_where_it_is_shown(tmp_path) -> None:
+    bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [1]}])
+    (cell,) = bench.grid("warmup")
+    fields = synthetic.decoder_step(bench, cell, synthetic.np.random.default_rng(0), 0.01)
+    seconds = fields["samples"]["step_s"]
+    paging = {"step_page_faults": [10**6] * len(seconds), "step_system_s": [0.4 * value for value in seconds]}
+    synthetic.write(bench, "warmup", cell, **{**fields, "samples": {**fields["samples"], **paging}})
+    table = experiments.load("warmup").tabulate(results(bench, "warmup"))["warmup"]
+    assert "paging (step 40 %)" in markdown(table)
+    assert "paging: the operating system's work on new pages of memory took more than 5 %" in markdown(table)
+    assert {row["quality"] for row in table.rows} == {"B"}
+
+
 def test_a_reading_that_is_none_is_unknown_and_no_accident() -> None:
     """A bundle may hold anything with a checksum that fits."""
     assert told("much") == []

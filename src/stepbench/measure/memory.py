@@ -32,6 +32,32 @@ def peak_bytes(device: str) -> dict[str, int | None]:
     return {"peak_memory_bytes": peak, "peak_host_bytes": peak_resident_bytes()}
 
 
+class AllocatorCalls:
+    """Counts how often CUDA's caching allocator asked the driver for memory; it counts nothing on another device.
+
+    A retry frees all cached blocks first, which waits for the device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._before: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Count from here."""
+        self._before = self._read()
+
+    def scalars(self) -> dict[str, int]:
+        """Return `allocator_retries` and `device_allocations` (calls of cudaMalloc) since the start."""
+        return {name: count - self._before[name] for name, count in self._read().items()}
+
+    def _read(self) -> dict[str, int]:
+        if self._device != "cuda":
+            return {}
+        from stepbench import versions
+
+        return versions.allocator_calls()
+
+
 def peak_resident_bytes() -> int:
     """Return the peak resident set of this process in bytes.
 

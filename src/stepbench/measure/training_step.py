@@ -9,10 +9,16 @@ from collections.abc import Callable, Mapping
 
 from stepbench.measure import timing
 from stepbench.measure.clock import Clock
+from stepbench.measure.paging import Paging
 
 
 def measure(
-    phases: Mapping[str, Callable[[], object]], *, clock: Clock, warmup_steps: int, measured_steps: int
+    phases: Mapping[str, Callable[[], object]],
+    *,
+    clock: Clock,
+    warmup_steps: int,
+    measured_steps: int,
+    after_warmup: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Return the samples of a step that consists of `phases`, which run in order.
 
@@ -24,9 +30,11 @@ def measure(
         clock: the device's clock.
         warmup_steps: number of warm-up steps, at least 0.
         measured_steps: number of measured steps of each kind, at least 1.
+        after_warmup: called once, before the first measured step.
 
     Returns:
-        `<phase>_s` for each phase, `step_s` for the whole, and `warmup_<phase>_s`; seconds in run order.
+        `<phase>_s` for each phase, `step_s` for the whole, and `warmup_<phase>_s`; seconds in run order. Of the
+        measured ones also `<phase>_page_faults` and `<phase>_system_s`, and the same of `step`.
 
     Raises:
         ValueError: `warmup_steps` is negative or `measured_steps` is below 1.
@@ -42,10 +50,13 @@ def measure(
             work()
 
     first = timing.time_phases(phases, clock=clock, repeats=warmup_steps)
-    by_phase = timing.time_phases(phases, clock=clock, repeats=measured_steps)
-    whole = timing.time_whole(step, clock=clock, repeats=measured_steps)
+    after_warmup()
+    paged = {name: Paging() for name in (*phases, "step")}
+    by_phase = timing.time_phases(phases, clock=clock, repeats=measured_steps, paged=paged)
+    whole = timing.time_whole(step, clock=clock, repeats=measured_steps, paged=paged["step"])
     return {
         **{f"{name}_s": samples for name, samples in by_phase.items()},
         "step_s": whole,
         **{f"warmup_{name}_s": samples for name, samples in first.items()},
+        **{key: values for name, counted in paged.items() for key, values in counted.samples(name).items()},
     }

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stepbench.process import failures, lifeline, lock, storage
+from stepbench.process import allocator, failures, lifeline, lock, storage
 
 if TYPE_CHECKING:
     from stepbench.measure.measurement import Setting
@@ -82,7 +82,7 @@ class Attempt:
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
     # Without it torch searches every installed package for backends that this project does not measure: 0.2 s.
-    return {**kept, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    return {**allocator.environment(kept), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 
 # -- in the process ----------------------------------------------------------------------------------------------------
@@ -145,7 +145,11 @@ def _measured(order: dict[str, Any]) -> dict[str, Any]:
         "samples": measured.samples,
         "scalars": measured.scalars,
         "details": measured.details,
-        "protocol": {"effective_threads": torch.get_num_threads(), **measured.protocol},
+        "protocol": {
+            "effective_threads": torch.get_num_threads(),
+            "allocator": allocator.stated(),
+            **measured.protocol,
+        },
     }
 
 
@@ -178,12 +182,14 @@ def _setting(order: Mapping[str, Any]) -> Setting:
 def _check_time_passed(samples: Mapping[str, Any]) -> None:
     """Check that some sample is above 0 s. One kind alone, such as waiting, may take no time.
 
+    System time is the kernel's count, not this clock's.
+
     Raises:
         WrongResultError: the clock stands still.
     """
     from stepbench.measure.measurement import WrongResultError
 
-    timed = [values for name, values in samples.items() if name.endswith("_s")]
+    timed = [values for name, values in samples.items() if name.endswith("_s") and not name.endswith("_system_s")]
     seconds = [value for values in timed for rank in values for value in (rank if isinstance(rank, list) else [rank])]
     if seconds and not any(seconds):
         raise WrongResultError(f"the clock stood still: each of {len(seconds)} samples is 0 s")

@@ -1,4 +1,4 @@
-"""Warnings from the conditions that a record holds: throttling, and other load on the machine.
+"""Warnings from the conditions that a record holds: throttling, other load on the machine, and paging.
 
 What a record does not hold gives no warning. A CPU's frequency is not looked at: before and after a measurement it is
 that of an idle machine.
@@ -21,6 +21,11 @@ OTHERS_CPU_S = 0.2  # the kernel counts hundredths of a second on each core; bel
 HELD_BACK_SHARE = 0.01  # of the time in which a GPU said that it kept its clocks down
 CLOCK_SHARE = 0.90  # of the clock before, at which a busy GPU runs slower than it did
 
+PAGING_SHARE = 0.05  # of the timed regions, spent by the kernel on new pages
+# What the kernel spends on one fault at most; 1.5 to 1.8 us were measured on a virtual machine. The rest of the system
+# time, such as that of Gloo's sockets, belongs to the work. A fault in huge pages takes longer and is told short.
+MOST_PER_FAULT_S = 4e-6
+
 IDLE = 0x1
 # NVML's bits for clocks that are lower than asked for; idleness and clocks that a person has set are none of them.
 THROTTLE_REASONS = {
@@ -33,9 +38,9 @@ THROTTLE_REASONS = {
 
 
 def find(records: Sequence[Record]) -> tuple[Mark, ...]:
-    """Return the warnings `throttled` and `disturbed` of a point's records, one record for each process."""
+    """Return the warnings `throttled`, `disturbed` and `paging` of a point's records, one record for each process."""
     found = []
-    for kind, ask in (("throttled", _throttled), ("disturbed", _disturbed)):
+    for kind, ask in (("throttled", _throttled), ("disturbed", _disturbed), ("paging", _paging)):
         told = [causes for record in records if (causes := list(ask(record)))]
         if told:
             where = f" in {len(told)} of {len(records)} processes" if len(records) > 1 else ""
@@ -81,6 +86,30 @@ def _disturbed(record: Record) -> Iterable[str]:
     if taken_s > OTHERS_CPU_S and taken_s > allowed * wall_s * cores:
         words, most = max(shares.items(), key=lambda share: share[1] or 0.0)
         yield words.format(units.percent((most or 0.0) / wall_s / cores))
+
+
+def _paging(record: Record) -> Iterable[str]:
+    """Yield what share of which timed regions went into new pages: over all of them, because one is counted roughly."""
+    for key in record.samples:
+        name = key.removesuffix("_page_faults")
+        if name == key:
+            continue
+        wall_s, system_s, faults = (
+            _total(record.samples, f"{name}_{unit}") for unit in ("s", "system_s", "page_faults")
+        )
+        share = min(system_s, MOST_PER_FAULT_S * faults) / wall_s if wall_s else 0.0
+        if share > PAGING_SHARE:
+            yield f"{name} {units.percent(share)}"
+    retries, calls = (int(_number(record.scalars, key) or 0) for key in ("allocator_retries", "device_allocations"))
+    if retries:
+        yield f"{retries} allocator {'retry' if retries == 1 else 'retries'}"
+    if calls:
+        yield f"{calls} cudaMalloc {'call' if calls == 1 else 'calls'}"
+
+
+def _total(samples: Mapping[str, Any], key: str) -> float:
+    """Return the sum of samples, of all ranks together where there are several."""
+    return float(sum(sum(value) if isinstance(value, list) else value for value in samples.get(key, [])))
 
 
 def _reasons(gpu: Mapping[str, Any]) -> int:

@@ -175,6 +175,7 @@ MARKED = {
     "drifting": ("drifts over the run", "drift over the run"),
     "throttled": ("was throttled", "were throttled"),
     "disturbed": ("was disturbed by other load", "were disturbed by other load"),
+    "paging": ("contains paging", "contain paging"),
     "short": ("is too short for the clock", "are too short for the clock"),
     "impossible": ("exceeds a hardware limit", "exceed a hardware limit"),
     "parts and whole differ": (

@@ -36,15 +36,17 @@ MEANING = {
     "short": "the timed region is so short that the clock's own cost and resolution matter",
     "throttled": "the device lowered its clocks because of heat or power",
     "disturbed": "other processes, or other guests of the same host, used the device or its cores meanwhile",
+    "paging": "the operating system's work on new pages of memory took more than 5 % of the timed regions; on CUDA, "
+    "the allocator asked the driver for memory meanwhile",
     "parts and whole differ": "the phases do not add up to the step, or communication and computation do not",
     "impossible": "the number exceeds a limit of the machine, or a part exceeds its whole; do not use it",
     "wrong": "the computed result is wrong; there is no number, or do not use it",
 }
 _QUALITY = {"impossible": "D", "wrong": "D", "throttled": "C", "disturbed": "C", "parts and whole differ": "C"}
 QUALITIES = (
-    "The quality of a number follows from its warnings. A: none. B: its samples scatter, drift, have outliers or are "
-    "short. C: the device was throttled or disturbed, or parts and whole differ. D: impossible or wrong. No sample is "
-    "dropped, whatever the quality."
+    "The quality of a number follows from its warnings. A: none. B: its samples scatter, drift, have outliers, are "
+    "short, or contain paging. C: the device was throttled or disturbed, or parts and whole differ. D: impossible or "
+    "wrong. No sample is dropped, whatever the quality."
 )
 
 _MAD_TO_STD = 1.4826

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ def measure(spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None
 
     Returns:
         Samples `forward_s`, `backward_s`, `optimizer_s` (as far as the passes go), `step_s`, the same of the warm-up,
-        and `loss_nats` of every step in run order; scalars of parameters, FLOPs, tokens and memory.
+        and `loss_nats` of every step in run order; page faults and system time of what was measured; scalars of
+        parameters, FLOPs, tokens and memory, on CUDA also `allocator_retries` and `device_allocations`.
 
     Raises:
         UnsupportedError: the device cannot do what is asked for.
@@ -36,14 +38,15 @@ def measure(spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None
     warmup_steps = setting.protocol["warmup_steps"] if warmup_steps is None else warmup_steps
     made = step.build(spec, setting, steps=steps_for(setting, warmup_steps))
     memory.reset_peak(setting.device)
-    samples = time(made, setting, warmup_steps=warmup_steps)
+    calls = memory.AllocatorCalls(setting.device)
+    samples = time(made, setting, warmup_steps=warmup_steps, after_warmup=calls.start)
     samples["loss_nats"] = made.loss_values()
-    peak_bytes = memory.peak_bytes(setting.device)
+    counted = {**memory.peak_bytes(setting.device), **calls.scalars()}
     del made  # the check needs room of its own
     _check_loss(samples["loss_nats"][0], spec, setting)
     return Measurement(
         samples=samples,
-        scalars={**spec.work(), **peak_bytes},
+        scalars={**spec.work(), **counted},
         protocol=stated(spec, setting, warmup_steps=warmup_steps),
     )
 
@@ -53,14 +56,17 @@ def steps_for(setting: Setting, warmup_steps: int) -> int:
     return int(warmup_steps + 2 * setting.protocol["measured_steps"])
 
 
-def time(made: Step, setting: Setting, *, warmup_steps: int) -> dict[str, Any]:
-    """Return the samples of a step that has been built."""
+def time(
+    made: Step, setting: Setting, *, warmup_steps: int, after_warmup: Callable[[], object] = lambda: None
+) -> dict[str, Any]:
+    """Return the samples of a step that has been built; `after_warmup` is called before the first measured step."""
     return {
         **training_step.measure(
             made.phases,
             clock=clock.for_device(setting.device),
             warmup_steps=warmup_steps,
             measured_steps=setting.protocol["measured_steps"],
+            after_warmup=after_warmup,
         )
     }
 

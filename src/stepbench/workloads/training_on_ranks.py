@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import distributed
 
-from stepbench.measure import allocator_memory, clock, predicted_memory, rank_timeline, timing
+from stepbench.measure import allocator_memory, clock, memory, predicted_memory, rank_timeline, timing
 from stepbench.measure.clock import Clock
 from stepbench.measure.measurement import Setting
+from stepbench.measure.paging import Paging
 from stepbench.parallel.strategies import strategy
 from stepbench.workloads import equivalence, rank_step
 from stepbench.workloads.spec import StepSpec
@@ -39,7 +40,8 @@ def run(
     Returns:
         `samples` of this rank: `forward_s`, `backward_s`, `synchronization_s`, `optimizer_s`, `step_s`, perhaps
         `without_communication_s`, `paired_s` and `beside_s`; `loss_nats`; for strategies that count `comm_wait_s`, and
-        `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps). `scalars`: those of the equivalence check
+        `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps); page faults and system time of the phases
+        and the whole steps. `scalars`: those of the equivalence check
         and what was counted. `lanes`: one step over time. `predicted` and `measured`: bytes, and `timeline`, where
         asked for.
     """
@@ -66,14 +68,18 @@ def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> d
     timer, traffic = clock.for_device(setting.device), replica.traffic
     samples: dict[str, list[float]] = {}
     counted: dict[str, int] = {}
+    paged = {name: Paging() for name in (*step.phases, "step")}
+    calls = memory.AllocatorCalls(setting.device)
     for number in range(warmup + measured):
+        if number == warmup:
+            paged = {name: Paging() for name in paged}
+            calls.start()
         distributed.barrier()
-        found = {
-            f"{name}_s": values[0] for name, values in timing.time_phases(step.phases, clock=timer, repeats=1).items()
-        }
+        by_phase = timing.time_phases(step.phases, clock=timer, repeats=1, paged=paged)
+        found = {f"{name}_s": values[0] for name, values in by_phase.items()}
         for each in traffic:
             each.reset()
-        found["step_s"] = _together(step.run, timer)
+        found["step_s"] = _together(step.run, timer, paged["step"])
         found |= _waited(traffic)
         if traffic:
             counted["collectives_per_step"] = sum(each.calls for each in traffic)
@@ -83,6 +89,9 @@ def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> d
         if number >= warmup:
             for name, value in found.items():
                 samples.setdefault(name, []).append(value)
+    counted |= calls.scalars()
+    for name, region in paged.items():
+        samples |= region.samples(name)
     lanes = rank_timeline.watch(step.phases, device=setting.device, before=distributed.barrier)
     return {"samples": {**samples, "loss_nats": step.loss_values()}, "scalars": counted, "lanes": lanes}
 
@@ -129,10 +138,10 @@ def _watch(spec: StepSpec, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _together(work: Callable[[], object], timer: Clock) -> float:
+def _together(work: Callable[[], object], timer: Clock, paged: Paging | None = None) -> float:
     """Time one call of `work` that all ranks begin together."""
     distributed.barrier()
-    return timing.time_whole(work, clock=timer, repeats=1)[0]
+    return timing.time_whole(work, clock=timer, repeats=1, paged=paged)[0]
 
 
 def _waited(traffic: Iterable[Any]) -> dict[str, float]:

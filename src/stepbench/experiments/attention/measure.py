@@ -13,6 +13,7 @@ from stepbench.kernels import naive, reference
 from stepbench.kernels.api import UnsupportedAttention, attention, bind, unsupported_reason
 from stepbench.measure import clock, memory, timing
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError, WrongResultError
+from stepbench.measure.paging import Paging
 
 CHECKED_ROWS = 128  # query rows that the float64 oracle computes at a time: the scores of a long sequence do not fit
 L2_FLUSH_BYTES = 256 * 2**20  # five times the 50 MiB of an H100
@@ -50,7 +51,8 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
     errors = _errors(forward, (q, k, v), upstream, causal=cell.causal)
     saved_bytes = _saved_bytes(forward)
     memory.reset_peak(setting.device)
-    samples = _time(forward, (q, k, v), upstream, setting)
+    calls = memory.AllocatorCalls(setting.device)
+    samples = _time(forward, (q, k, v), upstream, setting, after_warmup=calls.start)
     # A product of [m, k] and [k, n] is 2 m k n; scores and values are one each. A causal mask needs half of them.
     flops = 4 * cell.batch * cell.heads * cell.seq * cell.seq * cell.head_dim // (2 if cell.causal else 1)
     return Measurement(
@@ -62,6 +64,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
             "score_matrix_bytes": cell.batch * cell.heads * cell.seq * cell.seq * dtype.itemsize,
             **errors,
             **memory.peak_bytes(setting.device),
+            **calls.scalars(),
         },
         protocol={
             "clock": "CUDA events" if setting.device == "cuda" else clock.for_device(setting.device).name,
@@ -73,9 +76,14 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
 
 
 def _time(
-    forward: Callable[[], torch.Tensor], inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor, setting: Setting
+    forward: Callable[[], torch.Tensor],
+    inputs: tuple[torch.Tensor, ...],
+    upstream: torch.Tensor,
+    setting: Setting,
+    *,
+    after_warmup: Callable[[], object],
 ) -> dict[str, Any]:
-    """Return `forward_s` and `backward_s`, with a cold L2 cache on CUDA."""
+    """Return `forward_s` and `backward_s`, with a cold L2 cache on CUDA; elsewhere their faults and system time too."""
     held: list[torch.Tensor] = []
     cuda = setting.device == "cuda"
     cache = torch.empty(L2_FLUSH_BYTES if cuda else 0, dtype=torch.int8, device=setting.device)
@@ -88,20 +96,23 @@ def _time(
         held.append(forward())
         cache.zero_()
 
-    def repeat(work: Callable[[], object], before: Callable[[], object], repeats: int) -> list[float]:
+    def repeat(
+        name: str, work: Callable[[], object], before: Callable[[], object], repeats: int
+    ) -> dict[str, list[float]]:
         if cuda:
-            return timing.time_on_device(work, before=before, repeats=repeats)
-        samples = []
+            return {f"{name}_s": timing.time_on_device(work, before=before, repeats=repeats)}
+        samples, paged = [], Paging()
         for _ in range(repeats):
             before()
-            samples += timing.time_whole(work, clock=timer, repeats=1)
-        return samples
+            samples += timing.time_whole(work, clock=timer, repeats=1, paged=paged)
+        return {f"{name}_s": samples, **paged.samples(name)}
 
     warmup, measured = setting.protocol["warmup_steps"], setting.protocol["measured_steps"]
-    repeat(backward, prepare_backward, warmup)
+    repeat("backward", backward, prepare_backward, warmup)
+    after_warmup()
     return {
-        "forward_s": repeat(forward, cache.zero_, measured),
-        "backward_s": repeat(backward, prepare_backward, measured),
+        **repeat("forward", forward, cache.zero_, measured),
+        **repeat("backward", backward, prepare_backward, measured),
     }
 
 

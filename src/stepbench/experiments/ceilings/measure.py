@@ -10,6 +10,7 @@ import torch
 from stepbench.experiments.ceilings.cell import Cell
 from stepbench.measure import clock, timing
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError, WrongResultError
+from stepbench.measure.paging import Paging
 from stepbench.models.precision import AUTOCAST, precision_reason, set_precision
 
 MATRIX_DIMS = {"cpu": (256, 512, 1024, 2048), "mps": (512, 1024, 2048, 4096), "cuda": (1024, 2048, 4096, 8192, 16384)}
@@ -57,7 +58,9 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         first = timing.time_whole(work, clock=timer, repeats=max(1, setting.protocol["warmup_steps"]))
         loops[name] = timing.loops_for(work, clock=timer, min_region_s=MIN_REGION_S)
         repeats = setting.protocol["measured_steps"]
-        samples[f"{name}_s"] = timing.time_loops(work, clock=timer, repeats=repeats, loops=loops[name])
+        paged = Paging(calls=loops[name])
+        timed = timing.time_loops(work, clock=timer, repeats=repeats, loops=loops[name], paged=paged)
+        samples |= {f"{name}_s": timed, **paged.samples(name)}
         check()
         if cell.operation == "matmul" and min(first) * 2**3 > MAX_CALL_S and setting.device == "cpu":
             break  # twice the size is eight times the work

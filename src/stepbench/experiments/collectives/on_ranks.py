@@ -27,6 +27,7 @@ def timed(*, setting: dict[str, Any], operation: str, payload_bytes: int) -> dic
     from torch import distributed
 
     from stepbench.measure import clock, timing
+    from stepbench.measure.paging import Paging
     from stepbench.parallel.communicator import Communicator
 
     given = Setting(**setting)
@@ -50,12 +51,15 @@ def timed(*, setting: dict[str, Any], operation: str, payload_bytes: int) -> dic
     for _ in range(given.protocol["warmup_steps"]):
         work()
     loops = _agreed_loops(work, timer, device)
-    samples = []
+    samples, paged = [], Paging(calls=loops)
     for _ in range(ROUNDS * given.protocol["measured_steps"]):
         distributed.barrier()
-        samples += timing.time_loops(work, clock=timer, repeats=1, loops=loops)
+        samples += timing.time_loops(work, clock=timer, repeats=1, loops=loops, paged=paged)
         communicator.traffic.reset()
-    return {"samples": {"call_s": samples}, "scalars": {"payload_bytes": full.nbytes, "loops": loops}}
+    return {
+        "samples": {"call_s": samples, **paged.samples("call")},
+        "scalars": {"payload_bytes": full.nbytes, "loops": loops},
+    }
 
 
 def _agreed_loops(work: Callable[[], object], timer: Clock, device: torch.device) -> int:
