@@ -116,7 +116,7 @@ def test_system_time_without_new_pages_is_no_paging() -> None:
 
 
 def test_paging_of_ranks_is_that_of_all_together() -> None:
-    ranks = {"step_s": [[0.1, 0.1], [0.1, 0.1]], "step_page_faults": [[0, 0], [9000, 9000]]}
+    ranks = {"step_s": [[0.1, 0.1], [0.1, 0.1]], "step_page_faults": [[0, 0], [12_000, 12_000]]}
     assert paged({**ranks, "step_system_s": [[0.0, 0.0], [0.02, 0.02]]}) == ["paging (step 10 %)"]
 
 
