@@ -11,11 +11,12 @@ import pytest
 from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.measure import environment
-from stepbench.pipeline import config, records
+from stepbench.pipeline import config, fingerprint, records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.config import ConfigError
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
+from stepbench.process import allocator
 
 ROOT = Path(__file__).parents[2]
 SIZE = {"d_model": 32, "d_ff": 64, "layers": 1, "heads": 2}
@@ -162,6 +163,13 @@ def test_threads_are_all_cores_unless_they_are_given(open_bench: Open, monkeypat
     found = open_bench(protocol={**SETTINGS["protocol"], "threads": "auto"})
     assert found.threads == found.protocol["threads"] == 7
     assert States(found).fingerprint(CELL)["machine"]["threads"] == 7
+
+
+def test_a_number_depends_on_the_settings_of_malloc(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = States(bench).fingerprint(CELL)
+    monkeypatch.setattr(allocator, "wanted", lambda: "glibc.malloc.mmap_max=7")
+    (found,) = fingerprint.difference(before, States(bench).fingerprint(CELL))
+    assert (found.part, found.key, found.after) == ("machine", "allocator", "glibc.malloc.mmap_max=7")
 
 
 # -- what a number depends on ------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_what_holds_in_this_process_is_stated(monkeypatch: pytest.MonkeyPatch) -
 
 def test_elsewhere_nothing_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert allocator.stated() is None
+    assert allocator.stated() is allocator.wanted() is None
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "confstr_names", {})  # musl
     assert allocator.stated() is None

@@ -12,6 +12,7 @@ from stepbench.pipeline import fingerprint, reach, records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.fingerprint import Difference
+from stepbench.process import allocator
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class States:
                     "device_name": environment.device_name(device),
                     "device_count": environment.device_count(device),
                     "threads": self.bench.threads,
+                    "allocator": allocator.wanted(),
                 },
             }
         return self._elsewhere

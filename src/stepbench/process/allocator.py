@@ -37,18 +37,27 @@ def environment(found: Mapping[str, str]) -> dict[str, str]:
     return {**kept, VARIABLE: ":".join([*others, *_settings()])}
 
 
+def wanted() -> str | None:
+    """Return the settings that a measuring process is started with, for fingerprints; None where it heeds none."""
+    return ":".join(_settings()) if _is_glibc() else None
+
+
 def stated() -> str | None:
     """Return the settings under which this process runs, or the file of the malloc that stands in glibc's place.
 
     Returns:
         None where there are no such settings: macOS, musl, or a process that was started without them.
     """
-    if sys.platform != "linux" or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+    if not _is_glibc():
         return None
     if not (provider := _provider()).startswith("libc"):
         return provider
     own = [each for each in os.environ.get(VARIABLE, "").split(":") if each.startswith(PREFIX)]
     return ":".join(own) or None
+
+
+def _is_glibc() -> bool:
+    return sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names
 
 
 def _settings() -> list[str]:
