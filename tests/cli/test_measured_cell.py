@@ -112,9 +112,15 @@ def test_what_is_true_of_all_times_is_said_once(tmp_path: Path, capsys: pytest.C
 def test_few_samples_have_no_interval_and_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = bench(tmp_path, "numerics")
     cell = made.grid("numerics")[0]
-    write(made, "numerics", cell, samples={"once_s": [0.1], "thrice_s": [0.2] * 3, "noisy_s": [0.01, 0.03] * 8})
+    write(
+        made,
+        "numerics",
+        cell,
+        samples={"once_s": [0.1], "thrice_s": [0.2] * 3, "noisy_s": [0.01, 0.03] * 8, "once_system_s": [0.0]},
+    )
     text = shown(made, cell, capsys)
     assert line_of(text, "once")[2] == "100 ms (one sample)"
     assert line_of(text, "thrice")[2] == "200 ms (too few samples for an interval)"
     assert line_of(text, "noisy")[-1].startswith("B: noisy (CV")
     assert line_of(text, "once")[-1] == "A"
+    assert "once system" not in text

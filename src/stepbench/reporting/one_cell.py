@@ -13,6 +13,7 @@ from stepbench.reporting.statistics import Summary, summarize
 from stepbench.reporting.tables import Shown, Table
 
 SECONDS = "_s"
+SYSTEM = "_system_s"  # of a region's time what the kernel took; the warning `paging` speaks of it
 PEAKS = ("peak_memory_bytes", "peak_host_bytes", "predicted_peak_bytes")  # ends of the scalars that are shown
 
 
@@ -26,7 +27,8 @@ def samples(group: Group, before: Record | None) -> Table:
         before: the record that it replaces.
     """
     (record,) = group.records
-    rows = [_times(group, name, before) for name in record.samples if name.endswith(SECONDS) and record.samples[name]]
+    timed = [name for name, found in record.samples.items() if name.endswith(SECONDS) and found]
+    rows = [_times(group, name, before) for name in timed if not name.endswith(SYSTEM)]
     rows += [_peak(group, name, before) for name, found in record.scalars.items() if name.endswith(PEAKS) and found]
     if not rows:
         previous = before.duration_s if before and before.ok else None
