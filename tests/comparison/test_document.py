@@ -397,7 +397,7 @@ def test_what_the_rules_compare_is_what_has_headlines() -> None:
 def test_two_machines_are_compared_in_a_terminal(
     both: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Bench, "open", lambda _: both)
+    monkeypatch.setattr(Bench, "open", lambda _root, **_more: both)
     assert command_line.main(["compare", HERE, THERE, "--price", f"{HERE}=3.00"]) == 0
     out = capsys.readouterr().out
     assert "# Machines compared" in out
