@@ -102,7 +102,7 @@ def test_words_are_rendered_again_and_nothing_is_measured(measured: Copy) -> Non
         assert measured.snakemake().code == 0
     writeup = measured.root / "report/writeup.md"
     assert "There are 2 toys." in writeup.read_text()
-    measured.edit(KERNEL, '"""What a toy does."""', '"""What a toy does, told at length."""')
+    measured.edit(KERNEL, '"""The behaviour of a toy."""', '"""The behaviour of a toy, at length."""')
     measured.edit(KERNEL, '    """Behave."""\n', "    # Behave.\n")
     measured.edit(
         "src/stepbench/experiments/toy/measure.py", "cell: Cell, setting: Setting) -> Measurement", "cell, setting)"
