@@ -126,6 +126,8 @@ def test_another_path_is_refused(bench: Bench, path: str, message: str) -> None:
 
 def test_targets_that_are_no_records_are_left_to_snakemake(bench: Bench) -> None:
     bench.check_targets(["all", "--cores", "1", PATH, "report/writeup.md", "results/here/tables/warmup/warmup.csv"])
+    rendered = ("tables/warmup/warmup", "figures/warmup/warmup", "findings/warmup")
+    bench.check_targets([f"results/here/{name}.json" for name in rendered])
 
 
 # -- machine and scale -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from stepbench.pipeline.cells import Cell
 
 STATE_FOLDER = ".stepbench"
 RUN_LOCK = Path(STATE_FOLDER, "run.lock")
+NO_EXPERIMENTS = ("logs", "tables", "figures", "findings")  # folders of a machine that contain no records
 
 
 class Bench:
@@ -152,8 +153,8 @@ class Bench:
             parts = Path(target).parts
             if Path(target).is_relative_to(self.shards_dir):
                 continue
-            of_findings = parts[2:3] == ("findings",) or parts[2:3] == ("tables",)
-            if parts[:1] == ("results",) and target.endswith(".json") and not of_findings:
+            rendered = len(parts) > 2 and parts[2] in NO_EXPERIMENTS
+            if parts[:1] == ("results",) and target.endswith(".json") and not rendered:
                 try:
                     self.locate(target)
                 except ValueError as error:

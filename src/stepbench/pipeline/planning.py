@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepbench.pipeline import config
-from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.bench import NO_EXPERIMENTS, Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
-
-# Folders of a machine that hold no records.
-NO_EXPERIMENTS = ("logs", "tables", "figures", "findings")
 
 
 @dataclass(frozen=True)
