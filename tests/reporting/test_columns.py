@@ -1,4 +1,4 @@
-"""How a point is told from others."""
+"""How a point is distinguished from others."""
 
 from types import SimpleNamespace
 from typing import Any

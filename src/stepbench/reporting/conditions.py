@@ -23,7 +23,7 @@ CLOCK_SHARE = 0.90  # of the clock before, at which a busy GPU runs slower than 
 
 PAGING_SHARE = 0.05  # of the timed regions, spent by the kernel on new pages
 # What the kernel spends on one fault at most; 1.5 to 1.8 us were measured on a virtual machine. The rest of the system
-# time, such as that of Gloo's sockets, belongs to the work. A fault in huge pages takes longer and is told short.
+# time, such as that of Gloo's sockets, belongs to the work. A fault in huge pages takes longer and is underestimated.
 MOST_PER_FAULT_S = 2e-6
 
 IDLE = 0x1
