@@ -14,6 +14,7 @@ from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.pipeline import config, grids
 from stepbench.reporting import statistics
 from stepbench.reporting.statistics import Verdict, compare, summarize, verdicts
+from stepbench.reporting.two_sample_tests import welch
 
 SETS = 4000
 
@@ -128,7 +129,7 @@ def test_the_interval_over_processes_covers_95_percent(processes):
 def test_the_interval_of_a_ratio_covers_99_percent():
     rng = np.random.default_rng(7)
     baseline, other = process_medians(rng, 0.02) + math.log(1.3), process_medians(rng, 0.01)
-    half, _ = statistics._welch(baseline, other)
+    half, _ = welch(baseline, other, statistics.RATIO_LEVEL, statistics.POWER_QUANTILE)
     off = np.abs(baseline.mean(axis=1) - other.mean(axis=1) - math.log(1.3))
     assert 0.985 <= np.mean(off <= half) <= 0.997
 
@@ -209,7 +210,7 @@ def test_the_smallest_visible_effect_is_found_with_the_power_it_claims():
     rng = np.random.default_rng(8)
     spread = 0.02
     sides = rng.normal(0, spread, (2, SETS, 5))
-    half, visible = statistics._welch(*sides)
+    half, visible = welch(*sides, statistics.RATIO_LEVEL, statistics.POWER_QUANTILE)
     assert np.all(visible > half)
     effect = float(np.median(visible))
     found = shares(verdicts(sides[0] + effect, sides[1]))

@@ -99,7 +99,7 @@ class Group:
 def compared(base: Group | None, other: Group | None, key: str) -> Comparison | None:
     """Return how fast `other` is relative to `base`, by the samples `key`, or None where one has none."""
     sides = [statistics.medians(group.processes(key)) if group else [] for group in (base, other)]
-    return statistics.compare(*sides) if all(sides) else None
+    return statistics.compare(sides[0], sides[1]) if all(sides) else None
 
 
 def processes(records: Iterable[Record], key: str) -> list[list[float]]:

@@ -29,21 +29,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stepbench.reporting import marks
+from stepbench.reporting import marks, two_sample_tests
 from stepbench.reporting.marks import Mark
-
-Array = NDArray[np.float64]
+from stepbench.reporting.two_sample_tests import Array
 
 INTERVAL_LEVEL = 0.95  # of the median
 RATIO_LEVEL = 0.99  # of a ratio, and of the verdict that rests on it
-PERMUTATION_LEVEL = 0.02  # five and five split in 252 ways: this allows the sides to overlap by one neighbour, not two
+# The permutation test may err this many times as often as the interval: five and five split in 252 ways, and at 2 % the
+# sides may overlap by one neighbour, not two.
+PERMUTATION_ERRORS = 2
 POWER = 0.80  # with which the smallest visible effect is found; 0.82 in simulation at five processes a side, because
 POWER_QUANTILE = 0.90  # … its scatter is itself an estimate, and this quantile of Student's t makes up for that
 MIN_PROCESSES = 5  # a side
 SAME_WITHIN = 0.10  # SAME needs an interval that excludes an effect as large as this
 NEGLIGIBLE = 0.01  # a real difference below this is SAME: where code lies in memory does as much
-
-_MAX_PERMUTATIONS = 20_000  # up to eight a side all splits are counted, beyond that this many are drawn
 
 
 class Verdict(enum.StrEnum):
@@ -91,7 +90,8 @@ class Comparison:
 
     Attributes:
         ratio: the baseline's time over the other's: above 1 the other is faster.
-        low, high: the 99 % interval of `ratio`; None with fewer than two processes a side.
+        low, high: the interval of `ratio`, of 99 % if no other level was asked for; None with fewer than two processes a
+            side.
         p_value: of the exact permutation test; None with fewer than two processes a side.
         visible_ratio: the smallest effect that 4 of 5 runs like this would have found; None likewise.
         processes: of the baseline and of the other.
@@ -161,12 +161,13 @@ def medians(processes: Sequence[Sequence[float]]) -> list[float]:
     return [float(np.median(samples)) for samples in processes if len(samples)]
 
 
-def compare(baseline: Sequence[float], other: Sequence[float]) -> Comparison:
+def compare(baseline: Sequence[float], other: Sequence[float], level: float = RATIO_LEVEL) -> Comparison:
     """Compare the process medians of two variants.
 
     Args:
         baseline: the median of each process of the baseline, in seconds.
         other: the same of the other variant.
+        level: of the interval that the verdict rests on.
 
     Raises:
         ValueError: a side is empty.
@@ -181,27 +182,31 @@ def compare(baseline: Sequence[float], other: Sequence[float]) -> Comparison:
     difference = float(base.mean() - rest.mean())
     if min(counts) < 2:
         return Comparison(math.exp(difference), None, None, None, None, counts, Verdict.UNCLEAR, _too_few(counts))
-    half, visible = (float(value) for value in _welch(base, rest))
-    p_value = float(_permutation_p(base, rest))
+    half, visible = (float(value) for value in two_sample_tests.welch(base, rest, level, POWER_QUANTILE))
+    p_value = float(two_sample_tests.permutation_p(base, rest))
     verdict = Verdict.UNCLEAR
     if min(counts) >= MIN_PROCESSES:
-        verdict = Verdict(str(verdicts(base, rest)))
+        verdict = Verdict(str(verdicts(base, rest, level)))
     bounds = (_exp(difference - half), _exp(difference + half))
     why = _too_few(counts) if min(counts) < MIN_PROCESSES else _WHY[verdict]
     return Comparison(math.exp(difference), *bounds, p_value, _exp(visible), counts, verdict, why)
 
 
-def verdicts(baseline: Array, other: Array) -> NDArray[np.str_]:
+def verdicts(baseline: Array, other: Array, level: float = RATIO_LEVEL) -> NDArray[np.str_]:
     """Return a verdict for each row of logarithms of process medians, all rows at once.
 
     Args:
         baseline: `[..., processes]`, natural logarithms.
         other: `[..., processes]`.
+        level: of the intervals.
     """
-    difference = baseline.mean(axis=-1) - other.mean(axis=-1)
-    half, _ = _welch(baseline, other)
+    difference = np.asarray(baseline.mean(axis=-1) - other.mean(axis=-1))
+    half, _ = two_sample_tests.welch(baseline, other, level, POWER_QUANTILE)
     excludes_one = np.abs(difference) > half
-    separated = _permutation_p(baseline, other) <= PERMUTATION_LEVEL
+    separated = np.zeros(difference.shape, dtype=bool)
+    if excludes_one.any():  # elsewhere the permutation test, which is slow, decides nothing
+        p_values = two_sample_tests.permutation_p(baseline[excludes_one], other[excludes_one])
+        separated[excludes_one] = p_values <= PERMUTATION_ERRORS * (1 - level) + 1e-12
     real = excludes_one & separated & (np.abs(difference) > math.log1p(NEGLIGIBLE))
     tight = np.abs(difference) + half < math.log1p(SAME_WITHIN)
     doubtful = excludes_one & ~separated
@@ -241,45 +246,9 @@ def _process_interval(process_medians: Array) -> tuple[float, float | None, floa
     if (process_medians <= 0).any():
         return float(np.median(process_medians)), None, None
     logs, n = np.log(process_medians), process_medians.size
-    half = float(_student(n - 1, (1 + INTERVAL_LEVEL) / 2)) * float(logs.std(ddof=1)) / math.sqrt(n)
+    half = float(two_sample_tests.student(n - 1, (1 + INTERVAL_LEVEL) / 2)) * float(logs.std(ddof=1)) / math.sqrt(n)
     center = float(logs.mean())
     return math.exp(center), _exp(center - half), _exp(center + half)
-
-
-def _welch(baseline: Array, other: Array) -> tuple[Array, Array]:
-    """Return half the width of the ratio's interval, and the effect that is visible with `POWER`, as logarithms."""
-    parts = [side.var(axis=-1, ddof=1) / side.shape[-1] for side in (baseline, other)]
-    freedoms = [side.shape[-1] - 1 for side in (baseline, other)]
-    variance = parts[0] + parts[1]
-    denominator = parts[0] ** 2 / freedoms[0] + parts[1] ** 2 / freedoms[1]
-    # All medians equal on both sides (a fake clock): no variance, and any freedom will do.
-    freedom = np.where(denominator > 0, variance**2 / np.where(denominator > 0, denominator, 1), sum(freedoms))
-    half = _student(freedom, (1 + RATIO_LEVEL) / 2) * np.sqrt(variance)
-    return half, half + _student(freedom, POWER_QUANTILE) * np.sqrt(variance)
-
-
-def _permutation_p(baseline: Array, other: Array) -> Array:
-    import scipy.stats  # late: it takes a second, and few tables compare
-
-    def difference(a: Array, b: Array, axis: int) -> Array:
-        return a.mean(axis=axis) - b.mean(axis=axis)
-
-    result = scipy.stats.permutation_test(
-        (baseline, other),
-        difference,
-        vectorized=True,
-        axis=-1,
-        n_resamples=_MAX_PERMUTATIONS,
-        batch=64,
-        rng=np.random.default_rng(0),
-    )
-    return np.asarray(result.pvalue, dtype=np.float64)
-
-
-def _student(freedom: float | Array, quantile: float) -> Array:
-    import scipy.special  # late, as scipy.stats: it takes 0.2 s, and few tables compare
-
-    return np.asarray(scipy.special.stdtrit(freedom, quantile), dtype=np.float64)  # a hundred times as fast as t.ppf
 
 
 def _exp(value: float) -> float:
