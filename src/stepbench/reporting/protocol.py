@@ -19,8 +19,9 @@ STATISTICS = (
     f"Ratios have a {100 * statistics.RATIO_LEVEL:.0f} % interval (Welch's t on the logarithms of process medians). "
     f"FASTER and SLOWER need an interval that excludes 1, agreement of the exact permutation test (p at most "
     f"{statistics.PERMUTATION_ERRORS * (1 - statistics.RATIO_LEVEL):.2g}), and an effect above "
-    f"{100 * statistics.NEGLIGIBLE:.0f} %. SAME needs an interval that excludes effects of {100 * statistics.SAME_WITHIN:.0f} %. Everything else is UNCLEAR, and so is every "
-    f"comparison with fewer than {statistics.MIN_PROCESSES} processes a side.",
+    f"{100 * statistics.NEGLIGIBLE:.0f} %. SAME needs an interval that excludes effects "
+    f"of {100 * statistics.SAME_WITHIN:.0f} %. Everything else is UNCLEAR, and so is every comparison with fewer than "
+    f"{statistics.MIN_PROCESSES} processes a side.",
     marks.QUALITIES,
     f"Warnings. {marks.legend(map(Mark, marks.MEANING))}.",
     f"Model FLOPs utilisation (MFU): {steps.FLOP_FORMULA}. Recomputation by activation checkpointing is not counted "

@@ -90,8 +90,7 @@ class Comparison:
 
     Attributes:
         ratio: the baseline's time over the other's: above 1 the other is faster.
-        low, high: the interval of `ratio`, of 99 % if no other level was asked for; None with fewer than two processes a
-            side.
+        low, high: the interval of `ratio`, of 99 % or the level asked for; None with fewer than two processes a side.
         p_value: of the exact permutation test; None with fewer than two processes a side.
         visible_ratio: the smallest effect that 4 of 5 runs like this would have found; None likewise.
         processes: of the baseline and of the other.
