@@ -1,9 +1,11 @@
 """What is installed: the same versions in constraints and lock, from public addresses, for the Pythons that we name."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,24 @@ def test_what_is_tested_is_allowed(requirement: str) -> None:
     asked = Requirement(requirement)
     tested = {**PACKAGES, **pins(ROOT / "constraints" / f"torch-{DEFAULT}.txt")}
     assert tested[str(canonicalize_name(asked.name))] in asked.specifier
+
+
+@pytest.mark.parametrize("requirement", PROJECT["project"]["dependencies"])
+def test_what_is_installed_is_used(requirement: str) -> None:
+    name = canonicalize_name(Requirement(requirement).name)
+    modules = {module for module, given in packages_distributions().items() if name in map(canonicalize_name, given)}
+    if name == "snakemake":  # The command; `src` never imports it.
+        return
+    if name == "triton" and not modules:
+        pytest.skip("there is no Triton for this machine")
+    used = {
+        (alias.name if isinstance(node, ast.Import) else str(node.module)).partition(".")[0]
+        for file in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert modules & used, f"nothing in src imports {name}"
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,10 @@ def test_the_installed_command_is_this_one() -> None:
 
 
 def test_it_starts_without_what_is_heavy() -> None:
-    """`stepbench cells` lists the targets of a run; torch takes 1 s to import, pandas and matplotlib 0.5 s."""
+    """`stepbench cells` lists the targets of a run; torch takes 1 s to import, matplotlib 0.5 s."""
     code = (
         "import sys; from stepbench.cli import main; main._parser()\n"
-        "print(*sorted({'torch', 'triton', 'numpy', 'pandas', 'matplotlib', 'scipy', 'jsonschema'} & set(sys.modules)))"
+        "print(*sorted({'torch', 'triton', 'numpy', 'matplotlib', 'scipy', 'jsonschema'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"

@@ -148,5 +148,5 @@ for name in experiment.names():
 print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"torch", "pandas", "matplotlib", "triton", "numpy", "scipy", "tokenizers", "jinja2", "snakemake"}
+    heavy = {"torch", "matplotlib", "triton", "numpy", "scipy", "tokenizers", "jinja2", "snakemake"}
     assert heavy & set(done.stdout.split()) == set()
