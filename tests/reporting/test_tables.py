@@ -9,7 +9,7 @@ from tests.reporting.conftest import markdown, results
 
 from stepbench.experiments import experiment as experiments
 from stepbench.reporting import columns, tables
-from stepbench.reporting.columns import Column, word
+from stepbench.reporting.columns import Column, value, word
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.tables import Table
 
@@ -48,9 +48,9 @@ def test_the_json_holds_values_texts_warnings_and_records(tmp_path):
     assert found["title"] == "A title"
     assert found["caption"] == "A caption. Held constant: size nano."
     assert found["columns"] == [
-        {"heading": "size", "unit": "", "kind": "text"},
-        {"heading": "step", "unit": "ms", "kind": "number"},
-        {"heading": "quality: warnings", "unit": "", "kind": "text"},
+        {"heading": "size", "unit": "", "kind": "text", "secondary": False},
+        {"heading": "step", "unit": "ms", "kind": "number", "secondary": False},
+        {"heading": "quality: warnings", "unit": "", "kind": "text", "secondary": False},
     ]
     assert found["rows"] == [
         {
@@ -58,11 +58,35 @@ def test_the_json_holds_values_texts_warnings_and_records(tmp_path):
             "texts": ["nano", "–", "B: noisy (step CV 12 %)"],
             "warnings": [{"kind": "noisy", "detail": "CV 12 %", "of": "step"}],
             "records": {"": [PATH]},
+            "keys": [None, None, None],
         }
     ]
     # Whatever shows the table later says what its own file says.
     assert tables.markdown(tables.read(file), TABLES) == readable.read_text()
     assert "Warnings: noisy: " in readable.read_text()
+
+
+def test_what_all_rows_share_is_said_once_above_them(tmp_path):
+    rows = [{"size": size, "step_s": step, "dtype": "fp32", "peak": None} for size, step in (("a", 1.5), ("b", 2.5))]
+    columns = [word("size"), value("step_s", "step", str), word("dtype"), word("peak")]
+    _, readable, file = write(table(rows, columns=columns), tmp_path)
+    told = "A caption. In every row: dtype fp32. Without a value in any row: peak."
+    assert readable.read_text().startswith(f"### A title\n\n{told}\n\n| size | step |\n")
+    assert tables.read(file).shared == [("dtype", "fp32"), ("peak", "–")]
+    assert "| a | 1.5 | fp32 | – |" in markdown(table(rows[:1], columns=columns))
+
+
+def test_a_column_is_sorted_by_the_first_number_that_its_text_is_made_from():
+    rows = [{"name": "x", "median_s": 2e-3, "low_s": None, "peak_bytes": 2**30, "is_on": True}] * 2
+    rows[1] = rows[0] | {"name": "y", "median_s": 11e-3, "peak_bytes": 2**20, "is_on": False}
+    columns = [
+        Column("both", lambda row: f"{row['name']} {row['median_s']} {row['peak_bytes']}"),
+        Column("peak", lambda row: f"{row.get('peak_bytes')} B"),
+        value("is_on"),
+        Column("nothing", lambda row: "–" if row["median_s"] < 5e-3 else "y"),
+    ]
+    shown = tables.show(table(rows, columns=columns))
+    assert [row.keys for row in shown.rows] == [[2e-3, 2**30, None, None], [11e-3, 2**20, None, 11e-3]]
 
 
 def test_links_begin_where_the_text_lies():

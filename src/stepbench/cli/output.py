@@ -61,7 +61,7 @@ def print_cell(path: str, state: str, reasons: Sequence[str]) -> None:
 
 def print_shown(shown: Shown) -> None:
     """Print a table of the report; one with a single row has a line for each of its columns."""
-    from stepbench.reporting import markup  # 0.1 s
+    from stepbench.reporting import markup, tables  # 0.1 s
 
     names = [f"{each['heading']} ({each['unit']})" if each["unit"] else each["heading"] for each in shown.columns]
     texts = [[markup.unescape(text) for text in row.texts] for row in shown.rows]
@@ -77,7 +77,7 @@ def print_shown(shown: Shown) -> None:
         for row in texts:
             table.add_row(*map(Text, row))
     print_wide(table)
-    for line in filter(None, (shown.caption, shown.legend)):
+    for line in filter(None, (tables.introduction(shown), markup.escape(shown.legend))):
         console.print(markup.unescape(line), markup=False, style="dim")
 
 

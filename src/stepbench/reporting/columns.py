@@ -36,6 +36,7 @@ class Column:
         unit: of every number in it, where they share one.
         numeric: whether it is aligned to the right.
         droppable: whether it is left out where it is empty in every row.
+        secondary: whether the page folds it away first where a table is too wide.
     """
 
     heading: str
@@ -43,6 +44,7 @@ class Column:
     unit: str = ""
     numeric: bool = True
     droppable: bool = False
+    secondary: bool = False
 
 
 # -- rows and columns --------------------------------------------------------------------------------------------------

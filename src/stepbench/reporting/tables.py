@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stepbench.process.storage import write_atomically
-from stepbench.reporting import marks, markup
+from stepbench.reporting import marks, markup, units
 from stepbench.reporting.columns import MARKS_OF_ROW, RECORDS, WARNINGS, Column, held_constant, value
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.points import Row
@@ -47,12 +47,16 @@ class Table:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row: raw values, the Markdown of each column, warnings, and what its records are -> their paths."""
+    """One row: raw values, the Markdown of each column, warnings, and what its records are -> their paths.
+
+    `keys` holds for each column the raw number that it is sorted by, or None where it is sorted by its text.
+    """
 
     values: Mapping[str, Any]
     texts: Sequence[str]
     warnings: Sequence[Mark]
     records: Mapping[str, Sequence[str]]
+    keys: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True)
@@ -61,30 +65,58 @@ class Shown:
 
     Attributes:
         title, caption, empty: as in `Table`.
-        columns: `heading`, `unit` and `kind` (`number` or `text`) of each.
+        columns: `heading`, `unit`, `kind` (`number` or `text`) and `secondary` of each.
         rows: one for each row.
         legend: what the warnings in it mean.
+        shared: heading and Markdown of each column whose text is the same in all rows; these are not in `columns`.
     """
 
     title: str
     caption: str
     empty: str
-    columns: Sequence[Mapping[str, str]]
+    columns: Sequence[Mapping[str, Any]]
     rows: Sequence[ShownRow]
     legend: str = ""
+    shared: Sequence[tuple[str, str]] = ()
+
+
+class _Noting(dict[str, Any]):
+    """A row that notes the first number that a column's text is made from: a column is sorted by that."""
+
+    first: float | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        return self._note(super().__getitem__(key))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._note(super().get(key, default))
+
+    def _note(self, found: Any) -> Any:
+        if (
+            self.first is None
+            and isinstance(found, int | float)
+            and not isinstance(found, bool)
+            and math.isfinite(found)
+        ):
+            self.first = found
+        return found
 
 
 def show(table: Table) -> Shown:
     """Return a table with its texts."""
     columns = list(table.columns) or [value(key, text=markup.escape) for key in _keys(table.rows) if key != RECORDS]
-    texts = [[column.text(row) for row in table.rows] for column in columns]
-    kept = [index for index, column in enumerate(columns) if not column.droppable or any(texts[index])]
+    cells = [[_cell(column, row) for row in table.rows] for column in columns]
+    texts = [[text for text, _ in each] for each in cells]
+    filled = [index for index, column in enumerate(columns) if not column.droppable or any(texts[index])]
+    equal = [index for index in filled[1:] if len(texts[index]) > 1 and len(set(texts[index])) == 1]
+    kept = [index for index in filled if index not in equal]
     rows = [
         ShownRow(
             {key: _plain(found) for key, found in row.items() if key not in (RECORDS, MARKS_OF_ROW)},
             [texts[index][position] for index in kept],
             tuple(row.get(MARKS_OF_ROW, ())),
             row.get(RECORDS, {}),
+            [cells[index][position][1] for index in kept],
         )
         for position, row in enumerate(table.rows)
     ]
@@ -94,12 +126,29 @@ def show(table: Table) -> Shown:
         " ".join(filter(None, (table.caption, held_constant(table.rows, table.held)))),
         table.empty,
         [
-            {"heading": each.heading, "unit": each.unit, "kind": "number" if each.numeric else "text"}
+            {
+                "heading": each.heading,
+                "unit": each.unit,
+                "kind": "number" if each.numeric else "text",
+                "secondary": each.secondary,
+            }
             for each in (columns[index] for index in kept)
         ],
         rows,
         f"Warnings: {found}." if found else "",
+        [(columns[index].heading, _with_unit(texts[index][0], columns[index])) for index in equal],
     )
+
+
+def _cell(column: Column, row: Row) -> tuple[str, float | None]:
+    """Return a cell's Markdown and the number that it is sorted by."""
+    noting = _Noting(row)
+    text = column.text(noting)
+    return text, None if text == units.NOTHING else noting.first
+
+
+def _with_unit(text: str, column: Column) -> str:
+    return f"{text} {column.unit}" if column.unit and text != units.NOTHING else text
 
 
 def write(tables: Mapping[str, Table], root: Path, folder: str) -> None:
@@ -124,27 +173,38 @@ def read(file: Path) -> Shown:
 def load(content: Mapping[str, Any]) -> Shown:
     """Return the table of which `content` is the JSON."""
     rows = [ShownRow(**row | {"warnings": tuple(Mark(**mark) for mark in row["warnings"])}) for row in content["rows"]]
-    return Shown(**{**content, "rows": rows})
+    return Shown(**{**content, "rows": rows, "shared": [(heading, text) for heading, text in content["shared"]]})
 
 
-def markdown(table: Table | Shown, folder: str, level: int = 3) -> str:
+def markdown(table: Table | Shown, folder: str, level: int = 3, *, legend: bool = True) -> str:
     """Return a table as Markdown: a heading, the caption, the rows.
 
     Args:
         table: the table.
         folder: where the text lies, relative to the root; links to records begin there.
         level: of the heading.
+        legend: whether it says what its warnings mean.
     """
     shown = show(table) if isinstance(table, Table) else table
     head = f"{'#' * level} {markup.escape(shown.title)}\n\n"
     if not shown.rows:
         return f"{head}{markup.escape(shown.empty)}\n"
-    legend = f"\n{markup.escape(shown.legend)}\n" if shown.legend else ""
-    return f"{head}{markup.escape(shown.caption)}\n\n{_grid(shown, folder)}\n{legend}"
+    meaning = f"\n{markup.escape(shown.legend)}\n" if shown.legend and legend else ""
+    return f"{head}{introduction(shown)}\n\n{_grid(shown, folder)}\n{meaning}"
+
+
+def introduction(shown: Shown) -> str:
+    """Return as Markdown what stands above the rows: the caption, and once what is the same in all of them."""
+    known = [f"{heading} {text}" for heading, text in shown.shared if text not in ("", units.NOTHING)]
+    unknown = [heading for heading, text in shown.shared if text in ("", units.NOTHING)]
+    parts = [markup.escape(shown.caption)] if shown.caption else []
+    parts += [f"In every row: {'; '.join(known)}."] if known else []
+    parts += [f"Without a value in any row: {'; '.join(unknown)}."] if unknown else []
+    return " ".join(parts).replace(markup.BREAK, ", ")
 
 
 def _grid(shown: Shown, folder: str) -> str:
-    headings = [_heading(column) for column in shown.columns]
+    headings = [heading_of(column) for column in shown.columns]
     rules = ["---:" if column["kind"] == "number" else ":---" for column in shown.columns]
     lines = [list(row.texts) for row in shown.rows]
     if any(row.records for row in shown.rows):
@@ -155,7 +215,8 @@ def _grid(shown: Shown, folder: str) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [headings, rules, *lines])
 
 
-def _heading(column: Mapping[str, str]) -> str:
+def heading_of(column: Mapping[str, Any]) -> str:
+    """Return the heading of a column of `Shown` with its unit, Markdown."""
     return f"{column['heading']} ({column['unit']})" if column["unit"] else column["heading"]
 
 
