@@ -10,7 +10,20 @@ from stepbench.cli import main as command_line
 from stepbench.cli.output import USAGE_EXIT_CODE
 
 ROOT = Path(__file__).parents[2]
-NAMES = {"measure", "cells", "plan", "why", "prune", "pack", "merge", "compare", "kernels", "tune", "gpu-check"}
+NAMES = {
+    "measure",
+    "cells",
+    "plan",
+    "why",
+    "prune",
+    "pack",
+    "merge",
+    "compare",
+    "describe",
+    "kernels",
+    "tune",
+    "gpu-check",
+}
 
 
 @pytest.mark.parametrize("words", [[], ["measure"], ["cells", "--state", "good"], ["nonsense"]])

@@ -86,7 +86,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         def driver() -> Iterator[FakeNvml | None]:
             yield FakeNvml(*gpus, **nvml) if gpus else None
 
-        monkeypatch.setattr(environment, "_nvml", driver)
+        monkeypatch.setattr(environment, "open_nvml", driver)
         monkeypatch.setattr(environment, "_cpu_model", lambda: cpu)
         monkeypatch.setattr(environment, "cores", lambda: cores)
         monkeypatch.setattr(sys, "platform", platform)

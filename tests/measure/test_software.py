@@ -23,7 +23,7 @@ def test_versions_are_told_without_importing_what_they_are_of() -> None:
 def test_a_gpu_is_not_measured_by_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(software, "_torch_version", lambda: ("2.13.0+cpu", None))
     with pytest.raises(ValueError, match=r"built with CUDA .* got 2\.13\.0\+cpu: install it again .*UV_NO_GROUP=cpu"):
-        software.check_build("cuda")
-    software.check_build("cpu")
+        software.check_build("cuda", software.versions())
+    software.check_build("cpu", software.versions())
     monkeypatch.setattr(software, "_torch_version", lambda: ("2.13.0+cu130", "13.0"))
-    software.check_build("cuda")
+    software.check_build("cuda", software.versions())

@@ -1,5 +1,8 @@
 """What becomes of a measurement; how its process is started and ended is tried for real in tests/workflow."""
 
+import dataclasses
+import json
+import platform
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,7 @@ import yaml
 from tests.pipeline.test_bench import CELL, PATH, ROOT, SETTINGS
 
 from stepbench.measure import environment
-from stepbench.pipeline import config, records
+from stepbench.pipeline import config, machine, records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
 from stepbench.process import run
@@ -67,6 +70,22 @@ def test_a_failure_becomes_a_record_too(bench: Bench, monkeypatch: pytest.Monkey
     supervised(monkeypatch, {"status": "oom", "reason": "MemoryError: no message", "traceback": "line"})
     found = run.measure_cell(States(bench), CELL)
     assert (found.status, found.reason, found.traceback) == ("oom", "MemoryError: no message", "line")
+
+
+def test_another_machine_than_described_is_never_measured(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervised(monkeypatch, OK, lambda: pytest.fail("it was measured"))
+    described = dataclasses.replace(machine.here("cpu", bench.machine), cpu_cores=1000, described="2026-11-30")
+    file = machine.file_of(tmp_path, bench.machine)
+    file.parent.mkdir()
+    file.write_text(json.dumps(dataclasses.asdict(described)))
+    states = States(Bench(SETTINGS, root=tmp_path, schema=ROOT / config.SCHEMA))
+    found = run.measure_cell(states, CELL)
+    assert (found.status, found.kind, found.samples) == ("error", "landed_elsewhere", {})
+    told = f"landed on {platform.node()}, which is not {bench.machine} as described: "
+    assert found.reason == told + f"`cpu_cores` is {machine.here('cpu').cpu_cores} instead of 1000"
+    assert states.of(CELL).kind == "failed"  # the next run tries again
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ stepbench cells --where size=micro
 stepbench plan --price-per-hour 2.50
 stepbench why 'results/…/size~micro,….json'
 stepbench prune --dry-run
+stepbench describe nvidia-h100-8x
 stepbench compare nvidia-h200-1x nvidia-geforce-rtx-5090-2x --price nvidia-h200-1x=3.50
 stepbench kernels --architecture sm_90 --head-dim 64 128
 stepbench tune --head-dim 64 --dtype bfloat16
@@ -21,6 +22,7 @@ from pathlib import Path
 from stepbench.cli import (
     cells,
     compare,
+    describe,
     gpu_check,
     kernels,
     measure,
@@ -35,7 +37,7 @@ from stepbench.cli.output import FAILED_EXIT_CODE, USAGE_EXIT_CODE
 from stepbench.process import storage
 from stepbench.process.lock import BusyError
 
-COMMANDS = (measure, cells, plan, why, prune, pack, merge, compare, kernels, tune, gpu_check)
+COMMANDS = (measure, cells, plan, why, prune, pack, merge, compare, describe, kernels, tune, gpu_check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

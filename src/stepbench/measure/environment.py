@@ -28,7 +28,7 @@ def gpus() -> tuple[dict[str, Any], ...]:
 
     A GPU that is lost is none; one that shares the host's memory (GB10, Jetson) has None for its own.
     """
-    with _nvml() as nvml:
+    with open_nvml() as nvml:
         if nvml is None:
             return ()
         found = []
@@ -97,7 +97,7 @@ def cores() -> int:
 
 def driver() -> str | None:
     """Return the version of the NVIDIA driver."""
-    with _nvml() as nvml:
+    with open_nvml() as nvml:
         return None if nvml is None else str(nvml.nvmlSystemGetDriverVersion())
 
 
@@ -142,7 +142,7 @@ def activity(device: str, position: int = 0) -> dict[str, float | None]:
     """
     if device != "cuda":
         return {"utilisation_ratio": psutil.cpu_percent() / 100, "power_watts": None, "sm_clock_hz": None}
-    with _nvml() as nvml:
+    with open_nvml() as nvml:
         handle = None if nvml is None else nvml.nvmlDeviceGetHandleByIndex(gpus()[position]["index"])
         questions = {
             "utilisation_ratio": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
@@ -162,7 +162,7 @@ def oom_kills() -> int | None:
 
 
 def _gpu_state(index: int) -> dict[str, Any]:
-    with _nvml() as nvml:
+    with open_nvml() as nvml:
         if nvml is None:
             return {}
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -197,7 +197,7 @@ def _held_back_s(nvml: Any, handle: Any, policy: int) -> float:
 
 
 @contextlib.contextmanager
-def _nvml() -> Iterator[Any]:
+def open_nvml() -> Iterator[Any]:
     """Yield pynvml, initialised, or None where there is no NVIDIA driver."""
     import pynvml
 

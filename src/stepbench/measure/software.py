@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -21,16 +22,16 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def check_build(device: str) -> None:
+def check_build(device: str, found: Mapping[str, str | None]) -> None:
     """Check that torch was built with CUDA if a GPU is measured, because otherwise every cell fails.
 
     Args:
         device: `cuda`, `mps` or `cpu`.
+        found: the versions on the machine that measures.
 
     Raises:
         ValueError: `device` is `cuda`, and torch was built without CUDA.
     """
-    found = versions()
     if device == "cuda" and found["cuda"] is None:
         raise ValueError(
             f"torch must be built with CUDA to measure an NVIDIA GPU, got {found['torch']}: install it again "

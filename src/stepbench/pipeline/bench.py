@@ -10,8 +10,7 @@ from typing import Any
 from stepbench.data import tokens
 from stepbench.data.shards import ShardSet
 from stepbench.experiments import experiment as experiments
-from stepbench.measure import environment
-from stepbench.pipeline import config, fingerprint, grids
+from stepbench.pipeline import config, fingerprint, grids, machine
 from stepbench.pipeline.cells import Cell
 
 STATE_FOLDER = ".stepbench"
@@ -48,20 +47,27 @@ class Bench:
             config.check(settings, schema=schema, files=self.files)
         self.settings = settings
         self.root = root
-        try:
-            self.device = environment.find_device(settings["device"])
-        except ValueError as error:
-            raise config.ConfigError(str(error)) from None
+        self.host = self._host()
+        self.machine, self.device = self.host.name, self.host.device
         self.scale = settings["scale"] if settings["scale"] != "auto" else ("gpu" if self.device == "cuda" else "cpu")
         if self.scale == "gpu" and self.device != "cuda":
             raise config.ConfigError(
                 f"`scale` must be auto or cpu on a machine without a CUDA device, got gpu ({self.device})"
             )
-        named = settings["machine"]
-        self.machine = environment.machine_name(self.device) if named == "auto" else named
-        self.threads = (
-            environment.cores() if settings["protocol"]["threads"] == "auto" else settings["protocol"]["threads"]
-        )
+        threads = settings["protocol"]["threads"]
+        self.threads = self.host.cpu_cores if threads == "auto" else threads
+
+    def _host(self) -> machine.Machine:
+        """Return the machine that measures: the described one that config.yaml names, or this one."""
+        name, device = self.settings["machine"], self.settings["device"]
+        found = None if name == "auto" else machine.described(self.root, name)
+        if found is not None and device not in ("auto", found.device):
+            file = machine.file_of(Path(), name)
+            raise config.ConfigError(f"`device` must be auto or {found.device}, as in {file}, got {device}")
+        try:
+            return found or machine.here(device, name)
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from None
 
     @classmethod
     def open(cls, root: Path, *, files: Iterable[Path] = (), settings: Mapping[str, Any] | None = None) -> Bench:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepbench.experiments import experiment as experiments
-from stepbench.measure import environment, software
 from stepbench.pipeline import fingerprint, reach, records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
@@ -99,13 +98,13 @@ class States:
 
     def _software_and_machine(self) -> dict[str, Any]:
         if self._elsewhere is None:
-            device = self.bench.device
+            host = self.bench.host
             self._elsewhere = {
-                "software": {**software.versions(), "driver": environment.driver()},
+                "software": {**host.software, "driver": host.driver},
                 "machine": {
-                    "device": device,
-                    "device_name": environment.device_name(device),
-                    "device_count": environment.device_count(device),
+                    "device": host.device,
+                    "device_name": host.device_name,
+                    "device_count": host.device_count,
                     "threads": self.bench.threads,
                     "allocator": allocator.wanted(),
                 },

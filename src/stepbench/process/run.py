@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import json
 import os
+import platform
 import signal
 import tempfile
 import time
@@ -20,7 +21,7 @@ from typing import Any
 import yaml
 
 from stepbench.measure import environment
-from stepbench.pipeline import fingerprint, records
+from stepbench.pipeline import fingerprint, machine, records
 from stepbench.pipeline.bench import RUN_LOCK, Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
@@ -53,11 +54,15 @@ def measure_cell(states: States, cell: Cell, *, attempt: Attempt | None = None) 
         path = bench.root / bench.path(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        facts = environment.describe(bench.device, bench.root)
-        facts["before"] = environment.state(bench.device)
-        outcome = _supervise(bench, cell, attempt)
-        facts["during"] = outcome.pop("load", None)
-        facts["after"] = environment.state(bench.device)
+        if instead := machine.found_instead(bench.host):
+            facts: dict[str, Any] = {"hostname": platform.node()}
+            outcome = _landed_elsewhere(bench.machine, instead)
+        else:
+            facts = environment.describe(bench.device, bench.root)
+            facts["before"] = environment.state(bench.device)
+            outcome = _supervise(bench, cell, attempt)
+            facts["during"] = outcome.pop("load", None)
+            facts["after"] = environment.state(bench.device)
     finally:
         attempt.end()
     states.forget()
@@ -85,6 +90,11 @@ def measure_cell(states: States, cell: Cell, *, attempt: Attempt | None = None) 
         record = dataclasses.replace(record, **failed, **lost)
         records.write(path, record)
     return record
+
+
+def _landed_elsewhere(name: str, instead: list[str]) -> dict[str, Any]:
+    reason = f"landed on {platform.node()}, which is not {name} as described: {'; '.join(instead)}"
+    return failures.failure("landed_elsewhere", reason, duration_s=0.0)
 
 
 def _on_disk(bench: Bench) -> list[bytes | None]:

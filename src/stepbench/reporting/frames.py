@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepbench.measure import environment
 from stepbench.pipeline import cells
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
@@ -70,8 +69,8 @@ def load(states: States, experiment: Any, grid: Iterable[Cell] | None = None) ->
     own = dataclasses.replace(_load(states, grid), axes=_axes(experiment.cell))
     others = {name: _load(states, bench.grid(name)) for name in experiment.reads}
     records = [row["record"] for each in (own, *others.values()) for row in each.rows if is_ok(row)]
-    cores = environment.cores() if bench.device == "cpu" else None
-    peaks = Peaks.of(records, environment.device_name(bench.device), cores)
+    cores = bench.host.cpu_cores if bench.device == "cpu" else None
+    peaks = Peaks.of(records, bench.host.device_name, cores)
     others = {name: dataclasses.replace(each, peaks=peaks) for name, each in others.items()}
     return dataclasses.replace(own, peaks=peaks, others=others)
 
