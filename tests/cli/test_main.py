@@ -15,6 +15,7 @@ NAMES = {
     "cells",
     "plan",
     "why",
+    "history",
     "prune",
     "pack",
     "merge",

@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from tests.pipeline.test_bench import CELL, PATH, ROOT, SETTINGS, write
 
-from stepbench.pipeline import bundle, config, records
+from stepbench.pipeline import bundle, config, history, records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
 
@@ -256,3 +257,49 @@ def test_a_folder_that_leads_elsewhere_is_not_written_to(bench: Bench, packed: P
     with pytest.raises(bundle.BundleError, match=r"must be written below .*, got results"):
         bundle.merge(elsewhere, packed)
     assert list(outside.iterdir()) == []
+
+
+# -- the history -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_history(bench: Bench, tmp_path: Path) -> Path:
+    """A bundle with one record and its history of one."""
+    write(bench, CELL)
+    standing = bench.root / PATH
+    history.replace(standing, dataclasses.replace(records.read(standing), started="2026-02-02T00:00:00.000+00:00"))
+    assert "history" not in unpacked(bundle.pack(bench, tmp_path / "without"))
+    return bundle.pack(bench, tmp_path / "out", with_history=True)
+
+
+def test_a_bundle_carries_the_history_where_it_is_asked_for(bench: Bench, with_history: Path, elsewhere: Bench) -> None:
+    found = bundle.merge(elsewhere, with_history)
+    assert (len(found.written), found.earlier) == (1, 1)
+    here, there = (history.read(each.root / "results" / bench.machine / NAME).entries for each in (bench, elsewhere))
+    assert [entry.path.read_bytes() for entry in here] == [entry.path.read_bytes() for entry in there]
+    assert bundle.merge(elsewhere, with_history).earlier == 0
+
+
+def test_what_a_merge_replaces_goes_to_the_history(bench: Bench, packed: Path) -> None:
+    path = bench.root / "results" / bench.machine / NAME
+    records.write(path, dataclasses.replace(records.read(path), duration_s=77.0))
+    bundle.merge(bench, packed, replace=True)
+    assert [entry.record.duration_s for entry in history.read(path).entries] == [77.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.update(history=[]), "`history` must be an object, got list"),
+        (lambda content: content.update(history={NAME: {}}), "`history` must map each cell to a list, got dict"),
+        (lambda content: content.update(history={"../x.json": []}), "must be keyed by <experiment>/<cell>.json"),
+        (lambda content: content["history"][NAME][0].update(duration_s=9.0), "checksum mismatch"),
+    ],
+)
+def test_a_history_that_cannot_be_believed_writes_nothing(
+    elsewhere: Bench, with_history: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    before = files(elsewhere)
+    with pytest.raises(bundle.BundleError, match=re.escape(message)):
+        bundle.merge(elsewhere, edited(with_history, change))
+    assert files(elsewhere) == before

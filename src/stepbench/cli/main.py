@@ -4,6 +4,7 @@ stepbench measure end_to_end size=micro,context=64
 stepbench cells --where size=micro
 stepbench plan --price-per-hour 2.50
 stepbench why 'results/…/size~micro,….json'
+stepbench history 'results/…/size~micro,….json'
 stepbench prune --dry-run
 stepbench describe nvidia-h100-8x
 stepbench compare nvidia-h200-1x nvidia-geforce-rtx-5090-2x --price nvidia-h200-1x=3.50
@@ -24,6 +25,7 @@ from stepbench.cli import (
     compare,
     describe,
     gpu_check,
+    history,
     kernels,
     measure,
     merge,
@@ -37,7 +39,7 @@ from stepbench.cli.output import FAILED_EXIT_CODE, USAGE_EXIT_CODE
 from stepbench.process import storage
 from stepbench.process.lock import BusyError
 
-COMMANDS = (measure, cells, plan, why, prune, pack, merge, compare, describe, kernels, tune, gpu_check)
+COMMANDS = (measure, cells, plan, why, history, prune, pack, merge, compare, describe, kernels, tune, gpu_check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, console, open_bench, print_shown
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, inputs
+from stepbench.pipeline import cells, history, inputs
 from stepbench.pipeline.bench import RUN_LOCK
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.mistakes import hint
@@ -23,8 +23,16 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("measure", help="measure one cell and print the result")
     parser.add_argument("experiment", help=f"one of {', '.join(experiments.names())}")
     parser.add_argument("cell", help="axis=value,axis=value,… in any order; axes with a default may be left out")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--keep-best",
+        dest="replace",
+        action="store_false",
+        help="keep a fresh record that is better than this measurement, which then goes to the history (default)",
+    )
+    kept.add_argument("--replace", action="store_true", help="replace it; the old record then goes to the history")
     add_configuration(parser)
-    parser.set_defaults(run=measure)
+    parser.set_defaults(run=measure, replace=False)
 
 
 def measure(options: argparse.Namespace) -> int:
@@ -40,21 +48,33 @@ def measure(options: argparse.Namespace) -> int:
     inputs.make(bench, cell)
     states = States(bench)
     before = states.of(cell).record
-    record = run.measure_cell(states, cell)
+    record = run.measure_cell(states, cell, replace=options.replace)
     console.print(str(bench.path(cell)), style="dim")
+    choice = history.choose(states, cell, before, record, take=options.replace)
+    if choice is not None:
+        console.print(str(choice), markup=False)
     if not record.ok:
         console.print(f"{record.status}: {record.reason}", style="bold red", markup=False)
         return FAILED_EXIT_CODE
-    show(states, cell, before)
+    show(states, cell, before, record)
     return 0
 
 
-def show(states: States, cell: Cell, before: Record | None) -> None:
-    """Print a fresh cell: its samples beside those of the record before, and its experiment's own table."""
+def show(states: States, cell: Cell, before: Record | None, record: Record | None = None) -> None:
+    """Print a fresh cell: its samples beside those of the record before, and its experiment's own table.
+
+    Args:
+        states: those of the configuration.
+        cell: the cell.
+        before: the record that stood in its file.
+        record: what was measured; None for what stands in the file now.
+    """
     from stepbench.reporting import frames, one_cell, tables  # 0.1 s
 
     experiment = experiments.load(cell.experiment)
     results = frames.load(states, experiment, [cell])
+    if record is not None:
+        results = frames.with_record(results, record)
     (group,) = results.groups()
     print_shown(tables.show(one_cell.samples(group, before)))
     if (own := one_cell.own(experiment, results)) is not None:

@@ -17,7 +17,9 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("merge", help="bring the records of other machines' bundles into results/")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="written by `stepbench pack`")
-    parser.add_argument("--replace", action="store_true", help="overwrite records that differ")
+    parser.add_argument(
+        "--replace", action="store_true", help="replace records that differ; the old ones go to the history"
+    )
     add_configuration(parser)
     parser.set_defaults(run=merge)
 
@@ -36,5 +38,6 @@ def merge(options: argparse.Namespace) -> int:
             console.print(f"{path}  differs, {'replaced' if options.replace else 'kept'}", markup=False)
         kept += 0 if options.replace else len(found.conflicts)
         told = f"{len(found.written)} records written, {len(found.same)} unchanged, {len(found.conflicts)} differ"
+        told += f", {found.earlier} added to the history" if found.earlier else ""
         print(f"{found.machine}: {told}", file=sys.stderr)
     return FAILED_EXIT_CODE if kept else 0

@@ -15,7 +15,14 @@ from stepbench.pipeline.cells import Cell
 
 STATE_FOLDER = ".stepbench"
 RUN_LOCK = Path(STATE_FOLDER, "run.lock")
-NO_EXPERIMENTS = ("logs", "tables", "figures", "findings")  # folders of a machine that contain no records
+NO_EXPERIMENTS = (
+    "logs",
+    "tables",
+    "figures",
+    "findings",
+    "history",
+    "ab",
+)  # folders of a machine that contain no records
 
 
 class Bench:

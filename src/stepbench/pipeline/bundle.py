@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, planning, records
+from stepbench.pipeline import cells, history, planning, records
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.cells import Cell
+from stepbench.pipeline.records import Record
 from stepbench.process import storage
 
 VERSION = 1
@@ -26,11 +28,12 @@ NOT_MACHINES = ("data",)  # results/data holds tokens
 KEYED = "`records` must be keyed by <experiment>/<cell>.json"
 
 
-def pack(bench: Bench, folder: Path, *, more: Mapping[str, Any] | None = None) -> Path:
+def pack(bench: Bench, folder: Path, *, with_history: bool = False, more: Mapping[str, Any] | None = None) -> Path:
     """Write every readable record of this machine into `folder`/bench_<machine>_<date>.json.gz and return its path.
 
     The file is gzip-compressed JSON: `version`, `machine`, `date`, `records` (path below results/<machine>/ → content
-    of the record's file) and the keys of `more`. An invalid record is not packed; `refused` lists it with the reason.
+    of the record's file), with the history `history` (the same path → a list of such contents), and the keys of `more`.
+    An invalid record is not packed; `refused` lists it with the reason.
     """
     packed: dict[str, Any] = {}
     refused: dict[str, str] = {}
@@ -42,6 +45,8 @@ def pack(bench: Bench, folder: Path, *, more: Mapping[str, Any] | None = None) -
             refused[name] = str(error)
         else:
             packed[name] = json.loads((bench.root / path).read_text(encoding="utf-8"))
+    if with_history:
+        more = {**(more or {}), "history": _packed_history(bench, refused)}
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     content = {
         "version": VERSION,
@@ -55,6 +60,17 @@ def pack(bench: Bench, folder: Path, *, more: Mapping[str, Any] | None = None) -
     folder.mkdir(parents=True, exist_ok=True)
     file.write_bytes(gzip.compress(json.dumps(content).encode(), mtime=0))
     return file
+
+
+def _packed_history(bench: Bench, refused: dict[str, str]) -> dict[str, Any]:
+    packed: dict[str, Any] = {}
+    for path in history.recorded(bench.root / "results" / bench.machine):
+        found = history.read(path)
+        refused |= {f"{history.FOLDER}/{path.parent.name}/{path.name}": told for told in found.refused}
+        contents = [json.loads(entry.path.read_text(encoding="utf-8")) for entry in found.entries]
+        if contents:
+            packed[f"{path.parent.name}/{path.name}"] = contents
+    return packed
 
 
 # -- merging ----------------------------------------------------------------------------------------------------------
@@ -72,13 +88,15 @@ class Merged:
         machine: the machine of the records.
         written: records that were written.
         same: records that already existed with the same content.
-        conflicts: records that already existed with other content; overwritten only with `replace`.
+        conflicts: records that already existed with other content; with `replace` they go to the history.
+        earlier: how many records of the bundle's history are new here.
     """
 
     machine: str
     written: tuple[Path, ...]
     same: tuple[Path, ...]
     conflicts: tuple[Path, ...]
+    earlier: int = 0
 
 
 def merge(bench: Bench, file: Path, *, replace: bool = False) -> Merged:
@@ -90,7 +108,7 @@ def merge(bench: Bench, file: Path, *, replace: bool = False) -> Merged:
     Args:
         bench: the bench whose root contains results/.
         file: the bundle.
-        replace: whether to overwrite records with other content.
+        replace: whether to replace records with other content, which go to the history.
 
     Raises:
         BundleError: the file is not a bundle, or one of its records is invalid; nothing was written.
@@ -100,21 +118,39 @@ def merge(bench: Bench, file: Path, *, replace: bool = False) -> Merged:
     machine = content["machine"]
     found: dict[Path, dict[str, Any]] = {}
     for name, each in content["records"].items():
-        path, experiment, cell = _path(bench, file, machine, name)
-        try:
-            record = records.believe(each, Path(name))
-        except records.RecordError as error:
-            raise BundleError(f"{file}: {error}") from None
-        if (record.experiment, record.cell) != (experiment, cell):
-            raise BundleError(f"{file}: {name}: `experiment` and `cell` must be those that the path names")
+        path, cell = _path(bench, file, machine, name)
+        _believed(file, name, cell, each)
         found[path] = each
+    earlier: dict[Path, list[tuple[Record, bytes]]] = {}
+    for name, contents in content.get(history.FOLDER, {}).items():
+        path, cell = _path(bench, file, machine, name)
+        if not isinstance(contents, list):
+            raise BundleError(f"{file}: `history` must map each cell to a list, got {type(contents).__name__}")
+        earlier[path] = [(_believed(file, name, cell, each), _text(each).encode()) for each in contents]
     existing = {path: _existing(bench.root / path) for path in found}
     same = tuple(path for path, each in found.items() if existing[path] == each)
     conflicts = tuple(path for path in found if existing[path] is not None and path not in same)
     written = tuple(path for path in found if path not in same and (replace or path not in conflicts))
     for path in written:
-        storage.write_atomically(bench.root / path, json.dumps(found[path], indent=1, allow_nan=False) + "\n")
-    return Merged(machine, written, same, conflicts)
+        history.keep(bench.root / path)
+        storage.write_atomically(bench.root / path, _text(found[path]))
+    new = sum(history.merge(bench.root / path, each) for path, each in earlier.items())
+    return Merged(machine, written, same, conflicts, new)
+
+
+def _believed(file: Path, name: str, cell: Cell, content: Any) -> Record:
+    """Return the record that a bundle has for a cell, once it is verified."""
+    try:
+        record = records.believe(content, Path(name))
+    except records.RecordError as error:
+        raise BundleError(f"{file}: {error}") from None
+    if (record.experiment, record.cell) != (cell.experiment, cell.values):
+        raise BundleError(f"{file}: {name}: `experiment` and `cell` must be those that the path names")
+    return record
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -141,15 +177,17 @@ def _content(file: Path) -> dict[str, Any]:
         raise BundleError(f"{file}: `machine` must be a name such as nvidia-h200-1x, got {_shown(machine)}")
     if not isinstance(content.get("records"), dict):
         raise BundleError(f"{file}: `records` must be an object, got {type(content.get('records')).__name__}")
+    if not isinstance(content.get(history.FOLDER, {}), dict):
+        raise BundleError(f"{file}: `history` must be an object, got {type(content[history.FOLDER]).__name__}")
     return content
 
 
-def _path(bench: Bench, file: Path, machine: str, name: str) -> tuple[Path, str, dict[str, Any]]:
-    """Return the path of a bundle's record, relative to the root, with its experiment and its cell's values."""
+def _path(bench: Bench, file: Path, machine: str, name: str) -> tuple[Path, Cell]:
+    """Return the path of a bundle's record, relative to the root, and its cell."""
     folder, _, cell_name = name.removesuffix(".json").partition("/")
     try:
         experiment = experiments.load(folder)
-        cell = cells.parse(experiment.cell, cell_name)
+        cell: Cell = cells.parse(experiment.cell, cell_name)
     except ValueError as error:
         raise BundleError(f"{file}: {KEYED}, got {_shown(name)}: {_cut(str(error))}") from None
     if name != f"{folder}/{cell.name}.json":
@@ -158,7 +196,7 @@ def _path(bench: Bench, file: Path, machine: str, name: str) -> tuple[Path, str,
     home = (bench.root / "results").resolve()
     if not (bench.root / path).resolve().is_relative_to(home):
         raise BundleError(f"{file}: a record must be written below {home}, got {path}")
-    return path, folder, cell.values
+    return path, cell
 
 
 def _existing(path: Path) -> Any:

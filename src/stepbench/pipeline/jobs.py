@@ -13,7 +13,7 @@ from typing import Any
 
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import inputs, progress, staleness
+from stepbench.pipeline import history, inputs, progress, staleness
 from stepbench.pipeline.bench import STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA
 from stepbench.pipeline.state import States
@@ -59,8 +59,10 @@ def measure(script: str, settings: str, record: str, attempt: Attempt, launcher:
             inputs.make(states.bench, cell)
     except ValueError as error:
         end(str(error), 1)
+    before = states.of(cell).record
     with one_line():
-        report.end(run.measure_cell(states, cell, attempt=attempt))
+        now = run.measure_cell(states, cell, attempt=attempt)
+        report.end(now, history.choose(states, cell, before, now))
 
 
 def prepare_tokens(snakemake: Any) -> None:

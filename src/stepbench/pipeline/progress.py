@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stepbench.pipeline import planning, records
+from stepbench.pipeline import history, planning, records
 from stepbench.pipeline.bench import STATE_FOLDER
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
@@ -46,10 +46,12 @@ class Progress:
         left = _left(list(waiting.values()), self._note["durations_s"])
         _say(f"[{position}/{self._note['total']}] measuring {self._cell.experiment} {self._cell.name}{left}")
 
-    def end(self, record: records.Record) -> None:
-        """Print the outcome."""
+    def end(self, record: records.Record, choice: history.Choice | None = None) -> None:
+        """Print the outcome and, where a fresh record stood in the file before, which of the two is kept."""
         outcome = f"{record.duration_s:.1f} s" if record.ok else f"{record.status}: {record.reason}"
         _say(f"        measured {self._cell.experiment} {self._cell.name}: {outcome}")
+        if choice is not None:
+            _say(f"        {choice}")
         self._note["durations_s"].setdefault(planning.kind_of(self._cell), []).append(record.duration_s)
         storage.write_atomically(self._states.bench.root / NOTE, json.dumps(self._note))
 

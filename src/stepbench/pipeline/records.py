@@ -90,13 +90,22 @@ def write(path: Path, record: Record) -> None:
         RecordError: the record is not valid.
         OSError: the file system refuses.
     """
+    storage.write_atomically(path, text(path, record))
+
+
+def text(path: Path, record: Record) -> str:
+    """Return what `write` writes to `path`.
+
+    Raises:
+        RecordError: the record is not valid.
+    """
     content = dataclasses.asdict(record)
     _validate(content, path)
     try:
         content["checksum"] = checksum(content)
     except (ValueError, TypeError) as error:
         raise RecordError(path, f"not representable in JSON: {_one_line(error)}") from None
-    storage.write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def read(path: Path) -> Record:
@@ -109,13 +118,13 @@ def read(path: Path) -> Record:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RecordError(path, f"a record must have at most {MAX_BYTES} bytes, got {path.stat().st_size}")
-        text = path.read_bytes()
+        found = path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RecordError(path, f"cannot be read: {error.strerror}") from None
     try:
-        content = strict_json(text)
+        content = strict_json(found)
     except (ValueError, RecursionError) as error:
         raise RecordError(path, f"not valid JSON: {_one_line(error)}") from None
     return believe(content, path)

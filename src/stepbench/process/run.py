@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from stepbench.measure import environment
-from stepbench.pipeline import fingerprint, machine, records
+from stepbench.pipeline import fingerprint, history, machine, records
 from stepbench.pipeline.bench import RUN_LOCK, Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
@@ -29,17 +29,21 @@ from stepbench.process import failures, lifeline, lock
 from stepbench.process.attempt import Attempt
 
 
-def measure_cell(states: States, cell: Cell, *, attempt: Attempt | None = None) -> records.Record:
-    """Measure a cell and write its record.
+def measure_cell(
+    states: States, cell: Cell, *, attempt: Attempt | None = None, replace: bool = False
+) -> records.Record:
+    """Measure a cell and write its record; one with numbers that stood there goes to the history.
 
     Args:
         states: those of the configuration.
         cell: any cell of an experiment, in the configured grid or not.
         attempt: the process to measure in, which is ended; where None, one is started whose output goes beside the
             machine's other logs.
+        replace: whether to replace a better record of the same fingerprint, too.
 
     Returns:
-        The record that was written.
+        The record of this measurement; where a better one stood in the cell's file, that one still does
+        (`stepbench.pipeline.history.choose`).
 
     Raises:
         ValueError: the cell names a size that config.yaml does not have.
@@ -83,12 +87,12 @@ def measure_cell(states: States, cell: Cell, *, attempt: Attempt | None = None) 
         },
     )
     try:
-        records.write(path, record)
+        history.put(states, cell, record, take=replace)
     except records.RecordError as error:  # such as NaN or a negative time, which is the cell's fault
         failed = failures.failure("unrecordable", f"the measurement cannot be recorded: {error.problem}")
         lost: dict[str, Any] = {"samples": {}, "scalars": {}, "details": {}, "protocol": {}}
         record = dataclasses.replace(record, **failed, **lost)
-        records.write(path, record)
+        history.put(states, cell, record, take=replace)
     return record
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepbench.process.storage import write_atomically
-from stepbench.reporting import points, sense, units
+from stepbench.reporting import main_time, points, sense, units
 from stepbench.reporting.columns import axis_words, differences, varying, where
 from stepbench.reporting.comparisons import Pair
 from stepbench.reporting.frames import Results
@@ -21,7 +21,6 @@ from stepbench.reporting.marks import Mark, fatal
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Verdict
 
-HEADLINES = ("step_s", "call_s", "epoch_s")
 MAX_AXES = 2  # in a name that stands in a list; of more axes only the unusual ones are named
 MAX_NAMED = 4  # names in a sentence
 
@@ -159,7 +158,7 @@ def marked(results: Results) -> list[str]:
     found = []
     for group in results.groups():
         timed = [key for record in group.records for key in record.samples if sense.TIMED.fullmatch(key)]
-        whole = [key for key in timed if key in HEADLINES]
+        whole = [key for key in timed if key in main_time.WHOLE]
         summaries = [group.summary(key) for key in dict.fromkeys(whole or timed)]
         carried = dict.fromkeys(mark for summary in summaries if summary for mark in summary.marks)
         if timed or fatal(group.marks):

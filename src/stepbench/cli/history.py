@@ -1,0 +1,34 @@
+"""`stepbench history`: all measurements of one cell that are known, and what made each stale."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from stepbench.cli.output import add_configuration, open_bench, print_shown
+from stepbench.pipeline import history as past
+from stepbench.pipeline.state import States
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("history", help="list all measurements of one cell, and what made each stale")
+    parser.add_argument("path", type=Path, help="the record, such as results/MACHINE/EXPERIMENT/CELL.json")
+    add_configuration(parser)
+    parser.set_defaults(run=history)
+
+
+def history(options: argparse.Namespace) -> int:
+    """Print a line for each measurement; files that are no records go to standard error."""
+    from stepbench.reporting import past as shown  # 0.1 s
+    from stepbench.reporting import tables
+
+    bench = open_bench(options)
+    cell = bench.locate(options.path)
+    found = past.read(bench.root / bench.path(cell))
+    for sentence in found.refused:
+        print(f"stepbench: not in the list: {sentence}", file=sys.stderr)
+    print_shown(tables.show(shown.table(bench.path(cell), found.entries, States(bench).of(cell))))
+    return 0
