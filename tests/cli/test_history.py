@@ -27,9 +27,12 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     other = {**fingerprint, "source": {**fingerprint["source"], "stepbench.workloads.timed": "0"}}
     older = {**other, "software": {**fingerprint["software"], "torch": "2.12.1"}}
     for day, found in enumerate((older, other, other, fingerprint), start=1):
-        history.replace(
-            made.root / PATH, dataclasses.replace(now, started=f"2026-01-0{day}T10:00:00.000+00:00", fingerprint=found)
-        )
+        changes: dict[str, Any] = {
+            "started": f"2026-01-0{day}T10:00:00.000+00:00",
+            "samples": {"step_s": [day * seconds for seconds in now.samples["step_s"]]},
+            "environment": FACTS | {"git_commit": f"{day}123456789abcdef", "torch": found["software"]["torch"]},
+        }
+        history.replace(made.root / PATH, dataclasses.replace(now, fingerprint=found, **changes))
     return made
 
 
@@ -44,7 +47,7 @@ def test_each_measurement_has_a_line_with_what_made_it_stale(bench: Bench, capsy
     lines = [[part.strip() for part in line.strip("│").split("│")] for line in out if line.startswith("│")]
     assert code == 0
     assert [line[0] for line in lines] == [f"2026-01-0{day} 10:00:00" for day in range(1, 5)]
-    assert {line[1] for line in lines} == {"0123456789+"}
+    assert [line[1] for line in lines] == [f"{day}123456789+" for day in range(1, 5)]
     torch = record(bench).fingerprint["software"]["torch"]
     assert [line[-1] for line in lines] == [
         f"software: torch was '2.12.1', is {torch!r}",
@@ -52,7 +55,8 @@ def test_each_measurement_has_a_line_with_what_made_it_stale(bench: Bench, capsy
         "source: stepbench.workloads.timed changed",
         "stands",
     ]
-    assert lines[0][3] == "100 [100, 120] ms"
+    assert [line[2] for line in lines] == ["2.12.1", torch, torch, torch]
+    assert [line[3] for line in lines[:2]] == ["100 [100, 116] ms", "200 [200, 233] ms"]
 
 
 def test_a_record_whose_code_has_changed_since_stands_and_is_stale(
