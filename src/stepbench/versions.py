@@ -29,8 +29,10 @@ __all__ = [
     "allocation_history",
     "allocator_calls",
     "float32_products_are_tf32",
+    "foreach_norm",
     "in_backward",
     "outer_saved_tensor_hooks",
+    "plain_tensors",
     "pretended_ranks",
     "reduce_scatter",
     "set_float32_products",
@@ -52,6 +54,12 @@ LAUNCH_OPTIONS = {"enable_fp_fusion": FP_FUSION}
 # torch 2.13 renamed them and warns at each call by the old name; 2.11 does not know the new one.
 all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter: Callable[..., Any] = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+# What torch.nn.utils takes norms with where all tensors are on a CUDA device or the caller asks for it.
+foreach_norm: Callable[..., Any] = torch._foreach_norm
+# A context in which functions take a subclass of Tensor for a Tensor.
+plain_tensors: Callable[[], contextlib.AbstractContextManager[None]] = torch._C.DisableTorchFunctionSubclass
 
 
 @contextlib.contextmanager

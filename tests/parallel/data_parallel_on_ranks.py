@@ -245,9 +245,26 @@ def check_a_parameter_that_is_unfrozen_later_is_refused() -> None:
 
 
 def check_sparse_gradients_are_refused() -> None:
-    wrapped = bucketed(nn.Embedding(5, 3, sparse=True))
-    with raises(ValueError, "a gradient must be dense to be put into a bucket, got torch.sparse_coo"):
-        wrapped(torch.tensor([1, 2])).sum().backward()
+    for wrap in SYNCHRONISING:
+        wrapped = wrap(nn.Embedding(5, 3, sparse=True))
+        with raises(ValueError, "a gradient must be dense to be averaged over the ranks, got torch.sparse_coo"):
+            wrapped(torch.tensor([1, 2])).sum().backward()
+            wrapped.finish_gradient_synchronization()
+
+
+def check_complex_parameters_of_which_some_have_no_gradient() -> None:
+    """The flags that say so are complex as well where they travel with the gradients."""
+    for wrap in SYNCHRONISING:
+        torch.manual_seed(0)
+        names = ["used", "never", "on_rank_1"]
+        module = nn.ParameterDict({name: torch.randn(3, dtype=torch.complex64) for name in names})
+        wrapped = wrap(module)
+        used = [module["used"], *([module["on_rank_1"]] if dist.get_rank() else [])]
+        sum((dist.get_rank() + 1) * each.abs().square().sum() for each in used).backward()
+        wrapped.finish_gradient_synchronization()
+        assert torch.allclose(module["used"].grad, 3 * module["used"]), wrap
+        assert torch.allclose(module["on_rank_1"].grad, 2 * module["on_rank_1"]), wrap
+        assert module["never"].grad is None, wrap
 
 
 def check_modules_without_anything_to_train() -> None:

@@ -323,6 +323,24 @@ def check_a_group_in_the_middle_of_a_step_is_refused() -> None:
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))]})
 
 
+def check_parameters_that_are_given_other_memory() -> None:
+    """By averaged weights that are swapped in, say; the optimizer updates what the module computes with."""
+    for variant in VARIANTS:
+        cls, options = OPTIMIZERS["SGD"]
+        (plain, optimizer), module = single(cls, options, 1), layers()
+        wrapped, own = sharded(module, cls, variant, **options)
+        train(wrapped, own, 1)
+        for each in (*plain.parameters(), *module.parameters()):
+            each.data = each.data * 2
+        train(plain, optimizer, 2, everyones=True)
+        train(wrapped, own, 2)
+        for found, right in zip(module.parameters(), plain.parameters(), strict=True):
+            assert torch.allclose(found, right, rtol=1e-12, atol=1e-15), variant
+        module.float()
+        with raises(RuntimeError, "a module must be converted before it is sharded, got a parameter torch.float32 ["):
+            own.step()
+
+
 def check_what_cannot_be_sharded_is_refused() -> None:
     module = layers()
     with raises(ValueError, "`variant` must be one of broadcast, reduce_scatter, got 'scatter'"):

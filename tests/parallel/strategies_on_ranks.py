@@ -66,6 +66,28 @@ def check_every_strategy_equals_one_process_torchs_own_too() -> None:
             assert (differs > 1e-4) if name == "none" else (differs < 1e-12), (name, passes, differs)
 
 
+def check_gradients_are_clipped_by_the_norm_of_the_whole() -> None:
+    for norm_type in (2.0, float("inf")):
+        single = module()
+        for rank in range(2):
+            (F.silu(single(batch(rank))).square().mean() / 2).backward()
+        right = torch.nn.utils.clip_grad_norm_(single.parameters(), 1e-3, norm_type)
+        torch.optim.SGD(single.parameters(), lr=100.0).step()
+        for name in (each for each in STRATEGIES if each != "none"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                replica = parallelize(name, module(), torch.optim.SGD, {"lr": 100.0})
+                F.silu(replica.module(batch(dist.get_rank()))).square().mean().backward()
+                replica.finish_gradient_synchronization()
+                norm = replica.clip_grad_norm(1e-3, norm_type)
+                replica.optimizer.step()
+                found = replica.full_parameters()
+            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            assert torch.allclose(norm, right, rtol=1e-9), name
+            for key, each in single.named_parameters():
+                assert torch.allclose(found[key], each, rtol=1e-6), name
+
+
 def check_ours_have_counters_and_torchs_have_none() -> None:
     for name in STRATEGIES:
         with warnings.catch_warnings():

@@ -113,6 +113,21 @@ def by_kind(parameters: Iterable[Parameter]) -> list[list[Parameter]]:
     return list(groups.values())
 
 
+def dense_gradient(parameter: Parameter) -> Tensor | None:
+    """Return a parameter's gradient, if it has one.
+
+    Raises:
+        ValueError: it is sparse, and the means over the ranks are taken of dense ones.
+    """
+    gradient = parameter.grad
+    if gradient is not None and gradient.layout is not torch.strided:
+        raise ValueError(
+            f"a gradient must be dense to be averaged over the ranks, got {gradient.layout}; "
+            "an Embedding makes such gradients with sparse=True"
+        )
+    return gradient
+
+
 class Bucket:
     """The gradients of some parameters, as views into one buffer.
 
@@ -147,10 +162,9 @@ class Bucket:
     @torch.no_grad()
     def fill(self, slot: int) -> None:
         """Move a parameter's gradient into the buffer, divided by the number of ranks; its `.grad` is then a view."""
-        view, gradient = self._views[slot], self.parameters[slot].grad
-        if gradient is None or gradient.layout is not torch.strided:
-            found = "none" if gradient is None else str(gradient.layout)
-            raise ValueError(f"a gradient must be dense to be put into a bucket, got {found}")
+        view, gradient = self._views[slot], dense_gradient(self.parameters[slot])
+        if gradient is None:
+            raise ValueError("a gradient must be there to be put into a bucket, got none")
         # The optimizer's zero_grad() dropped the last view, so autograd made a tensor of its own. Where it did not
         # (gradients set to zero, or accumulated), the gradient is in its place already.
         if gradient.is_set_to(view):
@@ -187,7 +201,7 @@ class Bucket:
             # Reading the flags makes a CUDA device wait, so it is done only where it is needed.
             for slot, flag in enumerate(self._flags.tolist()):
                 if not self._filled[slot]:
-                    self.parameters[slot].grad = self._views[slot] if flag > 0 else None
+                    self.parameters[slot].grad = self._views[slot] if flag != 0 else None  # it may be complex
         self._filled = [False] * len(self.parameters)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn import Parameter
 
-from stepbench.parallel.bucket import by_kind
+from stepbench.parallel.bucket import by_kind, dense_gradient
 from stepbench.parallel.data_parallel import DataParallel
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 
@@ -27,15 +28,18 @@ class FlatDDP(DataParallel):
             self._reduce(parameters)
 
     @torch.no_grad()
-    def _reduce(self, parameters: Sequence[Tensor]) -> None:
-        present = [parameter.grad is not None for parameter in parameters]
-        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+    def _reduce(self, parameters: Sequence[Parameter]) -> None:
+        found = [dense_gradient(parameter) for parameter in parameters]
+        present = [gradient is not None for gradient in found]
+        gradients = [
+            torch.zeros_like(each) if own is None else own for each, own in zip(parameters, found, strict=True)
+        ]
         flags = torch.tensor(present, dtype=parameters[0].dtype, device=parameters[0].device)
         flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), flags])
         flat.div_(self.communicator.size)
         self.communicator.all_reduce(flat).wait()
         *means, flags = flat.split([*(parameter.numel() for parameter in parameters), len(parameters)])
-        anywhere = present if all(present) else [flag > 0 for flag in flags.tolist()]
+        anywhere = present if all(present) else [flag != 0 for flag in flags.tolist()]  # they may be complex
         for parameter, gradient, mean, is_present in zip(parameters, gradients, means, anywhere, strict=True):
             gradient.copy_(mean.view_as(gradient))
             parameter.grad = gradient if is_present else None

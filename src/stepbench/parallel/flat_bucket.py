@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from stepbench.parallel.bucket import Layout
+from stepbench.parallel.bucket import Layout, dense_gradient
 from stepbench.parallel.communicator import Communicator, Pending
-from stepbench.parallel.owned_parameters import move
+from stepbench.parallel.owned_parameters import move, take_back
 
 
 class FlatBucket:
@@ -56,6 +56,10 @@ class FlatBucket:
         self._pending: Pending | None = None
         self.filled = [False] * len(parameters)
 
+    def take_back(self) -> None:
+        """Move parameters back into the buffer that were given other memory."""
+        take_back(self.parameters, self._layout.views(self._buffer))
+
     @torch.no_grad()
     def fill(self, slot: int) -> None:
         """Move a parameter's gradient into the buffer of gradients, divided by the number of ranks.
@@ -63,9 +67,10 @@ class FlatBucket:
         Its `.grad` is None afterwards: to keep all gradients until the step is what this bucket is there to avoid.
         """
         parameter = self.parameters[slot]
-        if parameter.grad is None:
+        gradient = dense_gradient(parameter)
+        if gradient is None:
             return
-        torch.div(parameter.grad, self._communicator.size, out=self._layout.view(self._gradient_buffer(), slot))
+        torch.div(gradient, self._communicator.size, out=self._layout.view(self._gradient_buffer(), slot))
         parameter.grad = None
         self.filled[slot] = True
 

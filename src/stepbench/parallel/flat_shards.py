@@ -101,6 +101,11 @@ class FlatShards:
             bucket.hand_out([next(anywhere) for _ in bucket.parameters])
         self._finished = True
 
+    def take_back(self) -> None:
+        """Move parameters back into their buckets that were given other memory."""
+        for bucket in self._buckets:
+            bucket.take_back()
+
     def publish(self, stage: int) -> list[Pending]:
         """Launch the all-gathers of a stage."""
         self._finished = False

@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.optim import Optimizer
 
 from stepbench import versions
 from stepbench.parallel.bucket import Bucket, by_kind
 from stepbench.parallel.communicator import Communicator
 from stepbench.parallel.data_parallel import device_of, refuse_unfrozen, start_equal
+from stepbench.parallel.gradient_norm import ShardGradient
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, Synchronizes, with_plain_optimizer
 from stepbench.parallel.traffic import Traffic
 from stepbench.parallel.unit import Unit
@@ -40,7 +42,8 @@ class FSDP(Synchronizes, nn.Module):
     Make the optimizer after wrapping, from `parameters()`: it must be one that works on each element by itself. All
     ranks must run the same modules in the same order, since they gather together; torch's FSDP asks the same. A weight
     is whole only while the Linear or Embedding that holds it is called, so nobody else may compute with it. Inside
-    `no_sync()` whole gradients are kept, which costs the memory of all of them, in the masters' dtype.
+    `no_sync()` whole gradients are kept, which costs the memory of all of them, in the masters' dtype. The norm of a
+    gradient is that of the whole one and a collective, so `torch.nn.utils.clip_grad_norm_` is called on all ranks.
 
     Args:
         module: any module, on its device. Its parameters and buffers are overwritten with those of rank 0. Biases,
@@ -72,6 +75,7 @@ class FSDP(Synchronizes, nn.Module):
         self._forward_order: VisitOrder[Unit] = VisitOrder(prefetch)
         self._backward_order: VisitOrder[Unit] = VisitOrder(prefetch)
         self._in_flight: Unit | None = None
+        self._records = False
         start_equal(module, self.communicator)
         self._units = [(planned, self._shard(planned)) for planned in plan(module)]
         pieces = {piece for _, unit in self._units for piece in unit.pieces}
@@ -97,7 +101,9 @@ class FSDP(Synchronizes, nn.Module):
         for planned, unit in self._units:
             for index, holders in enumerate(planned.holders):
                 for holder in holders:
-                    use = uses.setdefault(holder.module, WeightUse(self._gather, self._collect, self._compute_dtype))
+                    use = uses.setdefault(
+                        holder.module, WeightUse(self._gather, self._expect, self._collect, self._compute_dtype)
+                    )
                     use.add_weight(holder.attribute, unit, index)
             for user in planned.users:
                 user.register_forward_hook(lambda *_, unit=unit: self._after_forward(unit), always_call=True)
@@ -106,7 +112,9 @@ class FSDP(Synchronizes, nn.Module):
             for each in module.modules():
                 for attribute, parameter in each.named_parameters(recurse=False):
                     if parameter in replicated and parameter.is_floating_point():
-                        use = uses.setdefault(each, WeightUse(self._gather, self._collect, self._compute_dtype))
+                        use = uses.setdefault(
+                            each, WeightUse(self._gather, self._expect, self._collect, self._compute_dtype)
+                        )
                         use.add_cast(attribute)
         for each, use in uses.items():
             use.attach(each)
@@ -117,15 +125,24 @@ class FSDP(Synchronizes, nn.Module):
         return self.communicator.traffic
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module."""
+        """Call the module.
+
+        Raises:
+            RuntimeError: the module was converted to another dtype or moved after it had been wrapped.
+        """
         if not _in_backward():
             self._forward_order.restart()
             self._backward_order.restart()
             for _, unit in self._units:
                 unit.free()
+                unit.take_back()
         if self._compute_dtype is not None:
             args, kwargs = tree_map(self._cast, (args, kwargs))
-        return self.module(*args, **kwargs)
+        before, self._records = self._records, torch.is_grad_enabled()
+        try:
+            return self.module(*args, **kwargs)
+        finally:
+            self._records = before
 
     def finish_gradient_synchronization(self) -> None:
         """Return when every gradient is the mean over the ranks; call it on all ranks after the backward pass.
@@ -189,6 +206,11 @@ class FSDP(Synchronizes, nn.Module):
             each.start_gather()
         return full
 
+    def _expect(self, unit: Unit, index: int) -> None:
+        # What is not recorded within a forward pass that is will be computed again (reentrant checkpointing).
+        if torch.is_grad_enabled() or self._records:
+            unit.expect(index, recomputing=_in_backward())
+
     def _after_forward(self, unit: Unit) -> None:
         if _in_backward():
             return
@@ -218,10 +240,20 @@ def _in_backward() -> bool:
     return versions.in_backward()
 
 
+def _hand_over_slices(optimizer: Optimizer, *_: Any) -> None:
+    """Give an optimizer plain tensors, which cost nothing each time they are computed with."""
+    for group in optimizer.param_groups:
+        for piece in group["params"]:
+            if isinstance(piece.grad, ShardGradient):
+                piece.grad = piece.grad.detach()
+
+
 def _build(
     module: nn.Module, recipe: Recipe, group: Group, *, compute_dtype: torch.dtype | None = None, prefetch: int = 1
 ) -> Replica:
-    return with_plain_optimizer(FSDP(module, compute_dtype, prefetch=prefetch, group=group), recipe)
+    replica = with_plain_optimizer(FSDP(module, compute_dtype, prefetch=prefetch, group=group), recipe)
+    replica.optimizer.register_step_pre_hook(_hand_over_slices)
+    return replica
 
 
 STRATEGY = Strategy(_build, sends_gradients_alone=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from stepbench.parallel.bucket import dense_gradient
 from stepbench.parallel.data_parallel import DataParallel, present_anywhere
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 
@@ -19,7 +20,8 @@ class NaiveDDP(DataParallel):
     """
 
     def _finish(self) -> None:
-        present = present_anywhere([parameter.grad is not None for parameter in self._trainable], self.communicator)
+        has_gradient = [dense_gradient(parameter) is not None for parameter in self._trainable]
+        present = present_anywhere(has_gradient, self.communicator)
         for parameter, is_present in zip(self._trainable, present, strict=True):
             if not is_present:
                 continue

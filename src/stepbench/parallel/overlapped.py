@@ -10,6 +10,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from stepbench.parallel.bucket import dense_gradient
 from stepbench.parallel.communicator import Pending
 from stepbench.parallel.data_parallel import DataParallel, LaunchOrder, present_anywhere, when_accumulated
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
@@ -38,10 +39,11 @@ class OverlappedDDP(DataParallel):
             self._launch(self._reversed[ready])
 
     def _launch(self, parameter: nn.Parameter) -> None:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        parameter.grad.div_(self.communicator.size)
-        self._under_way.append(self.communicator.all_reduce(parameter.grad))
+        gradient = dense_gradient(parameter)
+        if gradient is None:
+            gradient = parameter.grad = torch.zeros_like(parameter)
+        gradient.div_(self.communicator.size)
+        self._under_way.append(self.communicator.all_reduce(gradient))
 
     def _finish(self) -> None:
         present = [parameter.grad is not None for parameter in self._reversed]

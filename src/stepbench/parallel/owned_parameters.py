@@ -32,6 +32,7 @@ class OwnedParameters:
         self._message_bytes = message_bytes
         self._loads = [0] * communicator.size
         self._buffers: list[tuple[int, int, Tensor]] = []
+        self._views: dict[Parameter, Tensor] = {}
 
     def add(self, parameters: Sequence[Parameter]) -> list[Piece]:
         """Divide some more parameters, so that all ranks' loads even out; one piece for each, whole."""
@@ -42,9 +43,11 @@ class OwnedParameters:
         for owner in range(self._communicator.size):
             owned = [parameter for parameter, each in zip(parameters, owners, strict=True) if each == owner]
             for stage, members in enumerate(assign(owned, bucket_bytes=stage_bytes(largest, self._message_bytes))):
-                buffer = move(members, Layout.of(members))
+                layout = Layout.of(members)
+                buffer = move(members, layout)
                 self._communicator.broadcast(buffer, root=0).wait()
                 self._buffers.append((stage, owner, buffer))
+                self._views.update(zip(members, layout.views(buffer), strict=True))
                 stages.update(dict.fromkeys(members, stage))
         return [
             Piece(each, 0, each.numel(), owner, stages[each], each if owner == rank else None)
@@ -53,6 +56,10 @@ class OwnedParameters:
 
     def finish_gradients(self) -> None:
         """Do nothing: the gradients have been synchronised by whoever wraps the module."""
+
+    def take_back(self) -> None:
+        """Move parameters back into their buffers that were given other memory."""
+        take_back([*self._views], [*self._views.values()])
 
     def publish(self, stage: int) -> list[Pending]:
         """Launch the broadcasts of a stage, one from each owner."""
@@ -69,3 +76,30 @@ def move(parameters: Sequence[Tensor], layout: Layout) -> Tensor:
         view.copy_(parameter)
         parameter.data = view
     return buffer
+
+
+@torch.no_grad()
+def take_back(parameters: Sequence[Tensor], views: Sequence[Tensor]) -> None:
+    """Have parameters use their views of a buffer again, with the values of the memory that they were given since.
+
+    `p.data = …` gives a parameter other memory: to swap averaged weights in, or `vector_to_parameters`. What is updated
+    and sent is the buffer, which such a parameter would not see any more.
+
+    Args:
+        parameters: what `move` has moved, or a piece of it.
+        views: the part of the buffer that belongs to each.
+
+    Raises:
+        RuntimeError: a parameter has another dtype, shape or device now.
+    """
+    for parameter, view in zip(parameters, views, strict=True):
+        if parameter.is_set_to(view):
+            continue
+        found, right = ((each.dtype, tuple(each.shape), each.device) for each in (parameter, view))
+        if found != right:
+            told = [f"{dtype} {list(shape)} on {device}" for dtype, shape, device in (found, right)]
+            raise RuntimeError(
+                f"a module must be converted before it is sharded, got a parameter {told[0]} for {told[1]}"
+            )
+        view.copy_(parameter)
+        parameter.data = view

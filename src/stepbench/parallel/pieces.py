@@ -46,6 +46,14 @@ class Partition(Protocol):
         """Give every local piece the mean of its gradient over the ranks, or None if no rank has one."""
         ...
 
+    def take_back(self) -> None:
+        """Move parameters back into the buffers that were given other memory (`p.data = …`), with their new values.
+
+        Raises:
+            RuntimeError: one has another dtype, shape or device now.
+        """
+        ...
+
     def publish(self, stage: int) -> list[Pending]:
         """Launch what brings the updates of a stage from their owners to all ranks."""
         ...

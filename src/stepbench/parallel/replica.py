@@ -79,6 +79,17 @@ class Replica:
                 stack.callback(torchs.set_requires_gradient_sync, True)
             yield
 
+    def clip_grad_norm(self, max_norm: float, norm_type: float = 2.0) -> Tensor:
+        """Scale the gradients of all ranks so that their norm is at most `max_norm`; return the norm, a collective.
+
+        Call it after `finish_gradient_synchronization`. It is `torch.nn.utils.clip_grad_norm_`, which may be called
+        instead, but for optimizers that have consumed the gradients of the parameters.
+        """
+        own = getattr(self.optimizer, "clip_grad_norm", None)
+        if own is not None:
+            return cast(Tensor, own(max_norm, norm_type))
+        return nn.utils.clip_grad_norm_(self.module.parameters(), max_norm, norm_type)
+
     def tensors(self) -> dict[str, list[Tensor]]:
         """Return what this rank holds now: `parameters`, `gradients` and `optimizer_state`, shards and buffers alike.
 

@@ -11,7 +11,7 @@ Source: Rajbhandari et al. 2019, ZeRO (arXiv:1910.02054), sections 5.1 and 5.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from stepbench.parallel import optimizer_state
 from stepbench.parallel.bucket import MIB
 from stepbench.parallel.communicator import Communicator, Pending
 from stepbench.parallel.flat_shards import FlatShards
+from stepbench.parallel.gradient_norm import local_norm, over_ranks
 from stepbench.parallel.owned_parameters import OwnedParameters
 from stepbench.parallel.pieces import Partition, Piece
 from stepbench.parallel.replica import Synchronizes
@@ -47,7 +48,7 @@ class ShardedOptimizer(Synchronizes, Optimizer):
         variant: `broadcast`: each rank owns whole parameters, balanced by bytes, and broadcasts them after the update;
             the gradients must have been synchronised. `reduce_scatter`: each rank owns an equal slice of every bucket.
             The optimizer itself takes the mean of the gradients, during the backward pass, and consumes them (`.grad`
-            is None afterwards), so nobody else must synchronise or clip them.
+            is None afterwards), so nobody else must synchronise them, and `clip_grad_norm` alone can clip them.
         bucket_mib: size of the messages (`broadcast`: at least; `reduce_scatter`: of a bucket).
         group: the process group, or None for all ranks.
         **kwargs: for `optimizer_cls`.
@@ -133,6 +134,23 @@ class ShardedOptimizer(Synchronizes, Optimizer):
         self._partition.finish_gradients()
 
     @torch.no_grad()
+    def clip_grad_norm(self, max_norm: float, norm_type: float = 2.0) -> Tensor:
+        """Scale the gradients of all ranks so that their norm is at most `max_norm`; return the norm, a collective.
+
+        Of the variant `reduce_scatter` nobody else can: the parameters' own gradients have been consumed.
+        """
+        self.finish_gradient_synchronization()
+        if isinstance(self._partition, OwnedParameters):
+            return torch.nn.utils.clip_grad_norm_(self._numbered(), max_norm, norm_type)
+        owned = [piece.local for piece in self.pieces if piece.local is not None and piece.local.grad is not None]
+        norms = torch.zeros(len(owned), dtype=torch.double, device=self._communicator.traffic.device)
+        for index, each in enumerate(owned):
+            norms[index] = local_norm(cast(Tensor, each.grad), norm_type)
+        norm = over_ranks(local_norm(norms, norm_type), norm_type, self._communicator)
+        torch.nn.utils.clip_grads_with_norm_(owned, max_norm, norm)
+        return norm
+
+    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters of all ranks; a collective.
 
@@ -143,7 +161,8 @@ class ShardedOptimizer(Synchronizes, Optimizer):
             What the closure returned.
 
         Raises:
-            RuntimeError: a parameter was unfrozen after it had been handed over, or called inside `no_sync()`.
+            RuntimeError: a parameter was unfrozen or converted after it had been handed over, or called inside
+                `no_sync()`.
         """
         loss = None
         if closure is not None:
@@ -152,6 +171,7 @@ class ShardedOptimizer(Synchronizes, Optimizer):
         if any(parameter.requires_grad for parameter in self._frozen):
             raise RuntimeError("a parameter must be unfrozen before the optimizer gets it, or no rank owns it")
         self.finish_gradient_synchronization()
+        self._partition.take_back()
         under_way: list[Pending] = []
         for number, stage in enumerate(self._stages):
             # Schedulers and users change our groups.

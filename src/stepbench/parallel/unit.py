@@ -8,6 +8,7 @@ parameter that the optimizer sees; it has one dim, and may be empty.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch.nn import Parameter
 
 from stepbench.parallel.bucket import Layout
 from stepbench.parallel.communicator import Communicator, Pending
+from stepbench.parallel.gradient_norm import ShardGradient
+from stepbench.parallel.owned_parameters import take_back
 
 
 class Unit:
@@ -40,9 +43,10 @@ class Unit:
         length = self._layout.length // communicator.size
         self._slice = slice(communicator.rank * length, (communicator.rank + 1) * length)
         self._masters = torch.zeros(length, dtype=rows[0].dtype, device=rows[0].device)
+        self._views = self._parts(self._masters)
         self.pieces = [
             Parameter(view, requires_grad=weight.requires_grad)
-            for view, weight in zip(self._parts(self._masters), weights, strict=True)
+            for view, weight in zip(self._views, weights, strict=True)
         ]
         self.load(rows)
         self._full: Tensor | None = None
@@ -56,6 +60,21 @@ class Unit:
         self.sent = False
 
     # -- weights -------------------------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, _: Any) -> NoReturn:
+        # Its copy would have pieces of its own and gather the original's weights.
+        raise TypeError(
+            "a sharded module cannot be copied: copy the module before it is sharded, and hand it whole parameters of "
+            "gather_full_parameters(), or shard the copy as well and give them to its load_full_parameters()"
+        )
+
+    def take_back(self) -> None:
+        """Move pieces back into the slice that were given other memory (`p.data = …`), with their new values.
+
+        Raises:
+            RuntimeError: one has another dtype, shape or device now.
+        """
+        take_back(self.pieces, self._views)
 
     @torch.no_grad()
     def load(self, weights: Sequence[Tensor]) -> None:
@@ -97,6 +116,7 @@ class Unit:
 
     def masters(self) -> list[Tensor]:
         """Return all whole weights in the dtype of the masters; a collective."""
+        self.take_back()
         with torch.no_grad():
             full = self._new(self._masters.dtype)
             self._gather_into(full).wait()
@@ -117,8 +137,9 @@ class Unit:
     def expect(self, index: int, *, recomputing: bool) -> None:
         """Note that a weight is used where autograd looks.
 
-        Checkpointing runs a forward pass again during the backward pass. The gradient then comes from the first use,
-        if that one was recorded (and from the second if it was not: reentrant checkpointing).
+        Checkpointing runs a forward pass again during the backward pass, where each use of the first one returns. The
+        gradient comes from the first use, or from the second if the first was not recorded (reentrant checkpointing);
+        so a use counts once, in the forward pass, whether recorded or not.
         """
         if not (recomputing and self._expected[index]):
             self._expected[index] += 1
@@ -162,7 +183,10 @@ class Unit:
         parts = self._parts(self._scattered.to(self._masters.dtype))
         for piece, part, present in zip(self.pieces, parts, self._present, strict=True):
             if present:
-                piece.grad = part if piece.grad is None else piece.grad.add_(part)
+                if piece.grad is None:
+                    piece.grad = ShardGradient.of(part, self._communicator)
+                else:
+                    piece.grad.add_(part)
         self._gradients = self._scattered = self._scattering = None
         self._present = [False] * len(self.pieces)
 

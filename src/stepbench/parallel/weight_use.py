@@ -13,6 +13,7 @@ from stepbench import versions
 from stepbench.parallel.unit import Unit
 
 Gather = Callable[[Unit], Tensor]
+Expect = Callable[[Unit, int], None]
 Collect = Callable[[Unit, int, Tensor], None]
 
 
@@ -58,12 +59,14 @@ class WeightUse:
 
     Args:
         gather: returns a unit's gathered buffer.
+        expect: notes that a whole weight, which is trained, is used.
         collect: takes a whole weight's gradient.
         compute_dtype: of replicated parameters while the module runs, or None.
     """
 
-    def __init__(self, gather: Gather, collect: Collect, compute_dtype: torch.dtype | None) -> None:
+    def __init__(self, gather: Gather, expect: Expect, collect: Collect, compute_dtype: torch.dtype | None) -> None:
         self._gather = gather
+        self._expect = expect
         self._collect = collect
         self._compute_dtype = compute_dtype
         self._weights: list[tuple[str, Unit, int]] = []
@@ -90,8 +93,8 @@ class WeightUse:
         for attribute, unit, index in self._weights:
             self._gather(unit)
             piece = unit.pieces[index]
-            if piece.requires_grad and torch.is_grad_enabled():
-                unit.expect(index, recomputing=versions.in_backward())
+            if piece.requires_grad:
+                self._expect(unit, index)
             module.__dict__[attribute] = _WholeWeight.apply(piece, unit, index, self._collect)
         if self._weights:
             hooks = self._hooks()
