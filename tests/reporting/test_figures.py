@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import itertools
 import os
+import re
 
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -16,7 +18,7 @@ from tests.reporting.conftest import results
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.end_to_end import figures as end_to_end
 from stepbench.experiments.end_to_end import speedup_figure
-from stepbench.reporting import comparisons, figures, peaks, roofline
+from stepbench.reporting import comparisons, figures, roofline
 from stepbench.reporting.statistics import MIN_PROCESSES, Verdict
 
 NAMES = ("ceilings", "end_to_end", "warmup", "numerics", "attention")
@@ -76,7 +78,7 @@ def test_axes_are_labelled_and_legends_lie_outside_of_them(full, name):
 
 def test_the_description_is_kept_in_the_file(full, tmp_path):
     figures.write({"phases": drawn_once(full, "end_to_end")["phases"]}, tmp_path)
-    text = figures.read(tmp_path / "phases.json")
+    text = figures.read(tmp_path / "phases.json").description
     assert text.startswith("Held constant: ")
     assert "precision fp32" in text
     assert "precision fp32" in (tmp_path / "phases.svg").read_text()
@@ -106,7 +108,7 @@ def test_a_description_is_escaped_in_the_file(tmp_path):
     figures.write({"x": figures.nothing("<script>alert(1)</script> & more")}, tmp_path)
     svg = (tmp_path / "x.svg").read_text()
     assert "<script" not in svg
-    assert figures.read(tmp_path / "x.json") == "<script>alert(1)</script> & more"
+    assert figures.read(tmp_path / "x.json").description == "<script>alert(1)</script> & more"
 
 
 def test_phases_show_shares_and_what_failed(empty):
@@ -140,10 +142,10 @@ def test_what_is_noisy_is_hollow_and_the_legend_says_so(full, empty):
         assert told
 
 
-def test_warm_up_samples_are_hollow_and_all_there(full):
+def test_warm_up_samples_are_crosses_and_all_there(full):
     figure = drawn_once(full, "warmup")["warmup"]
-    hollow = [line for axes in figure.axes for line in axes.lines if line.get_markerfacecolor() == "white"]
-    assert sorted(len(line.get_xdata()) for line in hollow) == [1, 5]
+    crosses = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "x"]
+    assert sorted(len(line.get_xdata()) for line in crosses) == [1, 5]
 
 
 def pairs(bench):
@@ -178,7 +180,7 @@ def test_a_ratio_without_bounds_does_not_stretch_the_axis(full):
 
 def test_the_roofline_has_roofs_and_products(full):
     found = results(full, "ceilings")
-    products = roofline.products(peaks.rates([r for group in found.groups() for r in group.records]))
+    products = roofline.products(found.groups())
     assert {point.flops_per_byte for point in products if point.dtype == "fp32"} == {
         n / 6 for n in (256, 512, 1024, 2048)
     }
@@ -262,3 +264,33 @@ def test_a_logarithmic_axis_can_be_read_however_little_it_spans(which, low, high
         if first <= place <= last and label.get_text()
     ]
     assert 2 <= len(told) == len(set(told)) <= 13
+
+
+def test_points_say_what_they_show_and_which_records_it_rests_on(full, tmp_path):
+    figures.write(experiments.load("end_to_end").plot(results(full, "end_to_end")), tmp_path)
+    kept = figures.read(tmp_path / "phases.json")
+    svg = (tmp_path / "phases.svg").read_text()
+    assert len(kept.points) > 10
+    for name, said in kept.points.items():
+        assert f'id="{name}"' in svg
+        assert said["records"]
+        assert all((full.root / path).is_file() for path in said["records"])
+    texts_ = [said["text"] for said in kept.points.values()]
+    assert any(re.match(r"nano.*, forward: [\d.]+ .s \[", text) for text in texts_), texts_
+    assert len(figures.read(tmp_path / "speedups.json").points) == 3
+    assert figures.read(tmp_path / "roofline.json").points
+    figures.write({"none": figures.nothing("Nothing here.")}, tmp_path)
+    assert figures.read(tmp_path / "none.json").empty == "Nothing here."
+
+
+def test_hollow_means_a_warning_and_nothing_else(empty):
+    grid = [cell for cell in empty.grid("end_to_end") if cell.replicate == 0]
+    for cell, spread in zip(grid, [0.4] + [0.01] * len(grid), strict=False):
+        values = synthetic.decoder_step(empty, cell, np.random.default_rng(3), spread)
+        synthetic.write(empty, "end_to_end", cell, **values)
+    for name in ("phases", "roofline", "context"):
+        figure = drawn(empty, "end_to_end")[name]
+        faces = [line.get_markerfacecolor() for axes in figure.axes for line in axes.lines if line.get_gid()]
+        assert "white" in faces, name
+        assert len(set(faces)) > 1, name
+        assert any(text.startswith("hollow: ") for text in texts(figure)), name

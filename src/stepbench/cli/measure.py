@@ -76,7 +76,7 @@ def show(states: States, cell: Cell, before: Record | None, record: Record | Non
     if record is not None:
         results = frames.with_record(results, record)
     (group,) = results.groups()
-    print_shown(tables.show(one_cell.samples(group, before)))
+    print_shown(tables.show(one_cell.samples(group, before), whole=True))
     if (own := one_cell.own(experiment, results)) is not None:
         print_shown(own)
 

@@ -9,6 +9,7 @@ from typing import Any
 from stepbench.reporting import columns as col
 from stepbench.reporting import marks, markup, statistics, units
 from stepbench.reporting.frames import Results
+from stepbench.reporting.marks import Mark
 from stepbench.reporting.points import Group, Row, compared
 from stepbench.reporting.statistics import Comparison
 from stepbench.reporting.tables import Table
@@ -29,12 +30,20 @@ class Pair:
         baseline: the point that is compared against.
         other: the point that is compared.
         comparison: of the two, or None where one has no numbers.
+        key: the samples that were compared.
     """
 
     axis: str
     baseline: Group
     other: Group
     comparison: Comparison | None
+    key: str = "step_s"
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The warnings of both sides' samples."""
+        sides = {"baseline": self.baseline.summary(self.key), "other": self.other.summary(self.key)}
+        return tuple(m for side, summary in sides.items() if summary for m in marks.about(side, summary.marks))
 
     @property
     def value(self) -> Any:
@@ -63,7 +72,7 @@ def pairs(results: Results, axis: str, baseline: Any, key: str = "step_s") -> li
         base = by_point.get(tuple((group.point | {axis: baseline}).items()))
         if base is None or group.point[axis] == baseline:
             continue
-        found.append(Pair(axis, base, group, compared(base, group, key)))
+        found.append(Pair(axis, base, group, compared(base, group, key), key))
     return found
 
 
@@ -108,7 +117,6 @@ def _heading(found: Sequence[Pair]) -> str:
 def _row(pair: Pair, key: str) -> dict[str, Any]:
     sides = {"baseline": pair.baseline, "other": pair.other}
     summaries = {side: group.summary(key) for side, group in sides.items()}
-    found = [mark for side, summary in summaries.items() if summary for mark in marks.about(side, summary.marks)]
     comparison = pair.comparison
     row: dict[str, Any] = dict(pair.other.point)
     for side, summary in summaries.items():
@@ -122,7 +130,7 @@ def _row(pair: Pair, key: str) -> dict[str, Any]:
         "visible_ratio": comparison.visible_ratio if comparison else None,
         "verdict": comparison.verdict.value if comparison else None,
         "why": comparison.why if comparison else None,
-        **col.warned(found),
+        **col.warned(pair.marks),
         col.RECORDS: {col.axis_words(side.point[pair.axis]): side.paths for side in (pair.baseline, pair.other)},
     }
 

@@ -9,11 +9,13 @@ Source: Okabe and Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/co
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -27,6 +29,7 @@ from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, N
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.process.storage import write_atomically
 from stepbench.reporting import units
+from stepbench.reporting.drawing import HOLLOW, Drawing, Measured, face, tell
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary, Verdict
 from stepbench.reporting.steps import PHASES, WHOLE
@@ -105,10 +108,10 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     return draw
 
 
-def new(height_inches: float, description: str, *, width_inches: float = WIDTH_INCHES) -> Figure:
+def new(height_inches: float, description: str, *, width_inches: float = WIDTH_INCHES) -> Drawing:
     """Return an empty figure whose parts are laid out so that none covers another."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.04)
-    figure = Figure(figsize=(width_inches, height_inches), layout=layout)
+    figure = Drawing(figsize=(width_inches, height_inches), layout=layout)
     figure.set_label(" ".join(description.split()))
     return figure
 
@@ -130,23 +133,40 @@ def write(figures: Mapping[str, Figure], folder: Path) -> None:
             pixels = io.BytesIO()
             figure.savefig(pixels, format="png", dpi=PNG_DPI, metadata=png)
             write_atomically(folder / f"{name}.png", pixels.getvalue())
-        text = json.dumps({"description": description}, ensure_ascii=False)
-        write_atomically(folder / f"{name}.json", text + "\n")
+        drawn = figure if isinstance(figure, Drawing) else Drawing()
+        held = Kept(description, drawn.sentence, drawn.said())
+        write_atomically(folder / f"{name}.json", json.dumps(dataclasses.asdict(held), ensure_ascii=False) + "\n")
 
 
-def read(file: Path) -> str:
-    """Return the description that `write` has put into a figure's JSON.
+@dataclass(frozen=True)
+class Kept:
+    """What the JSON beside a figure holds.
+
+    Attributes:
+        description: what it holds constant and how to read it.
+        empty: why there is nothing to draw; empty where there is.
+        points: id of an element of the SVG -> its `text` and the paths of its `records`.
+    """
+
+    description: str
+    empty: str
+    points: Mapping[str, Mapping[str, Any]]
+
+
+def read(file: Path) -> Kept:
+    """Return what `write` has put into a figure's JSON.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    return str(json.loads(file.read_text(encoding="utf-8"))["description"])
+    return Kept(**json.loads(file.read_text(encoding="utf-8")))
 
 
 @styled
 def nothing(sentence: str) -> Figure:
     """Return a figure that shows a sentence: why there is nothing to draw."""
     figure = new(1.1, sentence)
+    figure.sentence = sentence
     figure.text(0.5, 0.5, sentence, ha="center", va="center", color=MUTED, wrap=True)
     return figure
 
@@ -154,7 +174,18 @@ def nothing(sentence: str) -> Figure:
 # -- parts of figures --------------------------------------------------------------------------------------------------
 
 
-def point(axes: Axes, x: float, y: float, summary: Summary, *, along: str, **style: Any) -> None:
+def point(
+    axes: Axes,
+    x: float,
+    y: float,
+    summary: Summary,
+    *,
+    along: str,
+    of: Measured | None = None,
+    what: str = "",
+    text: Callable[[float | None], str] = units.seconds,
+    **style: Any,
+) -> None:
     """Draw a median with its interval along `x` or `y`; the other coordinate is given. With a warning it is hollow.
 
     Args:
@@ -163,26 +194,44 @@ def point(axes: Axes, x: float, y: float, summary: Summary, *, along: str, **sty
         y: the position, ignored along `y`.
         summary: the median and its interval.
         along: `x` or `y`, the axis that the values lie on.
+        of: the point of the grid, to which the page's figure leads.
+        what: the quantity, where the figure has several.
+        text: from a value to what the page says of it.
         style: `color`, `marker`, `label` and others of matplotlib's errorbar.
     """
     value = summary.median
     low, high = (value if bound is None else bound for bound in (summary.low, summary.high))
     errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
-    if summary.marks:
-        style["markerfacecolor"] = "white"
+    style["markerfacecolor"] = face(axes, style.get("color", INK), summary.marks)
     drawn: Any = {"capsize": 2.5, "elinewidth": 1.3, "linestyle": "none", "zorder": 3} | style
     if along == "x":
-        axes.errorbar([value], [y], xerr=errors, **drawn)
+        made = axes.errorbar([value], [y], xerr=errors, **drawn)
     else:
-        axes.errorbar([x], [value], yerr=errors, **drawn)
+        made = axes.errorbar([x], [value], yerr=errors, **drawn)
+    if of is not None:
+        tell(made[0], of, with_interval(summary, text), what, summary.marks)
 
 
-def shares(axes: Axes, position: float, parts: Mapping[str, float], colors: Sequence[str]) -> None:
-    """Draw one bar of 100 % whose pieces are parts of a whole, each with its share on it where that fits."""
+def with_interval(summary: Summary, text: Callable[[float | None], str] = units.seconds) -> str:
+    """Return a median with its interval, each in the unit that suits it."""
+    if summary.low is None or summary.high is None:
+        return text(summary.median)
+    return f"{text(summary.median)} [{text(summary.low)}, {text(summary.high)}]"
+
+
+def shares(
+    axes: Axes, position: float, parts: Mapping[str, float], colors: Sequence[str], of: Measured | None = None
+) -> None:
+    """Draw one bar of 100 % whose pieces are parts of a whole, each with its share on it where that fits.
+
+    `of` is the point of the grid, to which the page's figure leads.
+    """
     total, left = sum(parts.values()), 0.0
     for (name, part), color in zip(parts.items(), colors, strict=True):
         share = 100 * part / total if total else 0.0
-        axes.barh(position, share, left=left, height=0.64, color=color, edgecolor="white", label=name)
+        (bar,) = axes.barh(position, share, left=left, height=0.64, color=color, edgecolor="white", label=name)
+        if of is not None:
+            tell(bar, of, f"{share:.2g} %", name)
         if share >= LABELLED_SHARE:
             ink = "white" if color in DARK else INK
             axes.text(left + share / 2, position, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=9)
@@ -205,14 +254,6 @@ def share_axis(axes: Axes, label: str) -> None:
     axes.tick_params(left=False)
 
 
-def explain_hollow(axes: Axes, summaries: Iterable[Summary | None]) -> None:
-    """Have the legend say what a hollow marker means, if one was drawn."""
-    marks = [mark.kind for summary in summaries if summary is not None for mark in summary.marks]
-    if marks:
-        kinds = ", ".join(dict.fromkeys(marks))
-        axes.plot([], [], "o", color=MUTED, markerfacecolor="white", label=f"hollow: {kinds}")
-
-
 def log_axis(axes: Axes, which: str, text: Callable[[float], str] | None = None) -> None:
     """Make an axis logarithmic with plain numbers on it, closer ones where it spans little."""
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -231,8 +272,12 @@ def log_axis(axes: Axes, which: str, text: Callable[[float], str] | None = None)
 def legend_above(figure: Figure, columns: int) -> None:
     """Put one legend of all axes above them, where it covers nothing; what has the same label stands in it once.
 
-    It has fewer columns where they do not fit the width of the figure.
+    It has fewer columns where they do not fit the width of the figure, and says what a hollow point means if one was
+    drawn.
     """
+    if isinstance(figure, Drawing) and figure.hollow:
+        label = f"hollow: {', '.join(figure.hollow)}"
+        figure.axes[0].plot([], [], "o", color=MUTED, markerfacecolor=HOLLOW, label=label)
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -56,7 +56,7 @@ def own(experiment: Any, results: Results) -> Shown | None:
     """Return the first of an experiment's tables that shows the cell, or None where only several cells make a row."""
     for table in experiment.tabulate(results).values():
         if table.rows:
-            return tables.show(table)
+            return tables.show(table, whole=True)
     return None
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stepbench.reporting import figures, units
-from stepbench.reporting.peaks import Peaks, Rate
+from stepbench.reporting import drawing, figures, units
+from stepbench.reporting.marks import Mark
+from stepbench.reporting.peaks import Peaks, rates
 from stepbench.reporting.points import Group
 from stepbench.reporting.steps import WHOLE, flops
 
@@ -38,16 +39,21 @@ class Point:
     dtype: str
     marker: str
     label: str
+    group: Group
+    marks: tuple[Mark, ...]
 
 
-def products(rates: Sequence[Rate]) -> list[Point]:
+def products(groups: Sequence[Group]) -> list[Point]:
     """Return the points of square matrix products, which read two matrices and write one."""
-    found = [rate for rate in rates if rate.operation == "matmul"]
-    moved = [3 * rate.extent**2 * DTYPE_BYTES[rate.dtype] for rate in found]
-    return [
-        Point(rate.work / count, rate.per_s, rate.dtype, "o", "square matrix product")
-        for rate, count in zip(found, moved, strict=True)
-    ]
+    found = []
+    for group in groups:
+        for rate in rates(group.records):
+            if rate.operation == "matmul":
+                intensity = rate.work / (3 * rate.extent**2 * DTYPE_BYTES[rate.dtype])
+                marks = tuple(dict.fromkeys((*rate.seconds.marks, *group.marks)))
+                label = "square matrix product"
+                found.append(Point(intensity, rate.per_s, rate.dtype, "o", label, group, marks))
+    return found
 
 
 def steps(groups: Sequence[Group]) -> list[Point]:
@@ -58,7 +64,8 @@ def steps(groups: Sequence[Group]) -> list[Point]:
         if whole is not None and work and parameters and whole.median:
             moved = WEIGHT_BYTES[group.point["passes"]] * parameters
             dtype = group.point["precision"]
-            found.append(Point(work / moved, work / whole.median, dtype, "^", "training step"))
+            rate = work / whole.median
+            found.append(Point(work / moved, rate, dtype, "^", "training step", group, tuple(whole.marks)))
     return found
 
 
@@ -78,14 +85,19 @@ def draw(peaks: Peaks, points: Sequence[Point], description: str) -> Figure:
     _draw_roofs(axes, peaks, low, high)
     crowded = len(points) > CROWD
     for point in points:
+        color = DTYPE_COLORS[point.dtype]
         style: dict[str, Any] = {
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.5,
+            "color": color,
+            "markeredgecolor": color if point.marks else "white",
+            "markeredgewidth": 1.1 if point.marks else 0.5,
+            "markerfacecolor": drawing.face(axes, color, point.marks),
             "markersize": 5.5 if crowded else 7,
+            "alpha": 0.6 if crowded else 1.0,
             "zorder": 3,
         }
-        style |= {"color": DTYPE_COLORS[point.dtype], "alpha": 0.6 if crowded else 1.0}
-        axes.plot(point.flops_per_byte, point.flops_per_s, point.marker, **style)
+        (made,) = axes.plot(point.flops_per_byte, point.flops_per_s, point.marker, **style)
+        told = f"{units.flop_rate(point.flops_per_s)} at {point.flops_per_byte:.3g} FLOPs per byte"
+        drawing.tell(made, point.group, told, marks=point.marks)
     axes.set_xlim(low, high)
     figures.log_axis(axes, "x")
     figures.log_axis(axes, "y", units.flop_tick)
@@ -103,13 +115,13 @@ def _draw_roofs(axes: Axes, peaks: Peaks, low: float, high: float) -> None:
         end = min(high, top / slope) if top else high
         axes.plot([low, end], [low * slope, end * slope], color=figures.INK, linewidth=1.8)
         _write(axes, f"memory, {units.byte_rate(slope)}", low**0.7 * end**0.3, low**0.7 * end**0.3 * slope, (9, -9))
-    for names, rates in _roofs(peaks):
-        for name, rate in zip(names, rates, strict=True):
+    for names, levels in _roofs(peaks):
+        for name, rate in zip(names, levels, strict=True):
             axes.plot(
                 [max(low, rate / slope) if slope else low, high], [rate] * 2, color=DTYPE_COLORS[name], linewidth=1.8
             )
-        told = " and ".join(f"{name} {units.flop_rate(rate)}" for name, rate in zip(names, rates, strict=True))
-        _write(axes, told, max(low, max(rates) / slope) if slope else low, max(rates), (14, 4))
+        told = " and ".join(f"{name} {units.flop_rate(rate)}" for name, rate in zip(names, levels, strict=True))
+        _write(axes, told, max(low, max(levels) / slope) if slope else low, max(levels), (14, 4))
     for dtype, vendor in peaks.vendor_flops_per_s.items():
         if dtype in peaks.measured:
             start = vendor / peaks.vendor_bytes_per_s if peaks.vendor_bytes_per_s else low

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.measure.memory_timeline import CATEGORIES
-from stepbench.reporting import figures, units
+from stepbench.reporting import drawing, figures, units
 from stepbench.reporting.columns import axis_words, held, variant
 from stepbench.reporting.figures import CATEGORY_COLORS
 from stepbench.reporting.frames import Results
@@ -43,7 +45,9 @@ def _draw(axes: Axes, position: int, group: Group, unit: units.Unit) -> None:
     left = 0.0
     for category in CATEGORIES:
         part = (group.scalar(f"{prefix(group)}peak_{category}_bytes") or 0) / unit.size
-        axes.barh(position, part, left=left, height=0.66, color=CATEGORY_COLORS[category], label=axis_words(category))
+        style: Any = {"height": 0.66, "color": CATEGORY_COLORS[category], "label": axis_words(category)}
+        (bar,) = axes.barh(position, part, left=left, **style)
+        drawing.tell(bar, group, units.byte_count(part * unit.size), axis_words(category))
         left += part
     text = f" {units.byte_count(_peak(group))}"
     axes.text(left, position, text, va="center", fontsize=8.5, color=figures.MUTED)

@@ -102,13 +102,13 @@ class _Noting(dict[str, Any]):
         return found
 
 
-def show(table: Table) -> Shown:
-    """Return a table with its texts."""
+def show(table: Table, *, whole: bool = False) -> Shown:
+    """Return a table with its texts; a `whole` one keeps the columns that are the same in all rows."""
     columns = list(table.columns) or [value(key, text=markup.escape) for key in _keys(table.rows) if key != RECORDS]
     cells = [[_cell(column, row) for row in table.rows] for column in columns]
     texts = [[text for text, _ in each] for each in cells]
     filled = [index for index, column in enumerate(columns) if not column.droppable or any(texts[index])]
-    equal = [index for index in filled[1:] if len(texts[index]) > 1 and len(set(texts[index])) == 1]
+    equal = [index for index in filled[1:] if len(texts[index]) > 1 and len(set(texts[index])) == 1 and not whole]
     kept = [index for index in filled if index not in equal]
     rows = [
         ShownRow(

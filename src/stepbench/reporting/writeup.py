@@ -222,7 +222,7 @@ def _figure(root: Path, path: str, name: str, captions_found: Mapping[str, str],
     return {
         "title": name,
         "path": os.path.relpath(f"{path}.svg", beside),
-        "caption": " ".join(part for part in (captions_found[name], held) if part),
+        "caption": " ".join(part for part in (captions_found[name], held.description) if part),
     }
 
 

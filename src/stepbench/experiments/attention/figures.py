@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -64,8 +64,8 @@ def _over_length(groups: Sequence[Group], *, rate: bool) -> Figure:
     for axes, each in zip(panels, PASSES, strict=True):
         for place, name in enumerate(figures.order(shown, "implementation")):
             found = [group for group in shown if group.point["implementation"] == name]
-            _draw_line(axes, [(group, _summary(group, each, rate=rate)) for group in found], place, axis_words(name))
-        figures.explain_hollow(axes, [group.summary(f"{each}_s") for group in shown])
+            summaries = [(group, _summary(group, each, rate=rate)) for group in found]
+            _draw_line(axes, summaries, place, axis_words(name), units.flop_rate if rate else units.seconds)
         axes.set_title(f"{each} pass")
     # The second panel shares the first one's scale, so the first must know the limits of both.
     figures.log_axis(panels[0], "y", units.flop_tick if rate else figures.duration)
@@ -90,11 +90,19 @@ def _summary(group: Group, name: str, *, rate: bool) -> Summary | None:
     return dataclasses.replace(summary, median=work / summary.median, low=low, high=high)
 
 
-def _draw_line(axes: Axes, found: Sequence[tuple[Group, Summary | None]], place: int, label: str) -> None:
-    known = sorted(((group.point["seq"], summary) for group, summary in found if summary), key=lambda each: each[0])
+def _draw_line(
+    axes: Axes,
+    found: Sequence[tuple[Group, Summary | None]],
+    place: int,
+    label: str,
+    text: Callable[[float | None], str],
+) -> None:
+    known = sorted(
+        ((group.point["seq"], summary, group) for group, summary in found if summary), key=lambda each: each[0]
+    )
     color = figures.PALETTE[place % len(figures.PALETTE)]
     # The eighth line has the first one's colour and another marker.
     marker = figures.MARKERS[(place + place // len(figures.PALETTE)) % len(figures.MARKERS)]
-    axes.plot([x for x, _ in known], [summary.median for _, summary in known], color=color, linewidth=1.2)
-    for x, summary in known:
-        figures.point(axes, x, 0, summary, along="y", color=color, marker=marker, label=label)
+    axes.plot([x for x, *_ in known], [summary.median for _, summary, _ in known], color=color, linewidth=1.2)
+    for x, summary, group in known:
+        figures.point(axes, x, 0, summary, along="y", of=group, text=text, color=color, marker=marker, label=label)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from stepbench.reporting import peaks
 from stepbench.reporting import roofline as drawn
 from stepbench.reporting.frames import Results
 
 
 def roofline(results: Results) -> Figure:
     """Draw the roofline with the measured products."""
-    rates = peaks.rates([record for group in results.groups() for record in group.records])
     described = "Solid: measured; dashed: the vendor's figures where they are known."
-    return drawn.draw(results.peaks, drawn.products(rates), described)
+    return drawn.draw(results.peaks, drawn.products(results.groups()), described)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stepbench.experiments.checkpointing.groupings import GROUPING, Grouping, models, saved_of
-from stepbench.reporting import figures, units
+from stepbench.reporting import drawing, figures, units
 from stepbench.reporting.columns import held, where
 from stepbench.reporting.frames import Results
 
@@ -57,8 +57,9 @@ def saved(results: Results) -> Figure:
     figure = figures.new(0.75 + BAR_INCHES * len(shown), held([known], GROUPING))
     axes = figure.subplots()
     sizes = [each["saved_bytes"] / unit.size for each in shown]
-    axes.barh(range(len(shown)), sizes, height=0.66, color=figures.PALETTE[0])
-    for position, (each, size) in enumerate(zip(shown, sizes, strict=True)):
+    bars = axes.barh(range(len(shown)), sizes, height=0.66, color=figures.PALETTE[0])
+    for position, (bar, each, size) in enumerate(zip(bars, shown, sizes, strict=True)):
+        drawing.tell(bar, known, units.byte_count(each["saved_bytes"]), _operation(each))
         text = f" {units.byte_count(each['saved_bytes'])}, {units.percent(each['saved_bytes'] / total)}"
         axes.text(size, position, text, va="center", fontsize=8.5, color=figures.MUTED)
     figures.rows(axes, [_operation(each) for each in shown])
@@ -85,7 +86,9 @@ def _draw_groupings(axes: Axes, known: Sequence[Grouping]) -> None:
         for each, summary, peak in spots:
             if summary is None:
                 continue
-            figures.point(axes, 0, peak, summary, along="x", color=color, marker=marker, label=kind)
+            style: Any = {"color": color, "marker": marker, "label": kind}
+            told = f"peak {units.byte_count(each.peak_bytes)}, step"
+            figures.point(axes, 0, peak, summary, along="x", of=each.group, what=told, **style)
             place: Any = {"xytext": (7, 6), "textcoords": "offset points", "fontsize": 8.5, "color": figures.MUTED}
             axes.annotate(_short(each), (summary.median, peak), **place)
     axes.set_ylim(0, 1.15 * max(peaks) / unit.size)

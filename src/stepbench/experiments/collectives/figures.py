@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stepbench.reporting import figures, units
+from stepbench.reporting import drawing, figures, units
 from stepbench.reporting.columns import axis_words
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import Fit, bus_bytes_per_s, bus_factor, fits, message_bytes
@@ -33,7 +33,6 @@ def bandwidth(results: Results) -> Figure:
             known = [group for group in groups if group.point["operation"] == operation]
             line = next((f for f in fitted if (f.operation, f.backend, f.ranks) == (operation, backend, ranks)), None)
             _draw(axes, known, line, place)
-        figures.explain_hollow(axes, [group.summary("call_s") for group in groups])
         axes.set_title(f"{ranks} ranks, {backend}")
         axes.set_xlabel("bytes of the message")
     for axes in list(grid):
@@ -57,15 +56,15 @@ def _draw(axes: Axes, groups: list[Group], line: Fit | None, place: int) -> None
         if summary is None:
             continue
         rate = bus_bytes_per_s(group, summary.median)
-        face = "white" if summary.marks else color
-        axes.plot(
+        (made,) = axes.plot(
             message_bytes(group),
             rate,
             marker,
             color=color,
-            markerfacecolor=face,
+            markerfacecolor=drawing.face(axes, color, summary.marks),
             label=axis_words(group.point["operation"]),
         )
+        drawing.tell(made, group, f"{units.byte_rate(rate)}, {figures.with_interval(summary)}", marks=summary.marks)
     if line is not None:
         sizes = sorted(message_bytes(group) for group in groups)
         low, high = sizes[0], sizes[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from stepbench.experiments.data_parallel import projection as projected
@@ -27,13 +29,12 @@ def exposed(results: Results) -> Figure:
         for kind, (name, summary) in enumerate(zip(KINDS, summaries, strict=True)):
             if summary is None or (kind == 1 and summary.median == 0):
                 continue
-            style = {"color": figures.PALETTE[kind], "marker": figures.MARKERS[kind], "label": name}
-            figures.point(axes, 0, position + 0.16 * (kind - 1), summary, along="x", **style)
+            style: Any = {"color": figures.PALETTE[kind], "marker": figures.MARKERS[kind], "label": name}
+            figures.point(axes, 0, position + 0.16 * (kind - 1), summary, along="x", of=group, what=name, **style)
     axes.axvline(0, color=figures.INK, linewidth=0.8)
     figures.rows(axes, [variant(group, shown, "strategy") for group in shown])
     axes.xaxis.set_major_formatter(lambda value, _: figures.duration(value) if value else "0")
     axes.set_xlabel("time of the slowest rank, median and 95 % interval")
-    figures.explain_hollow(axes, [group.summary("step_s") for group in shown])
     figures.legend_above(figure, 2)
     return figure
 

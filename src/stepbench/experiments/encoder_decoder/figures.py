@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from stepbench.experiments.encoder_decoder import epochs
-from stepbench.reporting import figures, units
-from stepbench.reporting.columns import axis_words, differences, held
+from stepbench.reporting import drawing, figures, units
+from stepbench.reporting.columns import MARKS_OF_ROW, axis_words, differences, held
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
@@ -29,11 +31,16 @@ def throughput(results: Results) -> Figure:
         bounds = [row[f"epoch_{side}_s"] for side in ("high", "low")]
         ends = [samples / bound if bound else row["samples_per_s"] for bound in bounds]
         errors = [[max(0.0, row["samples_per_s"] - ends[0])], [max(0.0, ends[1] - row["samples_per_s"])]]
-        left.barh(position, row["samples_per_s"], height=0.6, color=color, label=axis_words(group.point["data"]))
+        marks = row[MARKS_OF_ROW]
+        inside = drawing.face(left, color, marks)
+        style: Any = {"height": 0.6, "color": inside, "edgecolor": color, "linewidth": 1.2}
+        (bar,) = left.barh(position, row["samples_per_s"], label=axis_words(group.point["data"]), **style)
+        drawing.tell(bar, group, f"{units.number(row['samples_per_s'])} samples/s", marks=marks)
         if all(bounds):  # three epochs of one process have no interval
             ink = {"color": figures.INK, "capsize": 2.5, "linestyle": "none"}
             left.errorbar([row["samples_per_s"]], [position], xerr=errors, **ink)
-        right.barh(position, 100 * (row["data_wait_ratio"] or 0.0), height=0.6, color=color)
+        (bar,) = right.barh(position, 100 * (row["data_wait_ratio"] or 0.0), **style)
+        drawing.tell(bar, group, units.percent(row["data_wait_ratio"]), "waiting for data", marks)
         right.annotate(
             units.percent(row["data_wait_ratio"]),
             (100 * (row["data_wait_ratio"] or 0.0), position),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from stepbench.experiments.end_to_end import reference as points
 from stepbench.experiments.end_to_end import speedup_figure
 from stepbench.experiments.end_to_end.reference import COMPARED, REFERENCE, reference
-from stepbench.reporting import columns, comparisons, figures, units
+from stepbench.reporting import columns, comparisons, drawing, figures, units
 from stepbench.reporting import roofline as drawn
 from stepbench.reporting.figures import NO_NUMBERS
 from stepbench.reporting.frames import Results
@@ -63,8 +64,8 @@ def _phases(groups: Sequence[Group], description: str) -> Figure:
     times, shares = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1])
     positions = range(len(groups))
     for position, group, found in zip(positions, groups, summaries, strict=True):
-        _draw_times(times, position, found)
-        _draw_shares(shares, position, found)
+        _draw_times(times, position, group, found)
+        _draw_shares(shares, position, group, found)
         if not any(found.values()):
             text = f"no numbers: {group.status}"
             times.text(0.02, position, text, transform=times.get_yaxis_transform(), va="center", color=figures.MUTED)
@@ -72,22 +73,21 @@ def _phases(groups: Sequence[Group], description: str) -> Figure:
     times.set_xlabel("median time and its interval")
     figures.log_axis(times, "x", figures.duration)
     figures.share_axis(shares, "share of the sum of phases (%)")
-    figures.explain_hollow(times, [summary for found in summaries for summary in found.values()])
     figures.legend_above(figure, 5)
     return figure
 
 
-def _draw_times(axes: Axes, position: int, found: Mapping[str, Summary | None]) -> None:
+def _draw_times(axes: Axes, position: int, group: Group, found: Mapping[str, Summary | None]) -> None:
     for offset, (name, summary) in zip(OFFSETS, found.items(), strict=True):
         if summary is not None:
-            style = {"color": figures.PHASE_COLORS[name], "marker": figures.PHASE_MARKERS[name]}
+            style: Any = {"color": figures.PHASE_COLORS[name], "marker": figures.PHASE_MARKERS[name]}
             label = "whole step" if name == WHOLE else name
-            figures.point(axes, 0, position + offset, summary, along="x", label=label, **style)
+            figures.point(axes, 0, position + offset, summary, along="x", of=group, what=label, label=label, **style)
 
 
-def _draw_shares(axes: Axes, position: int, found: Mapping[str, Summary | None]) -> None:
+def _draw_shares(axes: Axes, position: int, group: Group, found: Mapping[str, Summary | None]) -> None:
     parts = {name: summary.median for name in PHASES if (summary := found[name]) is not None}
-    figures.shares(axes, position, parts, [figures.PHASE_COLORS[name] for name in parts])
+    figures.shares(axes, position, parts, [figures.PHASE_COLORS[name] for name in parts], group)
 
 
 def _row_label(group: Group, groups: Sequence[Group]) -> str:
@@ -112,10 +112,11 @@ def _scaling(groups: Sequence[Group], axis: str, label: str, description: str) -
         times.plot(xs, [s.median for _, s, _ in known], color=color, linewidth=1.2)
         tokens = [(g.scalar("tokens_per_step") or math.nan) / s.median for _, s, g in known]
         rates.plot(xs, tokens, color=color, linewidth=1.2)
-        for (x, summary, _), rate in zip(known, tokens, strict=True):
-            figures.point(times, x, 0, summary, along="y", color=color, marker=marker, label=size)
-            face = "white" if summary.marks else color
-            rates.plot(x, rate, color=color, marker=marker, markerfacecolor=face)
+        for (x, summary, group), rate in zip(known, tokens, strict=True):
+            figures.point(times, x, 0, summary, along="y", of=group, color=color, marker=marker, label=size)
+            inside = drawing.face(rates, color, summary.marks)
+            (made,) = rates.plot(x, rate, color=color, marker=marker, markerfacecolor=inside)
+            drawing.tell(made, group, f"{units.number(rate)} tokens/s", marks=summary.marks)
         if not known:
             times.plot([], [], marker, color=color, linestyle="none", label=size)
         missing = [group.point[axis] for group, summary in found if summary is None]
@@ -124,7 +125,6 @@ def _scaling(groups: Sequence[Group], axis: str, label: str, description: str) -
             style = {"color": color, "transform": times.get_xaxis_transform(), "clip_on": False}
             times.plot(missing, [1.03 + 0.045 * failed] * len(missing), "x", **style)
             failed += 1
-    figures.explain_hollow(times, [group.summary(f"{WHOLE}_s") for group in groups])
     if failed:
         times.plot([], [], "x", color=figures.MUTED, label="no numbers")
     values = sorted({group.point[axis] for group in groups})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stepbench.reporting import figures, statistics, units
+from stepbench.reporting import drawing, figures, statistics, units
 from stepbench.reporting.columns import axis_words, differences
 from stepbench.reporting.comparisons import Pair
 from stepbench.reporting.statistics import Comparison, Verdict
@@ -44,7 +45,7 @@ def ratios(panels: Mapping[str, Sequence[Pair]], description: str) -> Figure:
         axes.axvline(1, color=figures.INK, linewidth=0.9, zorder=1)
         for position, pair in enumerate(pairs):
             if pair.comparison:
-                _draw(axes, position, pair.comparison)
+                _draw(axes, position, pair, pair.comparison)
         figures.rows(axes, [_label(pair, pairs) for pair in pairs])
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", left=False)
@@ -53,15 +54,21 @@ def ratios(panels: Mapping[str, Sequence[Pair]], description: str) -> Figure:
     last.set_xlim(low, high)
     figures.log_axis(last, "x", lambda value: f"{value:g}×")
     last.set_xlabel("speed relative to the baseline (above 1 is faster)")
+    figures.legend_above(figure, 1)
     return figure
 
 
-def _draw(axes: Axes, position: int, comparison: Comparison) -> None:
+def _draw(axes: Axes, position: int, pair: Pair, comparison: Comparison) -> None:
     color = figures.VERDICT_COLORS[comparison.verdict]
     if comparison.low is not None and comparison.high is not None:
         axes.plot([comparison.low, comparison.high], [position] * 2, color=color, linewidth=2, solid_capstyle="butt")
-    hollow = comparison.verdict is Verdict.UNCLEAR
-    axes.plot(comparison.ratio, position, "o", color=color, markerfacecolor="white" if hollow else color, zorder=3)
+    marks = pair.marks
+    unclear = comparison.verdict is Verdict.UNCLEAR
+    style: Any = {"color": color, "markerfacecolor": drawing.face(axes, color, marks), "zorder": 3}
+    (made,) = axes.plot(comparison.ratio, position, "d" if unclear else "o", **style)
+    interval = units.ratio(comparison.ratio, comparison.low, comparison.high)
+    against = axis_words(pair.baseline.point[pair.axis])
+    drawing.tell(made, pair.other, f"{interval} the speed of {against}, {comparison.verdict}", marks=marks)
     text = f"{units.ratio(comparison.ratio)}  {comparison.verdict}"
     axes.annotate(
         text,
@@ -71,7 +78,7 @@ def _draw(axes: Axes, position: int, comparison: Comparison) -> None:
         textcoords="offset points",
         va="center",
         fontsize=8.5,
-        color=figures.MUTED if hollow else color,
+        color=figures.MUTED if unclear else color,
         annotation_clip=False,
     )
 

@@ -22,10 +22,11 @@ from stepbench.experiments.memory.shapes import (
     shapes,
 )
 from stepbench.measure.memory_timeline import ACTIVATIONS, CATEGORIES
-from stepbench.reporting import figures, units
+from stepbench.reporting import drawing, figures, units
 from stepbench.reporting.columns import held, where
 from stepbench.reporting.figures import CATEGORY_COLORS as COLORS
 from stepbench.reporting.frames import Results
+from stepbench.reporting.marks import fatal
 from stepbench.reporting.units import Unit
 
 ROW_INCHES = 0.42
@@ -141,13 +142,19 @@ def _draw_timeline(axes: Axes, timeline: dict[str, Any]) -> None:
 
 
 def _draw_peaks(axes: Axes, position: int, shape: Shape) -> None:
-    """Draw the measured peak as a filled point, the predicted one as a ring around it."""
+    """Draw the measured peak as a point, the predicted one as a line across it."""
     predicted, measured = shape.peak_bytes(PREDICTED), shape.peak_bytes(MEASURED)
-    ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 10, "linestyle": "none"}
+    across: dict[str, Any] = {"markeredgewidth": 2.2, "markersize": 15, "linestyle": "none"}
+    group = shape.best[1] if shape.best else None
     if predicted is not None:
-        axes.plot([predicted], [position], "o", color=figures.PALETTE[1], label="predicted", **ring)
-    if measured is not None:
-        axes.plot([measured], [position], "o", color=figures.PALETTE[0], label="measured", linestyle="none", zorder=3)
+        (made,) = axes.plot([predicted], [position], "|", color=figures.PALETTE[1], label="predicted", **across)
+        if group is not None:
+            drawing.tell(made, shape.group(PREDICTED) or group, units.byte_count(predicted), "predicted peak")
+    if measured is not None and group is not None:
+        style: dict[str, Any] = {"color": figures.PALETTE[0], "linestyle": "none", "label": "measured", "zorder": 3}
+        inside = drawing.face(axes, figures.PALETTE[0], fatal(group.marks))
+        (made,) = axes.plot([measured], [position], "o", markerfacecolor=inside, **style)
+        drawing.tell(made, group, units.byte_count(measured), "measured peak", fatal(group.marks))
     known = measured or predicted
     if known is not None:
         place: Any = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8.5}
@@ -160,16 +167,28 @@ def _draw_shares(axes: Axes, position: int, shape: Shape) -> None:
     if not parts:
         return
     figures.shares(
-        axes, position, {WORDS[name]: part for name, part in parts.items()}, [COLORS[name] for name in parts]
+        axes,
+        position,
+        {WORDS[name]: part for name, part in parts.items()},
+        [COLORS[name] for name in parts],
+        shape.best[1],
     )
 
 
 def _draw_kind(axes: Axes, shapes: Sequence[Shape], name: str, *, color: str, marker: str) -> None:
-    for source, style in ((PREDICTED, {"linestyle": "-"}), (MEASURED, {"linestyle": "none", "marker": marker})):
-        known = [(shape.point["context"], peak) for shape in shapes if (peak := shape.peak_bytes(source))]
-        if known:
-            xs, ys = zip(*known, strict=True)
+    for source, style in ((PREDICTED, {"linestyle": "-"}), (MEASURED, {})):
+        known = [(shape.point["context"], peak, shape) for shape in shapes if (peak := shape.peak_bytes(source))]
+        if known and source == PREDICTED:
+            xs, ys, _ = zip(*known, strict=True)
             axes.plot(xs, ys, color=color, label=f"{name}, {source}", linewidth=1.3, **style)  # type: ignore[arg-type]
+        for x, peak, shape in known if source == MEASURED else ():
+            group = shape.best[1] if shape.best else None
+            found = fatal(group.marks) if group else ()
+            inside = drawing.face(axes, color, found)
+            look: Any = {"color": color, "label": f"{name}, {source}", "markerfacecolor": inside}
+            (made,) = axes.plot([x], [peak], linestyle="none", marker=marker, **look)
+            if group is not None:
+                drawing.tell(made, group, units.byte_count(peak), "measured peak", found)
 
 
 def _powers_of_two(axes: Axes, which: str) -> None:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from stepbench.experiments.profile import operators as ops
 from stepbench.experiments.profile.operators import KINDS, Phase
-from stepbench.reporting import figures, units
+from stepbench.reporting import drawing, figures, units
 from stepbench.reporting.columns import held
 from stepbench.reporting.frames import Results
+from stepbench.reporting.points import Group
 
 COLORS = dict(
     zip(KINDS, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#b9b9b9", "#e4e4e4"), strict=True)
@@ -36,7 +37,7 @@ def shares(results: Results) -> Figure:
         if len(drawn) > 1:
             axes.text(0, place - 0.45, ops.place(group, drawn), fontsize=8.5, color=figures.MUTED, va="bottom")
         for phase in ops.phases(group):
-            _draw_shares(axes, place, phase)
+            _draw_shares(axes, place, group, phase)
             places.append(place)
             texts.append(f"{phase.name}\n{units.seconds(phase.seconds)}")
             place += 1
@@ -61,22 +62,23 @@ def operators(results: Results) -> Figure:
     heights = [len(phase.top(TOP)) + 1 for phase in found]
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, phase in zip(panels, found, strict=True):
-        _draw_top(axes, phase)
+        _draw_top(axes, chosen, phase)
     return figure
 
 
-def _draw_shares(axes: Axes, place: float, phase: Phase) -> None:
+def _draw_shares(axes: Axes, place: float, group: Group, phase: Phase) -> None:
     found = {kind: seconds for kind, seconds in phase.by_kind().items() if seconds}
-    figures.shares(axes, place, found, [COLORS[kind] for kind in found])
+    figures.shares(axes, place, found, [COLORS[kind] for kind in found], group)
 
 
-def _draw_top(axes: Axes, phase: Phase) -> None:
+def _draw_top(axes: Axes, group: Group, phase: Phase) -> None:
     shown = phase.top(TOP)
     unit = units.pick(units.SECONDS, [phase.time(shown[0])] if shown else [])
     values = [phase.time(each) / unit.size for each in shown]
     colors = [COLORS[ops.kind_of(each["name"])] for each in shown]
-    axes.barh(range(len(shown)), values, height=0.68, color=colors)
-    for position, (each, value) in enumerate(zip(shown, values, strict=True)):
+    bars = axes.barh(range(len(shown)), values, height=0.68, color=colors)
+    for position, (bar, each, value) in enumerate(zip(bars, shown, values, strict=True)):
+        drawing.tell(bar, group, units.seconds(phase.time(each)), each["name"])
         calls = ops.count(each["calls"])
         text = f" {units.percent(phase.time(each) / phase.seconds)}, {calls} calls"
         place: Any = {"va": "center", "fontsize": 8, "color": figures.MUTED}

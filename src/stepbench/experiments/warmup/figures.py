@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stepbench.experiments.warmup.cell import BATCH, CONTEXT
-from stepbench.reporting import figures
+from stepbench.reporting import drawing, figures, units
 from stepbench.reporting.figures import NO_NUMBERS
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
@@ -47,7 +49,9 @@ def warmup(results: Results) -> Figure:
 
 
 def _draw_samples(axes: Axes, group: Group) -> None:
-    """Draw the sum of phases of each step: hollow during warm-up, filled when measured, mean ± std behind."""
+    """Draw the sum of phases of each step, mean ± std of the measured ones behind; hollow if these have a warning."""
+    summary = group.summary("step_s") or group.summary("forward_s")
+    marks = summary.marks if summary else ()
     for record in group.records:
         present = [phase for phase in PHASES if record.samples.get(f"{phase}_s")]
         if not present:
@@ -68,14 +72,16 @@ def _draw_samples(axes: Axes, group: Group) -> None:
             label="mean ± standard deviation of the measured steps",
         )
         axes.plot(span, [mean, mean], color="#0072B2", linewidth=1)
-        axes.plot(steps[before.size :], counted, "o", color="#0072B2", markersize=4, label="measured", zorder=3)
+        style: Any = {"color": "#0072B2", "markersize": 4, "label": "measured", "zorder": 3}
+        inside = drawing.face(axes, "#0072B2", marks)
+        (made,) = axes.plot(steps[before.size :], counted, "o", markerfacecolor=inside, **style)
+        drawing.tell(made, group, units.seconds(float(mean)), "mean of the measured steps", marks)
         if before.size:
             axes.plot(
                 steps[: before.size],
                 before,
-                "o",
+                "x",
                 color="#D55E00",
-                markerfacecolor="white",
                 markersize=4.5,
                 label="warm-up",
                 zorder=3,
