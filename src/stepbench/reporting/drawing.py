@@ -52,6 +52,21 @@ class Told:
     records: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What the JSON beside a figure holds.
+
+    Attributes:
+        description: what it holds constant and how to read it.
+        empty: why there is nothing to draw; empty where there is.
+        points: id of an element of the SVG -> its `text` and the paths of its `records`.
+    """
+
+    description: str
+    empty: str
+    points: Mapping[str, Mapping[str, Any]]
+
+
 class Drawing(Figure):
     """A figure with what its points say, and the kinds of warnings that made some of them hollow."""
 

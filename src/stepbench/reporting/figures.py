@@ -15,7 +15,6 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -29,7 +28,7 @@ from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, N
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.process.storage import write_atomically
 from stepbench.reporting import units
-from stepbench.reporting.drawing import HOLLOW, Drawing, Measured, face, tell
+from stepbench.reporting.drawing import HOLLOW, Drawing, Kept, Measured, face, tell
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary, Verdict
 from stepbench.reporting.steps import PHASES, WHOLE
@@ -136,21 +135,6 @@ def write(figures: Mapping[str, Figure], folder: Path) -> None:
         drawn = figure if isinstance(figure, Drawing) else Drawing()
         held = Kept(description, drawn.sentence, drawn.said())
         write_atomically(folder / f"{name}.json", json.dumps(dataclasses.asdict(held), ensure_ascii=False) + "\n")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What the JSON beside a figure holds.
-
-    Attributes:
-        description: what it holds constant and how to read it.
-        empty: why there is nothing to draw; empty where there is.
-        points: id of an element of the SVG -> its `text` and the paths of its `records`.
-    """
-
-    description: str
-    empty: str
-    points: Mapping[str, Mapping[str, Any]]
 
 
 def read(file: Path) -> Kept:
