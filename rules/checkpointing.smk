@@ -3,10 +3,10 @@ rule measure_checkpointing:
         needs("checkpointing"),
     output:
         update(
-            "<results>/checkpointing/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/checkpointing/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/checkpointing/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/checkpointing/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,

@@ -3,10 +3,10 @@ rule measure_data_parallel:
         needs("data_parallel"),
     output:
         update(
-            "<results>/data_parallel/size~{size},strategy~{strategy},context~{context},batch~{batch},bucket_mib~{bucket_mib},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/data_parallel/size~{size},strategy~{strategy},context~{context},batch~{batch},bucket_mib~{bucket_mib},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/data_parallel/size~{size},strategy~{strategy},context~{context},batch~{batch},bucket_mib~{bucket_mib},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/data_parallel/size~{size},strategy~{strategy},context~{context},batch~{batch},bucket_mib~{bucket_mib},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,

@@ -3,10 +3,10 @@ rule measure_end_to_end:
         needs("end_to_end"),
     output:
         update(
-            "<results>/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},implementation~{implementation},attention~{attention},groups~{groups},optimizer~{optimizer},passes~{passes},replicate~{replicate}.json"
+            "<results>/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},implementation~{implementation},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},passes~{passes},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},implementation~{implementation},attention~{attention},groups~{groups},optimizer~{optimizer},passes~{passes},replicate~{replicate}.log",
+        "<results>/logs/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},implementation~{implementation},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},passes~{passes},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,

@@ -3,10 +3,10 @@ rule measure_fsdp:
         needs("fsdp"),
     output:
         update(
-            "<results>/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,

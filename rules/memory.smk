@@ -3,10 +3,10 @@ rule measure_memory:
         needs("memory"),
     output:
         update(
-            "<results>/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},passes~{passes},optimizer~{optimizer}.json"
+            "<results>/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},passes~{passes},optimizer~{optimizer}.json"
         ),
     log:
-        "<results>/logs/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},passes~{passes},optimizer~{optimizer}.log",
+        "<results>/logs/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},passes~{passes},optimizer~{optimizer}.log",
     priority: priority_of_round
     resources:
         machine=1,

@@ -3,10 +3,10 @@ rule measure_optimizer_sharding:
         needs("optimizer_sharding"),
     output:
         update(
-            "<results>/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
         machine=1,

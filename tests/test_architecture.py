@@ -29,6 +29,7 @@ STANDARD_LIBRARY_ONLY = (
     "process.lock",
     "process.storage",
     "kernels.names",
+    "kernels.heads.names",
     "experiments.experiment",
 )
 # What Snakemake's process imports when it reads the Snakefile; third parties that it may use are light.
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "cli": {"cli", "pipeline", "process", "experiments", "comparison", "reporting", "kernels", "measure"},
 }
 # Which modules of other packages a part of an experiment may import, beside those of its own folder.
-CELL = {"kernels.names", "parallel.names", "pipeline.cells"}
+CELL = {"kernels.names", "kernels.heads.names", "parallel.names", "pipeline.cells"}
 MEASURES = {"workloads", VERSIONS, *MEASURED}
 TELLS = {"reporting", "measure.memory_timeline", "measure.allocator_memory"}  # of the last two the names of categories
 PARTS = ("cell", "measure", "tables", "figures", "findings")
@@ -259,6 +260,7 @@ def test_what_is_imported_by_name_is_in_a_registry_that_the_fingerprint_reads() 
         "experiments/experiment.py",
         "kernels/__init__.py",  # these two resolve public names when they are asked for
         "kernels/api.py",
+        "kernels/heads/api.py",
         "parallel/__init__.py",
         "parallel/strategies.py",
         "parallel/rank.py",

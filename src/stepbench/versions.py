@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map
 
 __all__ = [
     "FP_FUSION",
+    "HAS_LINEAR_CROSS_ENTROPY",
     "LAUNCH_OPTIONS",
     "FakeTensor",
     "FakeTensorMode",
@@ -31,6 +32,7 @@ __all__ = [
     "float32_products_are_tf32",
     "foreach_norm",
     "in_backward",
+    "linear_cross_entropy",
     "outer_saved_tensor_hooks",
     "plain_tensors",
     "pretended_ranks",
@@ -60,6 +62,16 @@ reduce_scatter: Callable[..., Any] = getattr(dist, "reduce_scatter_single", None
 foreach_norm: Callable[..., Any] = torch._foreach_norm
 # A context in which functions take a subclass of Tensor for a Tensor.
 plain_tensors: Callable[[], contextlib.AbstractContextManager[None]] = torch._C.DisableTorchFunctionSubclass
+
+# torch 2.13 has them.
+HAS_LINEAR_CROSS_ENTROPY = hasattr(torch.nn.functional, "linear_cross_entropy")
+
+
+def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, ignored: int) -> torch.Tensor:
+    """Return torch's mean cross-entropy of x wᵀ, computed chunk by chunk; see `HAS_LINEAR_CROSS_ENTROPY`."""
+    # Under torch.compile a second backward pass cannot be refused, which torch says in a warning unless it is allowed.
+    options = torch.nn.LinearCrossEntropyOptions(allow_retain_graph=torch.compiler.is_compiling())
+    return torch.nn.functional.linear_cross_entropy(x, weight, targets, ignore_index=ignored, options=options)
 
 
 @contextlib.contextmanager

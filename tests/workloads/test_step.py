@@ -48,6 +48,18 @@ def test_attention_and_checkpointing_change_no_loss(attention: str, groups: tupl
     assert losses(attention=attention, groups=groups) == pytest.approx(losses(), rel=1e-5)
 
 
+@pytest.mark.parametrize("more", [{}, {"precision": "bf16"}, {"parameter_dtype": "bf16", "precision": "bf16"}], ids=str)
+def test_the_head_changes_no_loss(more: dict[str, Any]) -> None:
+    tolerance = 5e-3 if more else 1e-5  # a gradient is rounded to bfloat16 elsewhere
+    assert losses(head="chunked", **more) == pytest.approx(losses(**more), rel=tolerance)
+
+
+def test_a_head_that_the_device_cannot_run_is_told() -> None:
+    assert step.unsupported_reason(dataclasses.replace(SPEC, head="triton"), "cpu") == (
+        "the head triton needs a CUDA device, got cpu"
+    )
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_optimizer_is_the_one_that_is_named(optimizer: str) -> None:
     made = step.build(dataclasses.replace(SPEC, optimizer=optimizer), SETTING, steps=1)

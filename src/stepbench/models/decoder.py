@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from stepbench.models.layers import (
     EPS,
     Attention,
+    Head,
+    Loss,
     Made,
-    Projection,
     SelfAttention,
     SwiGLU,
     TokenEmbedding,
@@ -51,7 +52,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder language model: int64 tokens `[B, T]` to logits `[B, T, V]`.
+    """A decoder language model: int64 tokens `[B, T]` to logits `[B, T, V]`, or to their loss where there are targets.
 
     Weights are normal with standard deviation 0.02 and norms are one; seed torch before the call for reproducible
     weights. There are no buffers.
@@ -60,27 +61,37 @@ class Decoder(nn.Module):
         size: Widths, depth and heads.
         vocabulary: V, the number of token ids.
         attention: `attention(q, k, v, *, is_causal)` over `[B, H, T, D]`, from `stepbench.kernels`.
+        loss: Head and loss in one, from `stepbench.kernels.heads`; None for a model that returns logits alone.
         **made: The parameters' dtype and device; `meta` creates shapes only.
     """
 
-    def __init__(self, size: ModelSize, *, vocabulary: int, attention: Attention, **made: Unpack[Made]) -> None:
+    def __init__(
+        self,
+        size: ModelSize,
+        *,
+        vocabulary: int,
+        attention: Attention,
+        loss: Loss | None = None,
+        **made: Unpack[Made],
+    ) -> None:
         super().__init__()
         self.size = size
         self.embedding = TokenEmbedding(vocabulary, size.d_model, **made)
         self.blocks = nn.ModuleList(Block(size, attention=attention, **made) for _ in range(size.layers))
         self.norm = nn.RMSNorm(size.d_model, eps=EPS, **made)
-        self.head = Projection(size.d_model, vocabulary, **made)
+        self.head = Head(size.d_model, vocabulary, loss=loss, **made)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return the logits `[B, T, V]` of the token after each position.
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None) -> Tensor:
+        """Return the logits `[B, T, V]` of the token after each position; with targets, the mean cross-entropy in nats.
 
-        They have the parameters' dtype, or the autocast dtype under autocast; `next_token_loss` accepts both.
+        Logits have the parameters' dtype, or the autocast dtype under autocast; `next_token_loss` accepts both. The
+        loss is the head's, which need not make all logits; a target of -100 counts for nothing.
         """
         x_BTC = self.embedding(tokens_BT)
         cos_TE, sin_TE = rotary_angles(x_BTC, self.size.head_dim)
         for block in self.blocks:
             x_BTC = block(x_BTC, cos_TE, sin_TE)
-        return self.head(self.norm(x_BTC))
+        return self.head(self.norm(x_BTC), targets_BT)
 
 
 def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

@@ -52,6 +52,34 @@ class Projection(nn.Linear):
         nn.init.normal_(self.weight, std=INITIAL_STD)
 
 
+class Loss(Protocol):
+    """Head and loss in one, as `stepbench.kernels.heads` provides them."""
+
+    def __call__(self, x: Tensor, weight: Tensor, targets: Tensor, /) -> Tensor:
+        """Return the mean cross-entropy, from hidden states `[B, T, C]`, the weight `[V, C]` and targets `[B, T]`."""
+        ...
+
+
+class Head(Projection):
+    """The projection to the vocabulary: logits, or their loss where there are targets."""
+
+    def __init__(self, d_model: int, vocabulary: int, *, loss: Loss | None, **made: Unpack[Made]) -> None:
+        super().__init__(d_model, vocabulary, **made)
+        self.loss = loss
+
+    def forward(self, x_BTC: Tensor, targets_BT: Tensor | None = None) -> Tensor:
+        """Return the logits `[B, T, V]`, or with targets the mean cross-entropy in nats, a scalar.
+
+        Raises:
+            TypeError: there are targets, and the head was created without a loss.
+        """
+        if targets_BT is None:
+            return super().forward(x_BTC)
+        if self.loss is None:
+            raise TypeError("a head must be created with a `loss` to take targets, got none")
+        return self.loss(x_BTC, self.weight, targets_BT)
+
+
 class TokenEmbedding(nn.Embedding):
     """Look up one row for each token: int64 `[B, T]` to `[B, T, C]`."""
 

@@ -35,11 +35,11 @@ def check(spec: StepSpec, setting: Setting) -> dict[str, float]:
 
     The strategy `none`, which communicates nothing, is compared with one process on the rank's own batch.
 
-    The one process has naive attention and no checkpointing, so that these are checked as well. The model is the cell's
-    with at most `BLOCKS` blocks and `VOCABULARY` tokens; batch and context are small, and the optimizer has options
-    under which a gradient of the wrong size shows (AdamW divides by it otherwise). Each parameter is looked at by
-    itself: its error is the distance from one process in float64, over how far that one has moved. Returned is the
-    parameter that is nearest to what is allowed.
+    The one process has naive attention, all logits at once and no checkpointing, so that these are checked as well. The
+    model is the cell's with at most `BLOCKS` blocks and `VOCABULARY` tokens; batch and context are small, and the
+    optimizer has options under which a gradient of the wrong size shows (AdamW divides by it otherwise). Each parameter
+    is looked at by itself: its error is the distance from one process in float64, over how far that one has moved.
+    Returned is the parameter that is nearest to what is allowed.
 
     Returns:
         Of that parameter, `equivalence_difference_ratio`: the error of this step; `equivalence_plain_ratio`: that of
@@ -59,7 +59,7 @@ def check(spec: StepSpec, setting: Setting) -> dict[str, float]:
 
     options = _telling_options(spec)
     ranked, replica = rank_step.build(spec, setting, steps=STEPS, batches=iter(own), optimizer_options=options)
-    plain_spec = dataclasses.replace(spec, groups=(), strategy=None)
+    plain_spec = dataclasses.replace(spec, groups=(), head="whole", strategy=None)
     # Bound by its name: the times do not depend on it, so that a change of it makes stale only the cells that name it.
     start = step.decoder(plain_spec, setting, attention=api.bind("naive"))
     before = _exact(start.named_parameters())

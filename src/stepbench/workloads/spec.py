@@ -23,9 +23,6 @@ _GROUPS = re.compile(r"[1-9][0-9]*(-[1-9][0-9]*)*")
 class StepSpec:
     """One decoder's training step.
 
-    Head and loss are the plain ones, a projection to the whole vocabulary and its cross-entropy; another choice of
-    them would be a field here and a branch in `stepbench.workloads.step.build`.
-
     Attributes:
         size: of the decoder.
         vocabulary: how many token ids there are; the size's own where it names one.
@@ -34,6 +31,7 @@ class StepSpec:
         precision: of the computation, as in `stepbench.models.precision`.
         parameter_dtype: `fp32`, or `bf16` for parameters, gradients and optimizer state in bfloat16 without autocast.
         attention: a name of `stepbench.kernels.names`.
+        head: head and loss, a name of `stepbench.kernels.heads.names`.
         implementation: `eager`, or `compiled` for the whole model as one graph of torch.compile.
         passes: how much of the step runs: `forward` (without gradients), `forward_backward` or `train_step`.
         optimizer: one of `OPTIMIZERS`; `adamw_foreach` is what torch chooses by itself on CUDA.
@@ -52,6 +50,7 @@ class StepSpec:
     precision: str = "fp32"
     parameter_dtype: str = "fp32"
     attention: str = "naive"
+    head: str = "whole"
     implementation: str = "eager"
     passes: str = "train_step"
     optimizer: str = "adamw_foreach"

@@ -12,9 +12,10 @@ from torch import Tensor, nn, optim
 from stepbench import versions
 from stepbench.data import tokens
 from stepbench.kernels import api
+from stepbench.kernels.heads import api as heads
 from stepbench.measure.measurement import Setting, UnsupportedError, WrongResultError
 from stepbench.models.checkpointing import checkpoint_blocks
-from stepbench.models.decoder import Decoder, next_token_loss
+from stepbench.models.decoder import Decoder
 from stepbench.models.layers import Attention
 from stepbench.models.precision import AUTOCAST, precision_reason, set_precision
 from stepbench.workloads.spec import StepSpec
@@ -151,7 +152,7 @@ class Step:
         gradients = contextlib.nullcontext() if self.spec.passes != "forward" else torch.no_grad()
         autocast = torch.autocast(self._device, dtype=self._autocast, enabled=self._autocast is not None)
         with gradients, autocast:
-            self._loss = next_token_loss(self._module(inputs), targets)
+            self._loss = self._module(inputs, targets)
         self.losses.append(self._loss.detach())
 
     def _backward(self) -> None:
@@ -229,6 +230,7 @@ def decoder(spec: StepSpec, setting: Setting, *, attention: Attention | None = N
         spec.size,
         vocabulary=spec.vocabulary,
         attention=attention or api.bind(spec.attention),
+        loss=heads.bind(spec.head),
         dtype=torch.bfloat16 if spec.parameter_dtype == "bf16" else torch.float32,
         device=setting.device,
     )
@@ -247,6 +249,8 @@ def unsupported_reason(spec: StepSpec, device: str) -> str | None:
         return f"a strategy needs whole training steps, got {spec.passes}"
     low = spec.compute_dtype if spec.compute_dtype == "bf16" else spec.precision
     dtype = AUTOCAST.get(low, torch.float32)
+    if (reason := heads.unsupported_reason(spec.head, device=device, dtype=dtype)) is not None:
+        return reason
     return api.unsupported_reason(
         spec.attention, device=device, dtype=dtype, head_dim=spec.size.head_dim, q_len=spec.context, is_causal=True
     )

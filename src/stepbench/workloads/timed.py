@@ -89,7 +89,7 @@ def _check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
     Raises:
         WrongResultError: they differ by more than rounding, so that what was timed is not this model's step.
     """
-    plain_spec = dataclasses.replace(spec, precision="fp32", groups=())
+    plain_spec = dataclasses.replace(spec, precision="fp32", groups=(), head="whole")
     # Bound by its name: no number comes from it, so that a change of it makes no cell stale that does not name it.
     plain = step.decoder(plain_spec, setting, attention=api.bind("naive")).float()
     inputs, targets = next(step.feed(spec, setting))

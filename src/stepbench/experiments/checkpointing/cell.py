@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stepbench.kernels import names as kernels
+from stepbench.kernels.heads import names as heads
 from stepbench.pipeline import cells
 
 TITLE = "Checkpointing"
@@ -28,11 +29,12 @@ class Cell(cells.Cell):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     parameter_dtype: Literal["fp32", "bf16"] = "fp32"
     attention: kernels.Name = "naive"
+    head: heads.Name = "whole"
     groups: str = "none"
     optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
     replicate: int = 0
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The module of the attention implementation."""
-        return kernels.modules(self.attention)
+        """The modules of attention and head."""
+        return (*kernels.modules(self.attention), *heads.modules(self.head))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stepbench.kernels import names as kernels
+from stepbench.kernels.heads import names as heads
 from stepbench.parallel import names as strategies
 from stepbench.pipeline import cells
 
@@ -32,12 +33,14 @@ class Cell(cells.Cell):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     parameter_dtype: Literal["fp32", "bf16"] = "fp32"
     attention: kernels.Name = "naive"
+    head: heads.Name = "whole"
     groups: str = "none"
     optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
     replicate: int = 0
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The modules of attention, of the strategy, and of the strategy whose step is timed in turn with it."""
+        """The modules of attention, head, the strategy, and the strategy whose step is timed in turn with it."""
         partner = PARTNERS.get(self.strategy, self.strategy)
-        return (*kernels.modules(self.attention), *strategies.modules(self.strategy, partner))
+        own = (*kernels.modules(self.attention), *heads.modules(self.head))
+        return (*own, *strategies.modules(self.strategy, partner))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stepbench.kernels import names as kernels
+from stepbench.kernels.heads import names as heads
 from stepbench.pipeline import cells
 
 TITLE = "End to end"
@@ -28,6 +29,7 @@ class Cell(cells.Cell):
     parameter_dtype: Literal["fp32", "bf16"] = "fp32"
     implementation: Literal["eager", "compiled"] = "eager"
     attention: kernels.Name = "naive"
+    head: heads.Name = "whole"
     groups: str = "none"
     optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
     passes: Literal["forward", "forward_backward", "train_step"] = "train_step"
@@ -35,5 +37,5 @@ class Cell(cells.Cell):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The module of the attention implementation."""
-        return kernels.modules(self.attention)
+        """The modules of attention and head."""
+        return (*kernels.modules(self.attention), *heads.modules(self.head))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stepbench.kernels import names as kernels
+from stepbench.kernels.heads import names as heads
 from stepbench.pipeline import cells
 
 TITLE = "Profile"
@@ -28,5 +29,5 @@ class Cell(cells.Cell):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The module of the attention that every step has here."""
-        return kernels.modules("naive")
+        """The modules of attention and head that every step has here."""
+        return (*kernels.modules("naive"), *heads.modules("whole"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepbench.kernels import names as kernels
+from stepbench.kernels.heads import names as heads
 from stepbench.pipeline import cells
 
 TITLE = "Warm-up"
@@ -29,5 +30,5 @@ class Cell(cells.Cell):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The module of the attention that every step has here."""
-        return kernels.modules("naive")
+        """The modules of attention and head that every step has here."""
+        return (*kernels.modules("naive"), *heads.modules("whole"))
