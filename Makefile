@@ -9,8 +9,9 @@ PINS := constraints/packages.txt constraints/torch-$(TORCH).txt
 PIP := $(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(PINS))
 REPORT := .venv/.report-$(TORCH)
 TEST := .venv/.test-$(TORCH)
+FAKE := .venv-fake-gpu/.torch-$(TORCH)
 
-.PHONY: report test quick test-slow test-ranks lint check mutate same gpu-check clean
+.PHONY: report test quick test-slow test-ranks test-fake-gpu lint check mutate same gpu-check clean
 
 report: $(REPORT)
 	$(BIN)/snakemake --cores 1 report/writeup.md all
@@ -29,6 +30,19 @@ test-slow: $(TEST)
 # Alone on the machine: these hold fourteen ranks at once to a deadline, or a run to three seconds.
 test-ranks: $(TEST)
 	$(BIN)/python -m pytest -m ranks
+
+# On pretended GPUs, of which sizes and calls are real and values and speeds are not: torch's CUDA build from PyPI (0.5 GB,
+# without the libraries of NVIDIA that it asks for) beside .venv, and the headers of its CUDA.
+test-fake-gpu: $(FAKE)
+	$(BIN)/python -m pytest -n 2 --dist load -m fake_gpu tests/fake_gpu
+
+$(FAKE): $(TEST)
+	test -x .venv-fake-gpu/bin/python || $(BIN)/python -m venv .venv-fake-gpu
+	@rm -f .venv-fake-gpu/.torch-*
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" > "$$(.venv-fake-gpu/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv-fake-gpu/bin/python -m pip install --quiet --no-deps $$(sed -n 's/^torch==/torch===/p' constraints/torch-$(TORCH).txt)
+	.venv-fake-gpu/bin/python -m pip install --quiet --no-deps --upgrade --target .venv-fake-gpu/headers nvidia-cuda-runtime===13.0.96
+	touch $@
 
 check: lint
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/workflow/test_lint.py
@@ -53,7 +67,7 @@ gpu-check:
 	PYTHONPATH=src $(or $(wildcard $(BIN)/python),$(PYTHON)) -m stepbench.cli.gpu_check
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .snakemake .stepbench
+	rm -rf .venv .venv-fake-gpu .mypy_cache .ruff_cache .pytest_cache .hypothesis .snakemake .stepbench
 
 $(REPORT): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { echo "make: stepbench needs Python 3.11 to 3.14, got \

@@ -81,36 +81,3 @@ def test_a_reading_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     asked.clear()
     with pytest.raises(ValueError, match="an epoch"), DeviceLoad("cuda", interval_s=0.001):
         raise ValueError("an epoch")
-
-
-class Nvml:
-    """A driver with one GPU that does not tell its power."""
-
-    NVML_CLOCK_SM = 1
-
-    class NVMLError(Exception): ...
-
-    def nvmlInit(self) -> None: ...
-    def nvmlShutdown(self) -> None: ...
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
-        return f"gpu {index}"
-
-    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
-        assert handle == "gpu 5"
-        return type("Rates", (), {"gpu": 75})
-
-    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
-        raise self.NVMLError
-
-    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
-        return 1980 * kind
-
-
-def test_a_gpu_is_asked_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", Nvml())
-    monkeypatch.setattr(environment, "gpus", lambda: ({"index": 4}, {"index": 5}))
-    assert environment.activity("cuda", 1) == {
-        "utilisation_ratio": 0.75,
-        "power_watts": None,
-        "sm_clock_hz": 1.98e9,
-    }

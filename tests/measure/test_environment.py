@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,40 +13,37 @@ import psutil
 import pynvml
 import pytest
 
-from stepbench.measure import environment
+from stepbench.measure import devices, environment, nvml
+from stepbench.measure.devices import Device, Found
 
 
 class FakeNvml:
-    """An NVIDIA driver with as many devices as there are names."""
+    """An NVIDIA driver whose devices have the UUIDs 0, 1, …"""
 
     NVMLError = pynvml.NVMLError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = "sm", "memory", "celsius"
 
-    def __init__(self, *names: str, silent: tuple[str, ...] = ()) -> None:
-        self._names, self._silent = names, silent
+    def __init__(self, silent: tuple[str, ...] = ()) -> None:
+        self._silent = silent
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("nvml") and name in self._silent:
             return lambda *_: (_ for _ in ()).throw(pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED))
         return super().__getattribute__(name)
 
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self._names)
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
+        if not uuid.startswith("GPU-"):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return int(uuid.removeprefix("GPU-"))
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
+        return 5_500
 
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return self._names[handle]
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(gpu=75)
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(total=80 * 2**30, used=3 * 2**30)
-
-    def nvmlDeviceGetUUID(self, handle: int) -> str:
-        return f"GPU-{handle}{handle}aa"
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return "570.12"
 
     def nvmlDeviceGetClockInfo(self, handle: int, clock: str) -> int:
         return {"sm": 1980, "memory": 2619}[clock]
@@ -78,23 +74,26 @@ VIOLATION = "nvmlDeviceGetViolationStatus"
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Have this machine be another one: `machine("NVIDIA H200", cpu="AMD EPYC", cores=8)`."""
 
-    def become(*gpus: str, cpu: str = "AMD EPYC 7B13", cores: int = 2, platform: str = "linux", **nvml: Any) -> None:
+    def become(
+        *gpus: str, cpu: str = "AMD EPYC 7B13", cores: int = 2, platform: str = "linux", **nvml_options: Any
+    ) -> None:
         @contextlib.contextmanager
-        def driver() -> Iterator[FakeNvml | None]:
-            yield FakeNvml(*gpus, **nvml) if gpus else None
+        def opened() -> Iterator[FakeNvml | None]:
+            yield FakeNvml(**nvml_options) if gpus else None
 
-        monkeypatch.setattr(environment, "open_nvml", driver)
+        there = tuple(Device(name, str(ordinal), 80 * 2**30) for ordinal, name in enumerate(gpus))
+        kind = "cuda" if gpus else "mps" if platform == "darwin" else None
+        found = Found(kind, kind, there or (Device("mps"),) * (kind == "mps"))
+        monkeypatch.setattr(devices, "found", lambda: found)
+        monkeypatch.setattr(devices, "driver", lambda: "570.12" if gpus else None)
+        monkeypatch.setattr(nvml, "opened", opened)
         monkeypatch.setattr(environment, "_cpu_model", lambda: cpu)
         monkeypatch.setattr(environment, "cores", lambda: cores)
-        monkeypatch.setattr(sys, "platform", platform)
-        environment.gpus.cache_clear()
 
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    yield become
-    environment.gpus.cache_clear()
+    return become
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -128,6 +127,8 @@ def test_a_machine_without_gpu_is_named_after_its_cpu(machine: Machine, cpu: str
         (("NVIDIA H200",), "nvidia-h200-1x"),
         (("NVIDIA A100-SXM4-80GB",) * 8, "nvidia-a100-sxm4-80gb-8x"),
         (("NVIDIA GeForce RTX 4060 Laptop GPU",), "nvidia-geforce-rtx-4060-laptop-gpu-1x"),
+        (("NVIDIA H100 80GB HBM3 MIG 1g.10gb",), "nvidia-h100-80gb-hbm3-mig-1g-10gb-1x"),
+        (("NVIDIA T400", "NVIDIA H200", "NVIDIA T400"), "nvidia-t400-2x-nvidia-h200-1x"),
         (("<script>alert(1)</script>",), "script-alert-1-script-1x"),
     ],
 )
@@ -153,79 +154,6 @@ def test_every_machines_name_is_a_valid_setting(machine: Machine) -> None:
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("setting", "found"),
-    [
-        (None, ["A", "B", "C"]),
-        ("0", ["A"]),
-        ("2,0", ["C", "A"]),
-        (" 1 , 2 ", ["B", "C"]),
-        ("", []),
-        ("-1", []),
-        ("NoDevFiles", []),
-        ("1,9,0", ["B"]),
-        ("GPU-11", ["B"]),
-        ("GPU-22aa,0", ["C", "A"]),
-        ("01", []),
-    ],
-)
-def test_only_visible_gpus_count(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, setting: str | None, found: list[str]
-) -> None:
-    machine("A", "B", "C")
-    if setting is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
-    assert [gpu["name"] for gpu in environment.gpus()] == found
-    assert environment.find_device("auto") == ("cuda" if found else "cpu")
-
-
-def test_a_gpu_without_memory_of_its_own_is_one_and_a_lost_one_is_none(machine: Machine) -> None:
-    machine("NVIDIA GB10", silent=("nvmlDeviceGetMemoryInfo",))
-    (gpu,) = environment.gpus()
-    assert (gpu["name"], gpu["memory_bytes"]) == ("NVIDIA GB10", None)
-    assert environment.find_device() == "cuda"
-    machine("NVIDIA H200", silent=("nvmlDeviceGetHandleByIndex",))
-    assert environment.gpus() == ()
-    assert environment.find_device() == "cpu"
-
-
-def test_a_slice_of_a_gpu_is_refused_by_its_name(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "MIG-c78853af-8b9e-4f3c-9f6c-07d024b1bb11"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", name)
-    machine("NVIDIA H100")
-    for wanted in ("auto", "cuda"):
-        with pytest.raises(ValueError, match=rf"must name whole GPUs, got '{name}', a slice of one \(MIG\)"):
-            environment.find_device(wanted)
-    assert environment.find_device("cpu") == "cpu"
-    machine()  # a login node without a driver
-    assert environment.find_device() == "cpu"
-
-
-def test_auto_takes_cuda_before_mps_before_the_cpu(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine("NVIDIA H200")
-    assert environment.find_device() == "cuda"
-    assert environment.device_count("cuda") == 1
-    machine()
-    assert environment.find_device() == "cpu"
-    machine(platform="darwin")
-    monkeypatch.setattr(environment.platform, "machine", lambda: "arm64")
-    assert environment.find_device() == "mps"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        ("cuda", r"`device` must be one that this machine has \(cpu\), got cuda"),
-        ("mps", r"`device` must be one that this machine has \(cpu\), got mps"),
-        ("tpu", r"`device` must be one of auto, cuda, mps, cpu, got 'tpu'"),
-    ],
-)
-def test_a_device_that_is_not_here_is_refused(machine: Machine, wanted: str, message: str) -> None:
-    machine()
-    with pytest.raises(ValueError, match=message):
-        environment.find_device(wanted)
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +225,8 @@ def test_a_gpus_clocks_throttling_and_processes_are_recorded(machine: Machine) -
     machine("NVIDIA H200", "NVIDIA H200")
     reading = environment.state("cuda")
     assert reading["gpus"][1] == {
+        "utilisation_ratio": 0.75,
+        "energy_joules": 5.5,
         "sm_clock_hz": 1980 * 10**6,
         "memory_clock_hz": 2619 * 10**6,
         "max_sm_clock_hz": 1980 * 10**6,
@@ -308,7 +238,6 @@ def test_a_gpus_clocks_throttling_and_processes_are_recorded(machine: Machine) -
         "memory_used_bytes": 3 * 2**30,
         "processes": [11, 22],
     }
-    assert environment.driver() == "570.12"
     json.dumps(reading, allow_nan=False)
 
 
@@ -352,14 +281,3 @@ def test_a_machine_that_hides_its_frequency_is_described(
     machine()
     monkeypatch.setattr(psutil, "cpu_freq", hidden)
     assert environment.state("cpu")["cpu_frequency_hz"] is None
-
-
-def test_a_machine_without_nvidia_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-
-    monkeypatch.setattr(pynvml, "nvmlInit", missing)
-    environment.gpus.cache_clear()
-    assert environment.gpus() == ()
-    assert environment.driver() is None
-    environment.gpus.cache_clear()

@@ -8,7 +8,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from stepbench.measure import environment, interconnect
+from stepbench.measure import environment, interconnect, nvml
+from stepbench.measure.devices import Device
 
 
 class Links:
@@ -48,8 +49,8 @@ def test_the_kernel_and_the_driver_are_asked(sysfs: Path, monkeypatch: pytest.Mo
     port = sysfs / "infiniband" / "mlx5_0" / "ports" / "1"
     port.mkdir(parents=True)
     (port / "rate").write_text("400 Gb/sec (4X NDR)\n")
-    monkeypatch.setattr(environment, "open_nvml", driver)
-    monkeypatch.setattr(environment, "gpus", lambda: ({"uuid": "GPU-1"},))
+    monkeypatch.setattr(nvml, "opened", driver)
+    monkeypatch.setattr(environment, "used", lambda _: (Device("NVIDIA H200", "1"),))
     assert interconnect.describe("cuda") == {
         "nvlinks": 2,
         "pcie_generation": 5,

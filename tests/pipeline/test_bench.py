@@ -10,7 +10,8 @@ import pytest
 
 from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup.cell import Cell as Warmup
-from stepbench.measure import environment
+from stepbench.measure import devices, environment
+from stepbench.measure.devices import Device, Found
 from stepbench.pipeline import config, fingerprint, records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.config import ConfigError
@@ -136,7 +137,7 @@ def test_targets_that_are_no_records_are_left_to_snakemake(bench: Bench) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scale": "gpu"}, r"`scale` must be auto or cpu on a machine without a CUDA device, got gpu \(cpu\)"),
+        ({"scale": "gpu"}, r"`scale` must be auto or cpu on a machine without a GPU, got gpu \(cpu\)"),
         ({"device": "cuda"}, r"`device` must be one that this machine has \(cpu\), got cuda"),
         ({"vocabulary": 0}, "`vocabulary` must be a whole number from 2"),
     ],
@@ -144,14 +145,14 @@ def test_targets_that_are_no_records_are_left_to_snakemake(bench: Bench) -> None
 def test_what_this_machine_cannot_do_is_refused(
     open_bench: Open, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(environment, "gpus", lambda: ())
+    monkeypatch.setattr(devices, "found", Found)
     with pytest.raises(ConfigError, match=message):
         open_bench(**changes)
 
 
 def test_with_a_gpu_auto_takes_the_gpu_grid(open_bench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = {"name": "NVIDIA H200", "index": 0, "memory_bytes": 1, "uuid": "GPU-1"}
-    monkeypatch.setattr(environment, "gpus", lambda: (gpu, gpu))
+    gpu = Device("NVIDIA H200", memory_bytes=1)
+    monkeypatch.setattr(devices, "found", lambda: Found("cuda", "cuda", (gpu, gpu)))
     found = open_bench(device="auto", machine="auto")
     assert (found.device, found.scale, found.machine) == ("cuda", "gpu", "nvidia-h200-2x")
     assert found.names == ("warmup",)

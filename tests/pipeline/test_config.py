@@ -206,7 +206,7 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
     "a device that does not exist": (
         "device: cpu",
         "device: tpu",
-        "`device` must be one of auto, cuda, mps, cpu, got 'tpu'",
+        "`device` must be one of auto, cuda, xpu, mps, cpu, got 'tpu'",
     ),
     "a machine in another folder": (
         "machine: test-machine",

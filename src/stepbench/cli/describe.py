@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from stepbench.measure import environment
+from stepbench.measure import devices
 from stepbench.pipeline import machine
 
 
@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         "describe", help="write what this machine is to machines/NAME.json, for `machine: NAME` on another one"
     )
     parser.add_argument("name", nargs="?", default="auto", metavar="NAME", help="default: named after the hardware")
-    parser.add_argument("--device", default="auto", choices=("auto", *environment.DEVICES), help="default: auto")
+    parser.add_argument("--device", default="auto", choices=("auto", *devices.KINDS), help="default: auto")
     parser.set_defaults(run=describe)
 
 

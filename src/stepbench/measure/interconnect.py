@@ -6,11 +6,10 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from stepbench.measure import environment
+from stepbench.measure import environment, nvml
 
 NODES_FOLDER = Path("/sys/devices/system/node")
 INFINIBAND_FOLDER = Path("/sys/class/infiniband")
-MOST_NVLINKS = 18  # of a GPU, in NVML's numbering: NVML_NVLINK_MAX_LINKS
 
 
 def describe(device: str) -> dict[str, Any]:
@@ -25,25 +24,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def _gpu_links(device: str) -> dict[str, Any]:
-    found: dict[str, Any] = dict.fromkeys(("nvlinks", "pcie_generation", "pcie_lanes"))
-    if device != "cuda":
-        return found
-    with environment.open_nvml() as nvml:
-        if nvml is None:
-            return found
-        handle = nvml.nvmlDeviceGetHandleByUUID(environment.gpus()[0]["uuid"])
-        questions = {
-            "pcie_generation": lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),
-            "pcie_lanes": lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(handle),
-        }
-        for key, ask in questions.items():
-            with contextlib.suppress(nvml.NVMLError):
-                found[key] = int(ask())
-        found["nvlinks"] = 0
-        for link in range(MOST_NVLINKS):
-            with contextlib.suppress(nvml.NVMLError):  # a link that the device does not have
-                found["nvlinks"] += bool(nvml.nvmlDeviceGetNvLinkState(handle, link))
-    return found
+    return nvml.links(next((each.uuid for each in environment.used(device)), None))
 
 
 def _infiniband() -> dict[str, str]:

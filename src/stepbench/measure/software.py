@@ -7,36 +7,23 @@ import importlib.metadata
 import importlib.util
 import platform
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 
 def versions() -> dict[str, str | None]:
     """Return the versions of torch, Triton, CUDA and Python without importing them; None if not installed."""
-    torch_version, cuda = _torch_version()
+    torch = _torch_values()
     return {
-        "torch": torch_version,
+        "torch": torch["__version__"],
         "triton": _version("triton"),
-        "cuda": cuda,
+        "cuda": torch["cuda"],
         "python": ".".join(platform.python_version_tuple()[:2]),
     }
 
 
-def check_build(device: str, found: Mapping[str, str | None]) -> None:
-    """Check that torch was built with CUDA if a GPU is measured, because otherwise every cell fails.
-
-    Args:
-        device: `cuda`, `mps` or `cpu`.
-        found: the versions on the machine that measures.
-
-    Raises:
-        ValueError: `device` is `cuda`, and torch was built without CUDA.
-    """
-    if device == "cuda" and found["cuda"] is None:
-        raise ValueError(
-            f"torch must be built with CUDA to measure an NVIDIA GPU, got {found['torch']}: install it again "
-            "(rm -r .venv and make report CPU_INDEX=, or UV_NO_GROUP=cpu uv sync), or set `device: cpu` in config.yaml"
-        )
+def has_accelerator() -> bool:
+    """Return whether torch was built for another device than the CPU, without importing it."""
+    return any(_torch_values()[key] is not None for key in ("cuda", "hip", "xpu"))
 
 
 @functools.cache
@@ -48,13 +35,12 @@ def _version(package: str) -> str | None:
 
 
 @functools.cache
-def _torch_version() -> tuple[str | None, str | None]:
-    """Return the versions of torch and its CUDA from its version.py; importing torch takes seconds."""
+def _torch_values() -> dict[str, str | None]:
+    """Return what torch's version.py says of it; importing torch takes seconds."""
+    keys = ("__version__", "cuda", "hip", "xpu")
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
-        return None, None
+        return dict.fromkeys(keys)
     text = (Path(spec.submodule_search_locations[0]) / "version.py").read_text(encoding="utf-8")
-    values = {
-        key: re.search(rf"^{key}(?::[^=]*)?\s*=\s*'([^']*)'", text, re.MULTILINE) for key in ("__version__", "cuda")
-    }
-    return tuple(match.group(1) if match else None for match in values.values())  # type: ignore[return-value]
+    found = {key: re.search(rf"^{key}(?::[^=]*)?\s*=\s*'([^']*)'", text, re.MULTILINE) for key in keys}
+    return {key: match.group(1) if match else None for key, match in found.items()}

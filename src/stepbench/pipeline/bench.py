@@ -10,6 +10,7 @@ from typing import Any
 from stepbench.data import tokens
 from stepbench.data.shards import ShardSet
 from stepbench.experiments import experiment as experiments
+from stepbench.measure import devices
 from stepbench.pipeline import config, fingerprint, grids, machine
 from stepbench.pipeline.cells import Cell
 
@@ -56,11 +57,10 @@ class Bench:
         self.root = root
         self.host = self._host()
         self.machine, self.device = self.host.name, self.host.device
-        self.scale = settings["scale"] if settings["scale"] != "auto" else ("gpu" if self.device == "cuda" else "cpu")
-        if self.scale == "gpu" and self.device != "cuda":
-            raise config.ConfigError(
-                f"`scale` must be auto or cpu on a machine without a CUDA device, got gpu ({self.device})"
-            )
+        on_gpu = devices.KINDS[self.device].is_gpu
+        self.scale = settings["scale"] if settings["scale"] != "auto" else ("gpu" if on_gpu else "cpu")
+        if self.scale == "gpu" and not on_gpu:
+            raise config.ConfigError(f"`scale` must be auto or cpu on a machine without a GPU, got gpu ({self.device})")
         threads = settings["protocol"]["threads"]
         self.threads = self.host.cpu_cores if threads == "auto" else threads
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepbench.data import shards, tokens
-from stepbench.measure import software
 from stepbench.pipeline import config, fingerprint
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
@@ -15,7 +14,7 @@ from stepbench.process import storage
 def of(bench: Bench, cell: Cell) -> list[str]:
     """Return the files that must exist before a cell is measured."""
     found = [str(bench.token_path)] if bench.reads_tokens(cell.experiment) else []
-    most = bench.host.device_count if bench.device == "cuda" else bench.threads
+    most = bench.threads if bench.device == "cpu" else bench.host.device_count
     # A cell with more ranks than this machine allows is recorded as unsupported; do not write its 30 GB for that.
     if (data := bench.shards(cell)) is not None and getattr(cell, "ranks", 1) <= most:
         found.append(str(bench.shards_dir / data.name / shards.INDEX))
@@ -23,14 +22,13 @@ def of(bench: Bench, cell: Cell) -> list[str]:
 
 
 def check(bench: Bench) -> None:
-    """Check that torch supports the device and that the source of tokens is usable, before anything is measured.
+    """Check that the source of tokens is usable, before anything is measured.
 
     Raises:
-        stepbench.pipeline.config.ConfigError: one of them is not; the message says why.
+        stepbench.pipeline.config.ConfigError: it is not; the message says why.
     """
     vocabulary = bench.settings["vocabulary"]
     try:
-        software.check_build(bench.device, bench.host.software)
         tokens.check_source(bench.source, vocabulary=vocabulary, contexts=_contexts(bench))
     except (ValueError, OSError) as error:
         raise config.ConfigError(str(error)) from None

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from stepbench.measure import environment, interconnect, software
+from stepbench.measure import devices, environment, interconnect, software
 from stepbench.pipeline.config import ConfigError
 from stepbench.process import storage
 
@@ -93,18 +93,18 @@ def here(device: str = "auto", name: str = "auto") -> Machine:
     Raises:
         ValueError: there is no such device.
     """
-    device = environment.find_device(device)
-    gpus = environment.gpus() if device == "cuda" else ()
-    memory = [gpu["memory_bytes"] for gpu in gpus if gpu["memory_bytes"] is not None]
+    device = devices.find(device)
+    used = environment.used(device)
+    memory = [each.memory_bytes for each in used if each.memory_bytes is not None]
     return Machine(
         name=environment.machine_name(device) if name == "auto" else name,
         device=device,
-        device_names=tuple(str(gpu["name"]) for gpu in gpus) or (environment.device_name(device),),
+        device_names=environment.device_names(device),
         device_memory_bytes=min(memory, default=None),
         cpu=environment.device_name("cpu"),
         cpu_cores=environment.cores(),
         host_memory_bytes=psutil.virtual_memory().total,
-        driver=environment.driver(),
+        driver=devices.driver(),
         software=software.versions(),
         os=platform.platform(),
     )
@@ -164,7 +164,7 @@ def described(root: Path, name: str) -> Machine | None:
         raise _unusable(path, f"it lacks or does not know {', '.join(lacking)}")
     if found["name"] != name:
         raise _unusable(path, f"it describes {found['name']!r}")
-    if found["device"] not in environment.DEVICES or not found["device_names"]:
+    if found["device"] not in devices.KINDS or not found["device_names"]:
         raise _unusable(path, f"its device is {found['device']!r} ({found['device_names']!r})")
     return Machine(**{**found, "device_names": tuple(found["device_names"])})
 

@@ -1,0 +1,105 @@
+"""Cells and commands on pretended GPUs: torch's and Triton's own code for CUDA runs, the kernels do nothing."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fake_gpu.machine import H100, LAPTOP, ROOT, RTX_5090, T4, V100, Machine
+
+pytestmark = pytest.mark.fake_gpu
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    """Return a folder with a copy of config.yaml in which cells are measured."""
+    for name in ("config.yaml", "config.schema.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def measure(cuda: Machine, bench: Path, experiment: str, cell: str, *gpus: str, **more: str) -> dict[str, Any]:
+    """Measure a cell and return the content of its record."""
+    quick = ["--config", "protocol={gpu: {warmup_steps: 1, measured_steps: 2}}"]
+    done = cuda.run("-m", "stepbench", "measure", experiment, cell, *quick, gpus=gpus, cwd=bench, **more)
+    assert "Traceback" not in done.stderr, done.stderr
+    found = sorted(bench.glob(f"results/*/{experiment}/*.json"), key=lambda path: path.stat().st_mtime_ns)
+    assert found, done.stderr
+    text = json.loads(found[-1].read_text(encoding="utf-8"))
+    return {**text.get("record", text), "file": found[-1], "output": done.stdout}
+
+
+def ask(cuda: Machine, *gpus: str, **more: str) -> dict[str, Any]:
+    """Return the devices as `stepbench.measure.devices` finds them."""
+    script = """
+import dataclasses, json
+from stepbench.measure import devices
+print(json.dumps(dataclasses.asdict(devices.found())))
+"""
+    done = cuda.run("-c", script, gpus=gpus, **more)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# -- which devices there are -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("visible", [None, "0", "1", "1,0", "GPU-b", "GPU-a0", "0,7", "01", " 1"])
+def test_ordinals_are_those_of_the_bus_and_uuids_those_of_the_driver(cuda: Machine, visible: str | None) -> None:
+    """CUDA alone would number the faster GPU first."""
+    slow, fast = f"{T4}|GPU-a0000000-0000-0000-0000-000000000001", f"{H100}|GPU-b0000000-0000-0000-0000-000000000002"
+    more = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    found = ask(cuda, slow, fast, **more)
+    names = {None: "TH", "0": "T", "1": "H", "1,0": "HT", "GPU-b": "H", "GPU-a0": "T", "0,7": "T", "01": "H", " 1": "H"}
+    assert "".join("T" if "T4" in each["name"] else "H" for each in found["devices"]) == names[visible]
+    for each in found["devices"]:
+        assert each["uuid"] == ("a" if "T4" in each["name"] else "b") + "0000000-0000-0000-0000-00000000000" + (
+            "1" if "T4" in each["name"] else "2"
+        )
+        assert each["problem"] is None
+
+
+def test_a_slice_has_its_own_name_and_memory(cuda: Machine) -> None:
+    mig = "NVIDIA H100 80GB HBM3 MIG 1g.10gb|9856|9.0|16|MIG-c78853af-8b9e-4f3c-9f6c-07d024b1bb11"
+    found = ask(cuda, f"{H100}|GPU-c08d91cb-e324-655c-71ba-757095644500", mig)
+    assert [(each["name"], each["memory_bytes"]) for each in found["devices"]] == [(mig.split("|")[0], 9856 * 2**20)]
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"FAKE_CUDA_OLD_DRIVER": "1"}, "too old"),
+        ({"FAKE_CUDA_NO_IMAGE": "1"}, "no kernel image is available"),
+        ({"FAKE_CUDA_GPUS": "", "FAKE_NVML_FAIL": "nvmlInit=18"}, "NVML/RM version mismatch"),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-none"}, "names none of them"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_told_before_anything_is_planned(
+    cuda: Machine, bench: Path, more: dict[str, str], sentence: str
+) -> None:
+    done = cuda.run("-m", "stepbench", "plan", gpus=(V100,), cwd=bench, **more)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert "set `device: cpu`" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_nvml_the_gpu_is_measured_all_the_same(cuda: Machine, bench: Path) -> None:
+    record = measure(cuda, bench, "ceilings", "operation=copy", LAPTOP, FAKE_NVML_FAIL="nvmlInit=12")
+    assert record["status"] == "ok", record["reason"]
+    assert record["environment"]["device_name"] == "NVIDIA GeForce RTX 4060 Laptop GPU"
+    assert record["environment"]["device_memory_bytes"] == 8188 * 2**20
+    assert record["environment"]["driver"] is None
+
+
+# -- cells -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_step_is_measured(cuda: Machine, bench: Path) -> None:
+    record = measure(cuda, bench, "end_to_end", "size=nano,context=64,batch=1", RTX_5090)
+    assert record["status"] == "ok", record["reason"]
+    assert record["file"].parts[-3] == "nvidia-geforce-rtx-5090-1x"
+    assert record["scalars"]["peak_memory_bytes"] > 4 * 4 * 2_000_000
+    (device,) = record["environment"]["devices"]
+    assert (device["capability"], device["power_limit_watts"], device["ecc"]) == ("12.0", 700.0, True)

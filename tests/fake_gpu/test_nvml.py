@@ -1,0 +1,105 @@
+"""What is read of a pretended NVIDIA driver, whichever of its answers it refuses."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.fake_gpu.machine import H100, RTX_5090, Machine
+
+READ = """
+import dataclasses, json
+from stepbench.measure import nvml
+driver = nvml.read()
+uuid = "a0000000-0000-0000-0000-000000000000"
+found = nvml.facts(uuid), nvml.state(uuid), nvml.activity(uuid), nvml.energy_joules(uuid)
+print(json.dumps([dataclasses.asdict(driver), *found]))
+"""
+QUESTIONS = (
+    "nvmlSystemGetDriverVersion", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByUUID",
+    "nvmlDeviceGetName", "nvmlDeviceGetUUID", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetClockInfo",
+    "nvmlDeviceGetMaxClockInfo", "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetViolationStatus",
+    "nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption",
+    "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementDefaultLimit", "nvmlDeviceGetPersistenceMode",
+    "nvmlDeviceGetEccMode", "nvmlDeviceGetMigMode", "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetComputeRunningProcesses",
+)  # fmt: skip
+
+
+def read(nvml: Machine, *gpus: str, **more: str) -> list[Any]:
+    done = nvml.run("-c", READ, gpus=gpus, **more)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_the_driver_says_is_read(nvml: Machine) -> None:
+    driver, facts, state, activity, energy = read(nvml, H100, RTX_5090, FAKE_POWER_LIMIT_MW="450000", FAKE_REASONS="4")
+    assert driver["version"] == "580.95.05"
+    assert [gpu["name"] for gpu in driver["gpus"]] == ["NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 5090"]
+    assert facts == {
+        "power_limit_watts": 450.0,
+        "default_power_limit_watts": 700.0,
+        "max_sm_clock_hz": 1980 * 10**6,
+        "ecc": True,
+        "mig": False,
+        "persistence": True,
+    }
+    assert (state["throttle_reasons_bitmask"], state["processes"], state["held_back_by_heat_s"]) == (4, [], 0.0)
+    assert activity == {"utilisation_ratio": 0.1, "power_watts": 70.0, "sm_clock_hz": 1980 * 10**6}
+    assert energy > 0
+
+
+def test_every_question_that_is_refused_is_answered_by_none(nvml: Machine) -> None:
+    """One after the other, with the codes of not supported, no permission and a lost GPU."""
+    script = """
+import json, os, sys
+from stepbench.measure import nvml
+uuid, file = "a0000000-0000-0000-0000-000000000000", os.environ["FAKE_NVML_FAIL"][1:]
+found = {}
+for function in sys.argv[1:]:
+    for code in (3, 4, 15):
+        open(file, "w").write(f"{function}={code}")
+        driver = nvml.read()
+        answers = {**nvml.facts(uuid), **nvml.state(uuid), "driver": driver.version, "gpus": driver.gpus or None}
+        found[f"{function} {code}"] = [name for name, value in answers.items() if value is None]
+print(json.dumps(found))
+"""
+    refused = nvml.temporary / "refused"
+    done = nvml.run("-c", script, *QUESTIONS, gpus=(H100,), FAKE_NVML_FAIL=f"@{refused}")
+    assert done.returncode == 0, done.stderr
+    unknown = json.loads(done.stdout)
+    assert unknown["nvmlDeviceGetMemoryInfo 3"] == ["memory_used_bytes"]
+    assert unknown["nvmlDeviceGetCount 4"] == unknown["nvmlDeviceGetHandleByIndex 15"] == ["gpus"]
+    assert unknown["nvmlSystemGetDriverVersion 4"] == ["driver"]
+    assert len(unknown["nvmlDeviceGetHandleByUUID 15"]) == 17
+    # A GPU without a UUID is still one.
+    assert {name for name, found in unknown.items() if not found} == {
+        f"nvmlDeviceGetUUID {code}" for code in (3, 4, 15)
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"), [(18, "RM has detected an NVML/RM version mismatch."), (9, None), (12, None)]
+)
+def test_a_driver_that_does_not_answer_is_told_from_none(nvml: Machine, code: int, problem: str | None) -> None:
+    driver, facts, *_ = read(nvml, H100, FAKE_NVML_FAIL=f"nvmlInit={code}")
+    assert driver == {"version": None, "gpus": [], "problem": problem}
+    assert set(facts.values()) == {None}
+
+
+def test_a_slice_is_found_by_its_uuid(nvml: Machine) -> None:
+    mig = "NVIDIA H100 80GB HBM3 MIG 1g.10gb|9856|9.0|16|MIG-a0000000-0000-0000-0000-000000000000"
+    driver, facts, state, *_ = read(nvml, f"{H100}|GPU-c08d91cb-e324-655c-71ba-757095644500", mig)
+    assert len(driver["gpus"]) == 1
+    assert facts["mig"] is True
+    assert state["power_watts"] is None
+    assert state["memory_used_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    "refused",
+    ["nvmlDeviceGetMemoryInfo=3", "nvmlDeviceGetHandleByIndex#1=15", "nvmlDeviceGetHandleByIndex=4", "nvmlInit=18"],
+)  # fmt: skip
+def test_no_refused_answer_ends_a_command_with_a_traceback(nvml: Machine, refused: str) -> None:
+    done = nvml.run("-m", "stepbench", "plan", "numerics", gpus=(H100, H100), FAKE_NVML_FAIL=refused)
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, "set `device: cpu`" in done.stderr) in ((0, False), (2, True))
