@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "parallel": {"parallel", "process"},
     "workloads": {"workloads", *MEASURED},
     "reporting": {"reporting", "pipeline", "process", "measure"},  # process writes files
-    "comparison": {"comparison", "reporting", "pipeline", "experiments"},
+    "comparison": {"comparison", "reporting", "pipeline", "process", "experiments"},  # process writes files
     "pipeline": {"pipeline", "process", "experiments", "data", "measure", "models", "reporting", "comparison"},
     "process": {"process", "pipeline", "experiments", "measure"},
     "cli": {"cli", "pipeline", "process", "experiments", "comparison", "reporting", "kernels", "measure"},

@@ -11,6 +11,7 @@ from stepbench.cli.output import USAGE_EXIT_CODE
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
+    "ab",
     "measure",
     "cells",
     "plan",

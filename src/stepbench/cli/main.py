@@ -6,6 +6,7 @@ stepbench plan --price-per-hour 2.50
 stepbench why 'results/…/size~micro,….json'
 stepbench history 'results/…/size~micro,….json'
 stepbench prune --dry-run
+stepbench ab --a main end_to_end size=micro,context=64
 stepbench describe nvidia-h100-8x
 stepbench compare nvidia-h200-1x nvidia-geforce-rtx-5090-2x --price nvidia-h200-1x=3.50
 stepbench kernels --architecture sm_90 --head-dim 64 128
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepbench.cli import (
+    ab,
     cells,
     compare,
     describe,
@@ -39,7 +41,7 @@ from stepbench.cli.output import FAILED_EXIT_CODE, USAGE_EXIT_CODE
 from stepbench.process import storage
 from stepbench.process.lock import BusyError
 
-COMMANDS = (measure, cells, plan, why, history, prune, pack, merge, compare, describe, kernels, tune, gpu_check)
+COMMANDS = (measure, cells, plan, why, history, prune, pack, merge, ab, compare, describe, kernels, tune, gpu_check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
