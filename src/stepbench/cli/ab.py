@@ -71,23 +71,27 @@ def ab(options: argparse.Namespace) -> int:
         raise ValueError(f"`--minutes` must be above 0, got {options.minutes:g}")
     told = [*options.allow, *(text.partition("=")[0] for name in SIDES for text in vars(options)[f"{name}_config"])]
     lock.hold(bench.root / RUN_LOCK, "this folder")
-    interruption.end_run_on_signals()
+    interruption.leave_on_signals()  # through what removes the sides' folders; a side's process is killed with it
     file = options.out or _file(bench)
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(_side(name, options)) for name in SIDES]
 
         def keep(found: Sequence[Measured]) -> list[Result]:
             results = [trials.result(each) for each in found if each.trial.processes]
+            if not results:
+                return []
             trials.write(file, results, {each.name: _described(each) for each in sides}, options.minutes)
             return results
 
         found = [trials.Measured(cell) for cell in options.cells]
         try:
             _measure(options.experiment, found, sides, told, time.monotonic() + 60 * options.minutes)
-        except (SideError, trials.TrialError) as error:
-            print(f"stepbench: {error}", file=sys.stderr)
-            if any(each.trial.processes for each in found):
-                keep(found)
+        except (SideError, trials.TrialError, SystemExit) as error:
+            why = "stopped" if isinstance(error, SystemExit) else str(error)
+            kept = f"; what was measured is in {file}" if keep(found) else ""
+            print(f"stepbench: {why}{kept}", file=sys.stderr)
+            if isinstance(error, SystemExit):
+                raise
             return FAILED_EXIT_CODE
         results = keep(found)
     print_shown(tables.show(trials.table(results)))
