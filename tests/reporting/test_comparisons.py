@@ -86,7 +86,7 @@ def test_a_grid_that_compares_nothing_gives_a_sentence(tmp_path):
 def test_findings_are_worded_by_the_verdict(bench):
     both, same = map(str, findings.comparison(pairs(bench)))
     assert both == "bf16 against fp32, 2 comparisons: faster in 1 (2.00×), no verdict in 1 (2.00×)."
-    assert same.startswith("fp16 and fp32 show no difference (context 64): 1.000×")
+    assert same.startswith("fp16 and fp32 show no difference (nano, context 64, batch 4, train step): 1.000×")
     assert "would have been detected" in same
 
 
@@ -98,5 +98,5 @@ def test_slower_and_unclear_are_worded_too(bench):
             synthetic.write(bench, "end_to_end", cell, status="error", reason="ValueError: no")
     unclear, slower = map(str, findings.comparison(pairs(bench)))
     assert slower.startswith("fp16 runs at 0.33")
-    assert slower.endswith("the speed of fp32 (context 64).")
+    assert slower.endswith("the speed of fp32 (nano, context 64, batch 4, train step).")
     assert unclear == "bf16 against fp32, 2 comparisons: no verdict in 1 (2.00×), 1 without numbers."

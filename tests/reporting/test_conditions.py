@@ -14,7 +14,7 @@ from stepbench.measure import environment
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.process import run
-from stepbench.reporting import conditions, findings
+from stepbench.reporting import conditions, general_findings
 
 GPU = {
     "sm_clock_hz": 1.9e9,
@@ -173,6 +173,7 @@ def test_fake_readings_become_marks_in_table_and_text(tmp_path, monkeypatch) -> 
     assert "disturbed (1 other process on the device, 45 % of the CPU used by other processes)" in text
     assert "throttled: the device lowered its clocks because of heat or power" in text
     assert {row["quality"] for row in table.rows} == {"C"}
-    (sentence,) = findings.marked(shown)
+    (finding,) = general_findings.marked(shown, [table])
+    sentence = finding.text
     assert "2 were throttled" in sentence
     assert "2 were disturbed by other load" in sentence

@@ -3,7 +3,7 @@ from __future__ import annotations
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
-from stepbench.reporting import columns, findings
+from stepbench.reporting import columns, findings, general_findings
 from stepbench.reporting.marks import MEANING, Mark
 
 
@@ -26,7 +26,7 @@ def test_gaps_are_told_by_kind_with_reasons(tmp_path):
     synthetic.write(bench, "warmup", cells[4], status="error", reason="ValueError: x")
     synthetic.write(bench, "warmup", cells[5], fingerprint={})
     (bench.root / bench.path(cells[6])).write_text("{")
-    sentences = findings.gaps(results(bench, "warmup"))
+    sentences = [*map(str, general_findings.gaps(results(bench, "warmup")))]
     assert sentences[0] == "2 of 8 cells ran out of memory: MemoryError: a and MemoryError: b."
     assert sentences[1] == "1 of 8 cells exceeded the time limit: no result after 9 s."
     assert sentences[2] == "1 of 8 cells is not supported here: no such thing."
@@ -37,16 +37,16 @@ def test_gaps_are_told_by_kind_with_reasons(tmp_path):
 
 
 def test_nothing_is_said_where_nothing_is_missing(full):
-    assert findings.gaps(results(full, "warmup")) == []
+    assert general_findings.gaps(results(full, "warmup")) == []
 
 
 def test_every_mark_can_be_told_of_one_point_and_of_several():
-    assert findings.MARKED.keys() == MEANING.keys()
+    assert general_findings.MARKED.keys() == MEANING.keys()
 
 
 def test_a_point_in_a_row_of_names_is_told_by_what_is_unusual(full):
     groups = results(full, "end_to_end").groups()
-    names = [findings.apart(group, groups) for group in groups]
+    names = [general_findings.apart(group, groups) for group in groups]
     assert len(set(names)) == len(names)
     assert max(name.count(",") for name in names) < max(columns.where(group, groups).count(",") for group in groups)
 
@@ -54,9 +54,9 @@ def test_a_point_in_a_row_of_names_is_told_by_what_is_unusual(full):
 def test_noise_is_told_by_kind(full):
     groups = results(full, "end_to_end").groups()
     quiet = [(group, ()) for group in groups]
-    assert findings.noise(quiet) == [f"None of the {len(groups)} points measured has a warning."]
+    assert general_findings.noise(quiet) == [f"None of the {len(groups)} points measured has a warning."]
     marked = [(groups[0], (Mark("noisy", "CV 20 %"), Mark("impossible", "2×"))), *quiet[1:]]
-    (sentence,) = findings.noise(marked)
+    (sentence,) = general_findings.noise(marked)
     assert "1 is noisy (nano, context 64" in sentence
     assert "1 exceeds a hardware limit" in sentence
-    assert findings.noise([]) == []
+    assert general_findings.noise([]) == []

@@ -11,7 +11,7 @@ from tests.reporting.conftest import markdown, results
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import training_step
 from stepbench.pipeline.records import RecordError
-from stepbench.reporting import findings, points
+from stepbench.reporting import general_findings, points
 
 GRID = {
     "end_to_end": [{"size": ["nano"], "context": [64]}],
@@ -41,8 +41,9 @@ def told(bench, change):
     synthetic.write(bench, "end_to_end", cell, **fields)
     found = results(bench, "end_to_end")
     experiment = experiments.load("end_to_end")
-    text = "\n".join(map(markdown, experiment.tabulate(found).values()))
-    return text.replace("\\", ""), " ".join(findings.marked(found))
+    tables = experiment.tabulate(found)
+    text = "\n".join(map(markdown, tables.values()))
+    return text.replace("\\", ""), " ".join(map(str, general_findings.marked(found, tables.values())))
 
 
 @pytest.mark.parametrize(

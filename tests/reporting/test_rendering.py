@@ -55,8 +55,9 @@ def test_a_rendering_writes_what_its_rule_names(full: Bench, tmp_path: Path) -> 
         f"{machine}/findings/warmup.json",
     }
     kept = findings.read(tmp_path / machine / "findings" / "warmup.json")
-    assert kept == rendering.find(experiment, results(full, "warmup"))
-    assert {each.kind for each in kept} == {"warm-up", "warnings"}
+    assert kept == [findings.told(each) for each in rendering.find(experiment, results(full, "warmup"))]
+    assert {each.kind for each in kept} == {"first step", "without warm-up", "settled", "warnings"}
+    assert {each.certainty for each in kept if each.kind != "warnings"} == {"no verdict"}
     assert all((full.root / path).is_file() for each in kept for path in each.records)
     shown = tables.read(tmp_path / machine / "tables" / "warmup" / "warmup.json")
     assert [row.values["warmup"] for row in shown.rows] == [0, 1, 5]

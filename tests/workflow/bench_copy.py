@@ -113,6 +113,7 @@ def toy(results: Results) -> Figure:
 
 from __future__ import annotations
 
+from stepbench.reporting.evidence import Evidence
 from stepbench.reporting.findings import Finding, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import is_ok
@@ -120,7 +121,7 @@ from stepbench.reporting.points import is_ok
 
 def find(results: Results) -> list[Finding]:
     """Return how many cells there are."""
-    return said("count", [f"There are {sum(map(is_ok, results.rows))} toys."], results.groups())
+    return said("count", [f"There are {sum(map(is_ok, results.rows))} toys."], Evidence.of(results.groups()))
 '''
 
 KERNEL = '''

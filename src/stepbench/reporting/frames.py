@@ -12,7 +12,7 @@ from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.reporting import conditions, sense
-from stepbench.reporting.marks import Mark
+from stepbench.reporting.marks import Mark, fatal
 from stepbench.reporting.peaks import Peaks
 from stepbench.reporting.points import REPLICATE, Group, is_ok
 
@@ -51,8 +51,16 @@ class Results:
         """Return the first point that has these values, or None."""
         return next((each for each in self.groups() if each.point.items() >= point.items()), None)
 
+    def sound(self) -> Results:
+        """Return the same without the points whose numbers are impossible or wrong, here and in `others`."""
+        rows = [dict(row) for group in self.groups() if not fatal(group.marks) for row in group.rows]
+        others = {name: each.sound() for name, each in self.others.items()}
+        return dataclasses.replace(self, rows=rows, others=others)
+
     def _check(self, group: Group) -> tuple[Mark, ...]:
-        return (*conditions.find(group.records), *sense.find(group, self.peaks))
+        # Load, clocks and paging change what a process timed: no prediction, no sum, no dtype.
+        timed = [record for record in group.records if any(key.endswith("_s") for key in record.samples)]
+        return (*conditions.find(timed), *sense.find(group, self.peaks))
 
 
 def load(states: States, experiment: Any, grid: Iterable[Cell] | None = None) -> Results:

@@ -10,7 +10,8 @@ from typing import Any
 from stepbench.reporting import columns as col
 from stepbench.reporting import units
 from stepbench.reporting.columns import where
-from stepbench.reporting.findings import Finding
+from stepbench.reporting.evidence import Evidence
+from stepbench.reporting.findings import Finding, plural, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import INTERVAL_LEVEL, Summary
@@ -75,16 +76,18 @@ def find(results: Results, targets: Targets) -> list[Finding]:
         time = units.ratio(row["time_ratio"], row["time_low_ratio"], row["time_high_ratio"])
         other = col.axis_words(row["other"])
         reason = " (the interval contains the target)" if row["verdict"] == INCONCLUSIVE else ""
-        texts = [
+        text = (
             f"A step of {col.axis_words(row['name'])} takes {time} the time of {other}{at}; "
-            f"target ≤ {units.ratio(row['time_target_ratio'])}: {row['verdict']}{reason}."
-        ]
+            f"target ≤ {units.ratio(row['time_target_ratio'])}: {row['verdict']}{reason}, in "
+            f"{'one process' if row['processes'] == 1 else plural(row['processes'], 'process', 'es')}."
+        )
+        found += said("target", [text], Evidence.of([group], _in_turn))
         if row["memory_ratio"] is not None:
-            texts.append(
+            text = (
                 f"The peak memory of {col.axis_words(row['name'])} is {units.ratio(row['memory_ratio'])} that of "
                 f"{other}{at}; target ≤ {units.ratio(row['memory_target_ratio'])}: {_memory_verdict(row)}."
             )
-        found += [Finding("target", text, tuple(group.paths), place) for text in texts]
+            found += said("target", [text], Evidence.of([group, *_other_cell(group, results, targets[_name(group)])]))
     return found
 
 
@@ -98,7 +101,7 @@ def _name(group: Group) -> str:
 
 def _row(group: Group, results: Results, targets: Targets) -> dict[str, Any]:
     target = targets[_name(group)]
-    found = group.stepwise(operator.truediv, "paired_s", "beside_s")
+    found = _in_turn(group)
     return {
         **col.facts(group, found.marks if found else ()),
         "name": _name(group),
@@ -109,10 +112,16 @@ def _row(group: Group, results: Results, targets: Targets) -> dict[str, Any]:
         "time_low_ratio": found.low if found else None,
         "time_high_ratio": found.high if found else None,
         "time_target_ratio": target.time_ratio,
+        "processes": found.processes if found else 0,
         "verdict": _verdict(found, target.time_ratio),
         "memory_ratio": _memory(group, results, target),
         "memory_target_ratio": target.memory_ratio,
     }
+
+
+def _in_turn(group: Group) -> Summary | None:
+    """Return the ratio of the two steps that were timed in turn, pair by pair."""
+    return group.stepwise(operator.truediv, "paired_s", "beside_s")
 
 
 MET, NOT_MET, INCONCLUSIVE = "met", "not met", "inconclusive"
@@ -130,10 +139,16 @@ def _verdict(found: Summary | None, target: float) -> str:
 
 def _memory(group: Group, results: Results, target: Target) -> float | None:
     """Return the peak memory over that of the other's own cell, where the grid has one."""
+    others = [each.scalar("peak_memory_bytes") for each in _other_cell(group, results, target)]
+    mine = group.scalar("peak_memory_bytes")
+    return mine / others[0] if target.memory_ratio is not None and mine and others and others[0] else None
+
+
+def _other_cell(group: Group, results: Results, target: Target) -> list[Group]:
+    """Return the other's own cell, where the grid has one."""
     axis = next(axis for axis in NAMING if axis in group.point)
-    other = results.group(**group.point | {axis: target.other})
-    mine, others = (each.scalar("peak_memory_bytes") if each else None for each in (group, other))
-    return mine / others if target.memory_ratio is not None and mine and others else None
+    found = results.group(**group.point | {axis: target.other})
+    return [found] if found else []
 
 
 def _memory_verdict(row: Mapping[str, Any]) -> str:

@@ -96,9 +96,21 @@ class Group:
         return statistics.summarize(found) if found else None
 
 
-def compared(base: Group | None, other: Group | None, key: str) -> Comparison | None:
-    """Return how fast `other` is relative to `base`, by the samples `key`, or None where one has none."""
-    sides = [statistics.medians(group.processes(key)) if group else [] for group in (base, other)]
+def compared(
+    base: Group | None, other: Group | None, key: str, work: Callable[[Group], float] = lambda _: 1.0
+) -> Comparison | None:
+    """Return how fast `other` is relative to `base`, by the samples `key`, or None where one has none.
+
+    Args:
+        base: the point that is compared against.
+        other: the point that is compared.
+        key: the samples, in seconds.
+        work: what a point does in this time, where the two do not do the same; what is compared is the time of a unit.
+    """
+    sides = [
+        [seconds / work(group) for seconds in statistics.medians(group.processes(key))] if group else []
+        for group in (base, other)
+    ]
     return statistics.compare(sides[0], sides[1]) if all(sides) else None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stepbench.reporting import figures, findings, tables
+from stepbench.reporting import figures, findings, general_findings, tables
 from stepbench.reporting.findings import Finding
 from stepbench.reporting.frames import Results
+from stepbench.reporting.tables import Table
 
 
 def folder_of(machine: str, kind: str, experiment: str) -> str:
@@ -20,14 +22,22 @@ def findings_file(machine: str, experiment: str) -> str:
     return f"results/{machine}/findings/{experiment}.json"
 
 
-def find(experiment: Any, results: Results) -> list[Finding]:
-    """Return an experiment's own findings and those that are said of every experiment."""
-    return [*experiment.find(results), *findings.general(results)]
+def find(experiment: Any, results: Results, shown: Mapping[str, Table] | None = None) -> list[Finding]:
+    """Return an experiment's own findings and those that are said of every experiment.
+
+    Args:
+        experiment: which one.
+        results: its results; nothing is found of points whose numbers are impossible or wrong.
+        shown: its tables, where they have been made.
+    """
+    shown = experiment.tabulate(results) if shown is None else shown
+    return [*experiment.find(results.sound()), *general_findings.find(results, shown.values())]
 
 
 def render(experiment: Any, results: Results, root: Path) -> None:
     """Write the tables, figures and findings of an experiment below `root`."""
     machine, name = results.machine, experiment.name
-    tables.write(experiment.tabulate(results), root, folder_of(machine, "tables", name))
+    shown = experiment.tabulate(results)
+    tables.write(shown, root, folder_of(machine, "tables", name))
     figures.write(experiment.plot(results), root / folder_of(machine, "figures", name))
-    findings.write(find(experiment, results), root / findings_file(machine, name))
+    findings.write(find(experiment, results, shown), root / findings_file(machine, name))

@@ -21,5 +21,5 @@ def test_sentences_tell_latency_and_bandwidth(on_ranks: Bench) -> None:
     text = sentences(on_ranks, "collectives")
     assert "The highest bus bandwidth is" in text
     assert "All-reduce on 2 ranks (gloo): the fit gives 10" in text
-    assert "; 4.00 KiB really took 10" in text
+    assert "; 4.00 KiB took 10" in text
     assert "Latency plus bandwidth fits every operation with three or more message sizes to within" in text

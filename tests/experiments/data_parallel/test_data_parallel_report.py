@@ -45,8 +45,8 @@ def test_a_target_is_met_not_met_or_inconclusive(tmp_path: Path) -> None:
     table = experiments.load("data_parallel").tabulate(results(bench, "data_parallel"))["beside"]
     assert [row["verdict"] for row in table.rows] == ["met", "inconclusive", "not met"]
     text = sentences(bench, "data_parallel")
-    assert "(nano, bucket MiB 1); target ≤ 1.02×: met." in text
-    assert "target ≤ 1.02×: inconclusive (the interval contains the target)." in text
+    assert "(nano, bucket MiB 1); target ≤ 1.02×: met, in one process." in text
+    assert "target ≤ 1.02×: inconclusive (the interval contains the target), in one process." in text
 
 
 FIT = Fit("all_reduce", "gloo", 2, latency_s=1e-4, bytes_per_s=1e9, residual_ratio=0.0, messages=3)

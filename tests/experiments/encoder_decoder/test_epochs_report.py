@@ -81,7 +81,7 @@ def test_the_disk_is_compared_with_memory_and_who_starves_is_named(bench: Bench)
         "2 of 4 points wait for data for more than 10 % of the epoch; the longest wait is 20 %, with data disk" in text
     )
     assert text.count("From disk an epoch takes 1.2") == 2
-    assert "one process each" in text
+    assert "One process each: no verdict." in text
     assert "2 ranks, each with the same batch, process 1.8" in text
 
 

@@ -100,7 +100,7 @@ def test_the_step_is_a_row_that_says_whether_the_phases_add_up(full: Results) ->
     assert [row["slowdown_ratio"] for row in steps] == [pytest.approx(1.25)] * 2
     assert {row["warnings"] for row in table.rows} == {()}
     assert any(
-        each.startswith("The phases of every profile add up to its step within 10 %.")
+        each == "Under the profiler the phases of every step add up to it within 10 %."
         for each in [*map(str, EXPERIMENT.find(full))]
     )
 
@@ -111,10 +111,10 @@ def test_phases_that_do_not_add_up_are_marked_and_said(tmp_path: Path) -> None:
 
     found = results(tmp_path, slow)
     text = markdown(EXPERIMENT.tabulate(found)["phases"])
-    assert "parts and whole differ (the phases' sum is 0.654× the step)" in text
+    assert "parts and whole differ (the profiled phases' sum is 0.654× the step)" in text
     assert any(
-        "The phases do not add up to the step within 10 % in a forward pass of nano and a training step of nano."
-        in each
+        each == "Under the profiler the phases do not add up to the step within 10 % in a forward pass of nano and a "
+        "training step of nano. Quality C: parts and whole differ (2 of 2 points)."
         for each in [*map(str, EXPERIMENT.find(found))]
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from stepbench.experiments.attention.slices import PASSES, slice_of
 from stepbench.reporting import units
 from stepbench.reporting.columns import axis_words
+from stepbench.reporting.evidence import Evidence, ranked
 from stepbench.reporting.findings import Finding, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
@@ -18,9 +19,9 @@ def find(results: Results) -> list[Finding]:
     groups = results.groups()
     longest = _longest(groups)
     return [
-        *said("fastest", _fastest(longest), longest),
-        *said("saved activations", _saved(longest), longest),
-        *said("out of memory", _memory(groups), _out_of_memory(groups)),
+        *_fastest(longest),
+        *_saved(longest),
+        *_memory(groups),
     ]
 
 
@@ -34,37 +35,44 @@ def _longest(groups: Sequence[Group]) -> list[Group]:
     return []
 
 
-def _fastest(longest: Sequence[Group]) -> list[str]:
+def _fastest(longest: Sequence[Group]) -> list[Finding]:
     found = []
     for name in PASSES:
-        times = {
-            group.point["implementation"]: summary.median
-            for group in longest
-            if (summary := group.summary(f"{name}_s"))
-        }
-        if len(times) < 2:
+        key = f"{name}_s"
+        order, comparison = ranked(longest, key)
+        if comparison is None:
             continue
-        best, worst = min(times, key=lambda each: times[each]), max(times, key=lambda each: times[each])
-        found.append(
+        times = {group.point["implementation"]: _median(group, key) for group in order}
+        best, worst = next(iter(times)), list(times)[-1]
+        text = (
             f"At {longest[0].point['seq']} tokens {axis_words(best)} has the fastest {name} pass "
             f"({units.seconds(times[best])}); {axis_words(worst)} takes {units.ratio(times[worst] / times[best])} as "
-            "long. One process each: no verdict."
+            "long."
         )
+        found += said("fastest", [text], Evidence.ranking(order, key, comparison))
     return found
 
 
-def _saved(longest: Sequence[Group]) -> list[str]:
-    saved = {axis_words(group.point["implementation"]): group.scalar("saved_bytes") for group in longest}
-    saved = {name: count for name, count in saved.items() if count}
+def _median(group: Group, key: str) -> float:
+    summary = group.summary(key)
+    assert summary is not None  # noqa: S101 - `ranked` has looked
+    return summary.median
+
+
+def _saved(longest: Sequence[Group]) -> list[Finding]:
+    known = [group for group in longest if group.scalar("saved_bytes")]
+    saved = {axis_words(group.point["implementation"]): group.scalar("saved_bytes") for group in known}
     if len(saved) < 2:
         return []
     least, most = min(saved, key=lambda each: saved[each]), max(saved, key=lambda each: saved[each])
     if saved[least] == saved[most]:
-        return [f"All implementations save {units.byte_count(saved[most])} for the backward pass."]
-    return [
-        f"For the backward pass {most} saves {units.byte_count(saved[most])}, "
-        f"{units.ratio(saved[most] / saved[least])} as much as {least} ({units.byte_count(saved[least])})."
-    ]
+        text = f"All implementations save {units.byte_count(saved[most])} for the backward pass."
+    else:
+        text = (
+            f"For the backward pass {most} saves {units.byte_count(saved[most])}, "
+            f"{units.ratio(saved[most] / saved[least])} as much as {least} ({units.byte_count(saved[least])})."
+        )
+    return said("saved activations", [text], Evidence.of(known))
 
 
 def _out_of_memory(groups: Sequence[Group]) -> list[Group]:
@@ -75,7 +83,7 @@ def _out_of_memory(groups: Sequence[Group]) -> list[Group]:
     ]
 
 
-def _memory(groups: Sequence[Group]) -> list[str]:
+def _memory(groups: Sequence[Group]) -> list[Finding]:
     """Say for each implementation from which length on it runs out of memory, and what its scores alone take."""
     found = []
     out = _out_of_memory(groups)
@@ -88,9 +96,10 @@ def _memory(groups: Sequence[Group]) -> list[str]:
             (row["record"].environment for row in first.rows if row["record"] is not None), {}
         )
         device = environment.get("device_memory_bytes") or environment.get("host_memory_bytes")
-        found.append(
+        text = (
             f"{axis_words(name)} runs out of memory from {point['seq']} tokens on: one matrix of scores takes "
             f"{point['batch']} × {point['heads']} × {point['seq']}² elements, {units.byte_count(scores)}, "
             f"and the device has {units.byte_count(device)}."
         )
+        found += said("out of memory", [text], Evidence.cells(first.rows))
     return found

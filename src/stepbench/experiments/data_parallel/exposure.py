@@ -13,6 +13,9 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from stepbench.reporting import points
 from stepbench.reporting.message_fits import Fit
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary
@@ -25,6 +28,17 @@ SMALLEST_BYTES = 2**14
 def exposed(group: Group) -> Summary | None:
     """Return the whole step less the step without communication that was measured next to it."""
     return group.stepwise(operator.sub, "step_s", "without_communication_s")
+
+
+def exposed_shares(group: Group) -> list[float]:
+    """Return the exposed share of the step in each process that was timed without communication too."""
+    found = []
+    for record in group.records:
+        bare, whole = (points.processes([record], key) for key in ("without_communication_s", "step_s"))
+        if bare and whole:
+            apart = [step - alone for step, alone in zip(whole[0], bare[0], strict=True)]
+            found.append(float(np.median(apart) / np.median(whole[0])))
+    return found
 
 
 def exposed_by_fit(fit: Fit, backward_s: float, payload_bytes: float, bucket_bytes: float) -> float:

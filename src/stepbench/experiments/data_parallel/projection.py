@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from stepbench.experiments.data_parallel.network import Link, Network
 from stepbench.reporting import figures, units
 from stepbench.reporting.columns import RECORDS, Column, axis_words, value
+from stepbench.reporting.evidence import Evidence
 from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import Fit, chosen
@@ -34,6 +35,7 @@ RANKS = tuple(2**power for power in range(13))
 ACTIVATION_BYTES = {"bf16": 2, "fp16": 2}
 STOPS_ABOVE = 0.01  # of the step; below that communication still hides
 MARK = "PROJECTION"
+PHASE_KEYS = ("forward_s", "backward_s", "optimizer_s")
 SHARDED, FULLY = "sharded_broadcast", "fsdp"
 
 
@@ -139,7 +141,7 @@ def basis(results: Results) -> tuple[Group, Work] | None:
     if not found:
         return None
     parameters, group = max(found, key=lambda each: each[0])
-    summaries = [group.summary(f"{name}_s") for name in ("forward", "backward", "optimizer")]
+    summaries = [group.summary(key) for key in PHASE_KEYS]
     forward, backward, update = (summary.median if summary else 0.0 for summary in summaries)
     size = group.records[0].protocol["size"]
     tokens = group.point["batch"] * group.point["context"]
@@ -216,7 +218,7 @@ def find(results: Results) -> list[Finding]:
         parts.append(f"{name} from {limit} ranks on" if limit else f"{name} not up to {RANKS[-1]} ranks")
     reached = f"exposed communication exceeds {units.percent(STOPS_ABOVE)} of the step with"
     text = f"{MARK}: {reached} {'; with '.join(parts)}."
-    return [*said("projection", [text], [group]), *_checked(results, group, work)]
+    return [*said("projection", [text], Evidence.of([group], *PHASE_KEYS)), *_checked(results, group, work)]
 
 
 def _checked(results: Results, group: Group, work: Work) -> list[Finding]:
@@ -246,7 +248,7 @@ def _checked(results: Results, group: Group, work: Work) -> list[Finding]:
         f"{ranks} ranks, over the measured step: {listing(parts)}. Below 1 it is too optimistic, as expected where "
         "ranks share cores and cannot overlap."
     )
-    return said("model check", [text], used)
+    return said("model check", [text], Evidence.of([group, *used], "step_s", *PHASE_KEYS))
 
 
 def _as_network(fit: Fit) -> Network:

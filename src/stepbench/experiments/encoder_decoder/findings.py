@@ -7,9 +7,10 @@ from typing import Any
 from stepbench.experiments.encoder_decoder import epochs, tables
 from stepbench.reporting import comparisons, units
 from stepbench.reporting.columns import differences
+from stepbench.reporting.evidence import Evidence
 from stepbench.reporting.findings import Finding, plural, said
 from stepbench.reporting.frames import Results
-from stepbench.reporting.points import Group
+from stepbench.reporting.points import Group, compared
 from stepbench.reporting.statistics import Verdict
 
 STARVED = 0.1  # of an epoch; below that the loader keeps up
@@ -21,15 +22,18 @@ def find(results: Results) -> list[Finding]:
     if not known:
         return []
     groups = [group for group, _ in known]
-    best, row = max(known, key=lambda each: each[1]["samples_per_s"])
+    order = sorted(known, key=lambda each: -each[1]["samples_per_s"])
+    best, row = order[0]
+    second = order[1][0] if len(order) > 1 else None
+    comparison = compared(second, best, epochs.KEY, lambda group: group.scalar("samples_per_epoch"))
     highest = (
         f"The highest throughput is {units.number(row['samples_per_s'])} samples/s "
         f"({units.number(row['tokens_per_s'])} tokens/s), with {_named(best, groups)}; an epoch of "
         f"{row['samples_per_epoch']} samples takes {units.seconds(row['epoch_median_s'])}."
     )
     return [
-        *said("throughput", [highest], [best]),
-        *said("waiting for data", _waiting(known), groups),
+        *said("throughput", [highest], Evidence.ranking(groups, epochs.KEY, comparison)),
+        *said("waiting for data", _waiting(known), Evidence.of(groups, "data_wait_s", epochs.KEY)),
         *_disk(results, groups),
         *_ranks(results, groups),
     ]
@@ -56,13 +60,11 @@ def _disk(results: Results, groups: list[Group]) -> list[Finding]:
         if pair.comparison is None:
             continue
         ratio = units.ratio(*pair.comparison.time_ratio)
-        verdict = pair.comparison.verdict
-        judged = "no verdict" if verdict is Verdict.UNCLEAR else str(verdict)
+        judged = ": no difference" if pair.comparison.verdict is Verdict.SAME else ""
         place = _told(pair.other, groups, "data")
-        text = (
-            f"From disk an epoch takes {ratio} the time of one from memory ({place}), {judged}: {pair.comparison.why}."
-        )
-        found.append(Finding("disk", text, (*pair.baseline.paths, *pair.other.paths), place, verdict.value))
+        text = f"From disk an epoch takes {ratio} the time of one from memory ({place}){judged}."
+        sides = (pair.baseline, pair.other)
+        found += said("disk", [text], Evidence.of(sides, epochs.KEY, comparison=pair.comparison))
     return found
 
 
@@ -71,12 +73,15 @@ def _ranks(results: Results, groups: list[Group]) -> list[Finding]:
     found = []
     for row in tables.scaling(results).rows:
         group = next(each for each in groups if all(row[axis] == value for axis, value in each.point.items()))
+        alone = results.group(**group.point | {"ranks": 1})
+        assert alone is not None  # noqa: S101 - the table has looked
+        comparison = compared(alone, group, epochs.KEY, lambda group: group.scalar("samples_per_epoch"))
         place = _told(group, groups, "ranks")
         text = (
             f"{plural(row['ranks'], 'rank')}, each with the same batch, process {units.ratio(row['speedup_ratio'])} "
             f"the samples/s of one ({place}): a scaling efficiency of {units.percent(row['efficiency_ratio'])}."
         )
-        found += said("scaling", [text], [group])
+        found += said("scaling", [text], Evidence.of((alone, group), epochs.KEY, comparison=comparison))
     return found
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from stepbench.experiments.memory.shapes import (
     MEASURED,
     PREDICTED,
+    SOURCES,
     WORDS,
     Shape,
     by_category,
@@ -17,74 +18,87 @@ from stepbench.experiments.memory.shapes import (
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.reporting import units
 from stepbench.reporting.columns import where
-from stepbench.reporting.findings import Finding, listing, plural, said
+from stepbench.reporting.evidence import Evidence
+from stepbench.reporting.findings import Finding, between, listing, plural, said
 from stepbench.reporting.frames import Results
 
 
 def find(results: Results) -> list[Finding]:
     """Return the largest category, how good predictions are, what context and training add, and what would fit."""
     found = shapes(results)
-    sentences = {
-        "largest category": _largest_part(found),
-        "predictions": _agreement(found),
-        "context": _context(found),
-        "training": _training(found),
-        "fit": _fit(found),
-    }
-    groups = [group for shape in found for group in shape.sources.values()]
-    return [each for kind, texts in sentences.items() for each in said(kind, texts, groups)]
+    return [
+        *_largest_part(found),
+        *_agreement(found),
+        *_context(found),
+        *_training(found),
+        *_fit(found),
+    ]
 
 
-def _largest_part(found: Sequence[Shape]) -> list[str]:
+def _bytes_of(found: Iterable[Shape], *sources: str) -> Evidence:
+    """Return the evidence of a sentence about the bytes of shapes: the better source of each, or those named."""
+    known = [
+        group
+        for shape in found
+        for group in (
+            [shape.group(source) for source in sources] if sources else [shape.best[1] if shape.best else None]
+        )
+    ]
+    return Evidence.of([group for group in known if group is not None])
+
+
+def _largest_part(found: Sequence[Shape]) -> list[Finding]:
     """Say which category is the largest at the peak of a training step, size by size."""
-    leaders: dict[str, list[tuple[str, float]]] = {}
+    leaders: dict[str, list[tuple[float, Shape]]] = {}
     for shape in by_size(found):
         parts = by_category(shape.best[1], "peak") if shape.best else None
         if parts:
             leader = max(CATEGORIES, key=lambda category: parts[category])
-            leaders.setdefault(leader, []).append((str(shape.point["size"]), parts[leader] / sum(parts.values())))
-    sentences = []
-    for category, sizes in leaders.items():
-        shares = [units.percent(share) for _, share in sorted(sizes, key=lambda each: each[1])]
-        span = shares[0] if len(shares) == 1 else f"{shares[0]} to {shares[-1]}"
-        names = listing([size for size, _ in sizes])
-        sentences.append(
-            f"At the peak of a training step of {names} the largest category is {WORDS[category]}: {span}."
-        )
-    return sentences
+            leaders.setdefault(leader, []).append((parts[leader] / sum(parts.values()), shape))
+    told = []
+    for category, led in leaders.items():
+        span = between([units.percent(share) for share in sorted(share for share, _ in led)])
+        names = listing([str(shape.point["size"]) for _, shape in led])
+        text = f"At the peak of a training step of {names} the largest category is {WORDS[category]}: {span}."
+        told += said("largest category", [text], _bytes_of(shape for _, shape in led))
+    return told
 
 
-def _agreement(found: Sequence[Shape]) -> list[str]:
+def _agreement(found: Sequence[Shape]) -> list[Finding]:
     """Say how far predictions are from measurements."""
     known = [(shape, ratio) for shape in found if (ratio := shape.difference_ratio) is not None]
     if not known:
-        return ["No shape has both a prediction and a measurement."] if any(shape.best for shape in found) else []
+        one_sided = [shape for shape in found if shape.best]
+        text = "No shape has both a prediction and a measurement."
+        return said("predictions", [text], _bytes_of(one_sided)) if one_sided else []
     worst, ratio = max(known, key=lambda each: abs(each[1]))
     off = units.share_of(ratio)
     far = off if abs(ratio) < units.LEAST_SHARE else f"at most {off}"
     place = where(worst, found)
-    return [f"The predicted peak of {plural(len(known), 'shape')} is {far} off the measured one ({place})."]
+    text = f"The predicted peak of {plural(len(known), 'shape')} is {far} off the measured one ({place})."
+    return said("predictions", [text], _bytes_of([shape for shape, _ in known], *SOURCES))
 
 
-def _context(found: Sequence[Shape]) -> list[str]:
+def _context(found: Sequence[Shape]) -> list[Finding]:
     """Say how the peak grows from the smallest to the largest context, for each kind of step that has several."""
-    sentences = []
+    told = []
     several = over_context(found)
     for group in several:
         low, high = group[0], group[-1]
         before, after = _peak(low), _peak(high)
         name = where(high, [others[-1] for others in several])
-        sentences.append(
+        text = (
             f"{high.point['context'] / low.point['context']:g}× the context ({low.point['context']} to "
             f"{high.point['context']}) makes the peak of {name} {units.ratio(after / before)} as large, from "
             f"{units.byte_count(before)} to {units.byte_count(after)}."
         )
-    return sentences
+        told += said("context", [text], _bytes_of((low, high)))
+    return told
 
 
-def _training(found: Sequence[Shape]) -> list[str]:
+def _training(found: Sequence[Shape]) -> list[Finding]:
     """Say how much more a training step needs than a forward pass alone."""
-    ratios = []
+    ratios, sides = [], []
     for shape in found:
         if shape.point["passes"] != "train_step" or not shape.best:
             continue
@@ -93,20 +107,22 @@ def _training(found: Sequence[Shape]) -> list[str]:
             same = all(other.point[axis] == value for axis, value in alone.items() if axis != "optimizer")
             if same and other.best:
                 ratios.append((_peak(shape) / _peak(other), shape))
+                sides += [shape, other]
                 break
     if not ratios:
         return []
     low, high = min(ratios, key=lambda each: each[0]), max(ratios, key=lambda each: each[0])
     shown = [shape for _, shape in ratios]
-    if len(ratios) == 1:
-        return [f"A training step of {where(low[1], shown)} needs {units.ratio(low[0])} the memory of a forward pass."]
-    return [
-        f"A training step needs {units.ratio(low[0])} ({where(low[1], shown)}) to {units.ratio(high[0])} "
-        f"({where(high[1], shown)}) the memory of a forward pass."
-    ]
+    text = f"A training step of {where(low[1], shown)} needs {units.ratio(low[0])} the memory of a forward pass."
+    if len(ratios) > 1:
+        text = (
+            f"A training step needs {units.ratio(low[0])} ({where(low[1], shown)}) to {units.ratio(high[0])} "
+            f"({where(high[1], shown)}) the memory of a forward pass."
+        )
+    return said("training", [text], _bytes_of(sides))
 
 
-def _fit(found: Sequence[Shape]) -> list[str]:
+def _fit(found: Sequence[Shape]) -> list[Finding]:
     """Say which sizes' training steps would fit into this machine."""
     steps = [shape for shape in by_size(found) if shape.peak_bytes(PREDICTED) or shape.peak_bytes(MEASURED)]
     capacity = next((known for shape in steps if (known := _capacity(shape)) is not None), None)
@@ -116,7 +132,8 @@ def _fit(found: Sequence[Shape]) -> list[str]:
     too_large = [shape for shape in steps if _peak(shape) > limit]
     held = f"A training step fits into the {units.byte_count(limit)} of this {owner} for"
     if not too_large:
-        return [f"{held} every size here; the largest needs {units.byte_count(max(map(_peak, steps)))}."]
+        text = f"{held} every size here; the largest needs {units.byte_count(max(map(_peak, steps)))}."
+        return said("fit", [text], _bytes_of(steps))
     needs = [f"{shape.point['size']} ({units.byte_count(_peak(shape))})" for shape in too_large]
     fitting = [str(shape.point["size"]) for shape in steps if shape not in too_large]
     fits = (
@@ -124,7 +141,7 @@ def _fit(found: Sequence[Shape]) -> list[str]:
         if fitting
         else f"No training step fits into the {units.byte_count(limit)} of this {owner}"
     )
-    return [f"{fits}; it would not for {listing(needs)}."]
+    return said("fit", [f"{fits}; it would not for {listing(needs)}."], _bytes_of(steps))
 
 
 def _capacity(shape: Shape) -> tuple[str, int] | None:

@@ -11,6 +11,7 @@ from stepbench.experiments.numerics.cases import CASES, TENSORS, WAYS
 from stepbench.experiments.numerics.cell import TERM, TERMS
 from stepbench.reporting import units
 from stepbench.reporting.columns import axis_words
+from stepbench.reporting.evidence import Evidence
 from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
 
@@ -20,11 +21,11 @@ def find(results: Results) -> list[Finding]:
     found = []
     group = results.group(case="accumulation")
     if group is not None and group.records:
-        found += said("accumulation", _sums(group.records[0].scalars), [group])
+        found += said("accumulation", _sums(group.records[0].scalars), Evidence.of([group]))
     for case, precision in CASES.items():
         group = results.group(case=case)
         if group is not None and group.records:
-            found += said("autocast", _dtypes(group.records[0].scalars, precision), [group])
+            found += said("autocast", _dtypes(group.records[0].scalars, precision), Evidence.of([group]))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 
 from stepbench.reporting import units
 from stepbench.reporting.columns import where
+from stepbench.reporting.marks import Mark
 from stepbench.reporting.points import Group, processes
+from stepbench.reporting.statistics import Summary
 from stepbench.reporting.steps import PHASES, WHOLE
 
 MATRIX_PRODUCTS = "matrix products"
@@ -142,6 +145,20 @@ def sum_over_step(group: Group) -> float | None:
     """Return the sum of the profiled phases over the profiled step."""
     parts, step = [phase.seconds for phase in phases(group)], profiled_s(group)
     return sum(parts) / step if parts and step else None
+
+
+def adds_up(group: Group) -> list[Mark]:
+    """Return a warning if the profiled phases do not add up to the profiled step."""
+    ratio = sum_over_step(group)
+    if ratio is None or abs(ratio - 1) <= ADDS_UP_WITHIN:
+        return []
+    return [Mark("parts and whole differ", f"the profiled phases' sum is {units.ratio(ratio)} the step")]
+
+
+def profiled(group: Group) -> Summary | None:
+    """Return the summary of the profiled steps, with the warning about their phases."""
+    found = group.summary(f"profiled_{WHOLE}_s")
+    return dataclasses.replace(found, marks=(*found.marks, *adds_up(group))) if found else None
 
 
 def slowdown(group: Group) -> float | None:

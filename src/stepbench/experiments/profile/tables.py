@@ -7,7 +7,6 @@ from typing import Any
 
 from stepbench.experiments.profile import operators as ops
 from stepbench.experiments.profile.operators import (
-    ADDS_UP_WITHIN,
     ATTENTION_PARTS,
     BOOKKEEPING,
     MATRIX_PRODUCTS,
@@ -18,7 +17,6 @@ from stepbench.reporting import columns as col
 from stepbench.reporting import units
 from stepbench.reporting.findings import listing
 from stepbench.reporting.frames import Results
-from stepbench.reporting.marks import Mark
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.tables import Table
 
@@ -145,20 +143,12 @@ def nsys(results: Results) -> Table:
     return Table("Kernels in Nsight Systems", caption, rows, columns, f"No kernels: {why}.", col.rest(results.axes))
 
 
-def _adds_up(group: Group) -> list[Mark]:
-    """Return a warning if the profiled phases do not add up to the profiled step."""
-    ratio = ops.sum_over_step(group)
-    if ratio is None or abs(ratio - 1) <= ADDS_UP_WITHIN:
-        return []
-    return [Mark("parts and whole differ", f"the phases' sum is {units.ratio(ratio)} the step")]
-
-
 def _phase_rows(group: Group) -> list[dict[str, Any]]:
     found = ops.phases(group)
     rows = [_shares(phase.name, phase.seconds, phase.by_kind(), phase.calls) for phase in found]
     step = _shares(WHOLE_STEP, ops.profiled_s(group), ops.whole(found), sum(each.calls for each in found))
     step |= {"sum_ratio": ops.sum_over_step(group), "slowdown_ratio": ops.slowdown(group)}
-    told = [col.facts(group, _adds_up(group)) | row for row in [*rows, step]]
+    told = [col.facts(group, ops.adds_up(group)) | row for row in [*rows, step]]
     return told if found else [col.facts(group) | _shares(None, None, {}, None)]
 
 
