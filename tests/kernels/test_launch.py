@@ -12,7 +12,7 @@ triton = pytest.importorskip("triton")
 from tests.testing.interpreter import ARRANGEMENTS  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402 - after the check that there is a triton
 
-from stepbench.kernels.triton import compiling, launch, tiles  # noqa: E402
+from stepbench.kernels.triton import candidates, compiling, launch, tiles  # noqa: E402
 from stepbench.kernels.triton.tiles import Plan, Tile  # noqa: E402
 
 TILE = Tile(64, 32, 8, 2, 128)
@@ -122,3 +122,26 @@ def test_the_output_is_laid_out_like_the_queries() -> None:
     assert launch.empty_like_rows(from_projection).stride() == from_projection.stride()
     transposed = ARRANGEMENTS["transposed"](torch.randn(2, 4, 24, 64))
     assert launch.empty_like_rows(transposed).stride(-1) == 1
+
+
+@pytest.mark.parametrize(("row_stride", "is_copied"), [(2**23 - 1, False), (2**23, True), (20_000_000, True)])
+def test_rows_that_stand_too_far_apart_for_32_bits_are_copied(row_stride: int, is_copied: bool) -> None:
+    """Within a tile of up to 256 rows the kernels for 16 bits count elements in 32 bits."""
+    plan = Plan(TILE, TILE, TILE, TILE, descriptors=False)
+    x = torch.empty_strided((1, 1, 128, 16), (16, 16, row_stride, 1), dtype=torch.bfloat16, device="meta")
+    _, (y,) = launch.readable(plan, x)
+    assert (y is not x) == is_copied
+    assert y.stride(2) == (16 if is_copied else row_stride)
+
+
+def test_no_tile_has_more_rows_than_the_limit_on_strides_assumes() -> None:
+    shapes = [
+        tile for each in (*candidates.CANDIDATES.values(), *candidates.SINGLE_CANDIDATES.values()) for tile in each
+    ]
+    assert max(max(tile.rows, tile.columns) for tile in shapes) <= launch.MOST_ROWS
+
+
+def test_an_output_is_not_laid_out_in_rows_that_stand_too_far_apart() -> None:
+    time_first = torch.empty(128, 8, 64, 16_384, device="meta").permute(1, 2, 0, 3)  # [T, B, H, D] in memory
+    assert time_first.stride(2) == 2**23
+    assert launch.empty_like_rows(time_first).is_contiguous()

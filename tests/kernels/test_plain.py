@@ -180,3 +180,22 @@ def test_an_operator_can_be_compiled_whole(impl: str) -> None:
     bound = bind(impl)
     compiled = torch.compile(lambda *x: bound(*x, is_causal=True) * 2, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(q, k, v), attention(q, k, v, impl=impl, is_causal=True) * 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("impl", ["reference", "tiled"])
+def test_autocast_rounds_nothing_inside_of_a_hand_written_algorithm(impl: str, dtype: str) -> None:
+    """To the bit, forward and backward; scores of fp16 beyond 65 504 before they are scaled stay finite."""
+    torch.manual_seed(0)
+    inputs = [torch.randn(1, 2, 150, 64) * factor for factor in (120, 120, 1)]
+
+    def run(*, autocast: bool) -> list[torch.Tensor]:
+        leaves = [x.to(getattr(torch, dtype)).requires_grad_() for x in inputs]
+        with torch.autocast("cpu", torch.float16 if dtype == "float16" else torch.bfloat16, enabled=autocast):
+            o, lse = attention(*leaves, is_causal=True, impl=impl, return_lse=True)
+            (o.float().sum() + lse.sum()).backward()  # inside, where a backward pass may run as well
+        return [o, lse, *(leaf.grad for leaf in leaves)]
+
+    for found, right in zip(run(autocast=True), run(autocast=False), strict=True):
+        assert torch.isfinite(right).all() or impl == "reference"
+        torch.testing.assert_close(found, right, rtol=0, atol=0, equal_nan=True)

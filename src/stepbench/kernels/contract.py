@@ -90,6 +90,15 @@ def needs_cuda(name: str, case: Case) -> str | None:
     return None if torch.cuda.is_available() else f"{name} needs a CUDA device, got a machine without one"
 
 
+def by_dtype_alone(device: torch.device) -> torch.autocast:
+    """Return a context in which products run in the dtype of their operands, inside `torch.autocast` too.
+
+    Autocast would round the operands of a hand-written algorithm to 16 bits between its steps, in the forward pass
+    alone, since a backward pass usually runs outside of it.
+    """
+    return torch.autocast(device.type, enabled=False)
+
+
 def visible_keys(q_len: int, k_len: int, device: torch.device) -> Tensor:
     """Return the causal mask, True where a query sees a key: bool [Tq, Tk].
 

@@ -13,14 +13,27 @@ A row that sees no key has l = 0. It gets o = 0 and lse = −∞, and passes no 
 import torch
 from torch import Tensor
 
-from stepbench.kernels.contract import UP_TO_DOUBLE, Answer, Case, Implementation, visible_keys, wrong_dtype
+from stepbench.kernels.contract import (
+    UP_TO_DOUBLE,
+    Answer,
+    Case,
+    Implementation,
+    by_dtype_alone,
+    visible_keys,
+    wrong_dtype,
+)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, scale: float, return_lse: bool) -> Answer:
     """Compute attention and the logsumexp of its scores. For the contract see `api.attention`.
 
-    Can be differentiated any number of times.
+    Can be differentiated any number of times. Inside `torch.autocast` it computes as outside.
     """
+    with by_dtype_alone(q.device):
+        return _attention(q, k, v, is_causal=is_causal, scale=scale, return_lse=return_lse)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, scale: float, return_lse: bool) -> Answer:
     q = q.unflatten(1, (k.shape[1], -1))  # [B, Hkv, H / Hkv, Tq, D]: the heads that share a key head stand together
     k, v = k.unsqueeze(2), v.unsqueeze(2)
     s = q @ k.transpose(-2, -1) * scale

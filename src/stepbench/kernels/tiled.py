@@ -33,6 +33,7 @@ from stepbench.kernels.contract import (
     Case,
     Implementation,
     NoSecondDerivative,
+    by_dtype_alone,
     wrong_dtype,
 )
 
@@ -45,8 +46,8 @@ def attention(
 ) -> Answer:
     """Compute attention tile by tile; nothing of size Tq × Tk is ever kept. For the contract see `api.attention`.
 
-    Sums run in float32 for 16-bit inputs, as they do in a tensor core. The gradients have no gradients. A tile of
-    queries has `b_r` rows, one of keys and values `b_c`.
+    Sums run in float32 for 16-bit inputs, as they do in a tensor core, inside `torch.autocast` too. The gradients have
+    no gradients. A tile of queries has `b_r` rows, one of keys and values `b_c`.
     """
     o, lse = _Attention.apply(q, k, v, is_causal, scale, b_r, b_c)
     return (o, lse) if return_lse else o
@@ -59,7 +60,8 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: float, b_r: int, b_c: int
     ) -> tuple[Tensor, Tensor]:
-        o, lse = forward(q, k, v, is_causal, scale, b_r, b_c)
+        with by_dtype_alone(q.device):
+            o, lse = forward(q, k, v, is_causal, scale, b_r, b_c)
         ctx.save_for_backward(q, k, v, o, lse)
         ctx.set_materialize_grads(False)
         ctx.options = is_causal, scale, b_r, b_c
@@ -76,7 +78,8 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return backward(*arguments)
+        with by_dtype_alone(arguments[2].device):
+            return backward(*arguments)
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> None:

@@ -17,6 +17,7 @@ from stepbench.kernels.triton import single
 from stepbench.kernels.triton.tiles import CHUNK, Plan, Tile, slice_of, split_head_dim, statistics_rows
 
 LOG2_E = 1 / math.log(2)
+MOST_ROWS = 256  # of a tile
 PADDING = 128  # the statistics are padded to a multiple of this, so that no kernel needs a mask to read them
 DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 TENSOR_DESCRIPTOR = versions.tensor_descriptor_type()
@@ -222,9 +223,9 @@ def _cache_bytes(device: torch.device) -> int:
 
 
 def empty_like_rows(x: Tensor) -> Tensor:
-    """Return an uninitialised tensor laid out like x, except that the head dim is always contiguous."""
+    """Return an uninitialised tensor laid out like x, or contiguous where the kernels could not write that in place."""
     y = torch.empty_like(x)
-    return y if y.stride(-1) == 1 else torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return y if _has_dense_rows(y) else torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _strides(x: Tensor | None) -> tuple[int, int, int]:
@@ -234,8 +235,9 @@ def _strides(x: Tensor | None) -> tuple[int, int, int]:
 def readable(plan: Plan, *tensors: Tensor) -> tuple[bool, tuple[Tensor, ...]]:
     """Return whether descriptors can be used, and the tensors, copied where the kernels could not read them in place.
 
-    Both ways of loading need neighbours along the head dim to be neighbours in memory. A descriptor also needs its
-    first element and every row to start on 16 bytes, which no layout of some head dims does.
+    Both ways of loading need neighbours along the head dim to be neighbours in memory. With pointers the rows of a
+    tile must stand within 2³¹ elements. A descriptor needs its first element and every row to start on 16 bytes, which
+    no layout of some head dims does.
     """
     x = tensors[0]
     descriptors = plan.descriptors and x.dtype != torch.float32 and x.shape[-1] * x.element_size() % 16 == 0
@@ -244,7 +246,9 @@ def readable(plan: Plan, *tensors: Tensor) -> tuple[bool, tuple[Tensor, ...]]:
 
 
 def _has_dense_rows(x: Tensor) -> bool:
-    return x.stride(-1) == 1
+    # Within a tile the kernels for 16 bits count in 32 bits: 64 would take registers from all launches for the sake of
+    # such as [T, B, H, D] with a B · H · D beyond eight million.
+    return x.stride(-1) == 1 and MOST_ROWS * x.stride(-2) < 2**31
 
 
 def _fits_descriptor(x: Tensor) -> bool:
