@@ -103,6 +103,25 @@ def test_a_shard_that_goes_bad_while_it_is_read_is_named_in_one_line(
     assert "Traceback" not in str(caught.value)
 
 
+def test_shared_memory_that_is_too_small_ends_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an error, where torch's own way prints one in a worker and waits for the batch for ever."""
+
+    def refuse(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)\nat some place")
+
+    pairs = Pairs(shards.in_memory(SET), context=31)
+    batches = Batches(SET.samples, batch=16, rank=0, ranks=1, seed=5)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "share_memory_", refuse)
+        with pytest.raises(ShardError) as caught:
+            list(epochs.read(loader(pairs, batches, workers=2, pinned=False)))
+        assert len(list(epochs.read(loader(pairs, batches, workers=0, pinned=False)))) == len(batches)
+    message = str(caught.value)
+    ahead_bytes = 2 * epochs.PREFETCHED * 16 * 3 * 31 * 8
+    assert f"(/dev/shm) must hold the batches that 2 workers read ahead, {ahead_bytes} bytes a rank" in message
+    assert message.endswith("No space left on device (28)")
+
+
 ORPHAN = """
 import json, sys, time
 from stepbench.data import disk_shards, shards

@@ -3,6 +3,7 @@ import io
 import itertools
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -167,8 +168,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-ARRAY = "must hold a one-dimensional array of uint16, uint32, int32 or int64"
-CONVERTED = "numpy.save(PATH, numpy.load(PATH).astype('uint32')) converts it"
+ARRAY = "must hold a one-dimensional array of uint16 or uint32"
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,6 @@ CONVERTED = "numpy.save(PATH, numpy.load(PATH).astype('uint32')) converts it"
         (np.ones(9), f"{ARRAY}, got float64 of shape [9]"),
         (np.ones((3, 9), "u2"), f"{ARRAY}, got uint16 of shape [3, 9]"),
         (np.uint16(3), f"{ARRAY}, got uint16 of shape []"),
-        (np.ones(9, ">u2"), f"{ARRAY}, got >u2 of shape [9]; {CONVERTED}"),
-        (np.ones(9, "u8"), f"{ARRAY}, got uint64 of shape [9]; {CONVERTED}"),
         (np.ones(8, "u2"), "must hold at least context + 1 = 9 tokens, got 8"),
         (np.ones(0, "u2"), "must hold at least context + 1 = 9 tokens, got 0"),
         (
@@ -201,12 +199,11 @@ def test_a_file_that_cannot_feed_the_model_is_refused(array: Any, message: str, 
     ):
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared below
             refuse()
-        assert str(caught.value) == f"`{path}` {message}".replace("PATH", repr(str(path)))
+        assert str(caught.value) == f"`{path}` {message}"
 
 
 @pytest.mark.parametrize("dtype", module.DTYPES)
 def test_ids_of_every_dtype_give_the_same_batches(dtype: str, tmp_path: Path) -> None:
-    """Of NumPy's default too, int64."""
     path = tmp_path / "x.npy"
     np.save(path, np.arange(300).astype(dtype))
     check_source(str(path), vocabulary=300, contexts=[8])
@@ -217,13 +214,25 @@ def test_ids_of_every_dtype_give_the_same_batches(dtype: str, tmp_path: Path) ->
     assert all(torch.equal(one, other) for one, other in zip(drawn, expected, strict=True))
 
 
-def test_the_line_that_converts_converts(tmp_path: Path) -> None:
-    path = tmp_path / "x.npy"
-    np.save(path, np.arange(300).astype(">i8"))
-    with pytest.raises(ValueError, match="converts it") as caught:
+@pytest.mark.parametrize("vocabulary", [300, 70_000])
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint64", ">u2"])
+def test_ids_of_another_integer_type_are_refused_with_the_line_that_converts_them(
+    dtype: str, vocabulary: int, tmp_path: Path
+) -> None:
+    """int64 is NumPy's default. What does not fit is refused for that, as a conversion would wrap it around."""
+    path = tmp_path / "it's mine.npy"
+    np.save(path, np.arange(300).astype(dtype))
+    with pytest.raises(ValueError, match=rf"{ARRAY}, got {dtype} of shape \[300\]; this converts it") as caught:
+        open_tokens(path, vocabulary=vocabulary, context=8)
+    interpreter, option, code = shlex.split(str(caught.value).partition("converts it: ")[2])
+    assert (interpreter, option) == ("python", "-c")
+    exec(code)  # noqa: S102
+    tokens = open_tokens(path, vocabulary=vocabulary, context=8)
+    assert tokens.tolist() == list(range(300))
+    assert tokens.dtype == (np.uint16 if vocabulary == 300 else np.uint32)
+    np.save(path, np.full(20, 65_536 + 7))
+    with pytest.raises(ValueError, match=r"below the vocabulary \(300\), got 65543 at token 0$"):
         open_tokens(path, vocabulary=300, context=8)
-    exec(str(caught.value).partition("; ")[2].removesuffix(" converts it"), {"numpy": np})  # noqa: S102
-    assert open_tokens(path, vocabulary=300, context=8).tolist() == list(range(300))
 
 
 def test_an_id_outside_the_vocabulary_is_found_in_any_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,6 +269,18 @@ def test_whoever_starts_it_has_no_say_in_threads_and_compiler(name: str, monkeyp
     assert found["STEPBENCH_KEPT"] == "1"
 
 
+def test_the_compiler_gets_a_folder_whose_name_it_need_not_quote(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    folders = {"plain": None, "with a space": f"/tmp/stepbench-{os.getuid()}-compiled"}  # noqa: S108
+    for name, expected in folders.items():
+        monkeypatch.setattr("tempfile.gettempdir", lambda name=name: str(tmp_path / name))
+        assert attempts._environment().get("TORCHINDUCTOR_CACHE_DIR") == expected
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "my own")
+    assert attempts._environment()["TORCHINDUCTOR_CACHE_DIR"] == "my own"
+
+
 def test_whoever_starts_it_has_no_say_in_its_malloc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     monkeypatch.setenv("MALLOC_ARENA_MAX", "8")

@@ -49,6 +49,11 @@ def test_other_load_is_marked() -> None:
     assert told({**LOAD, "stolen_cpu_s": 3.0}) == [stolen]
 
 
+def test_a_container_that_is_stopped_by_its_quota_of_cores_is_marked() -> None:
+    assert told({**LOAD, "stopped_s": 4.5}) == ["throttled (by a quota of cores for 45 % of the time)"]
+    assert told({**LOAD, "stopped_s": 0.05}) == []
+
+
 def test_a_gpus_host_may_do_other_things_as_long_as_it_can_launch() -> None:
     assert told({**LOAD, "others_cpu_s": 8.0}, device="cuda") == []
     assert told({**LOAD, "others_cpu_s": 11.0}, device="cuda") == [

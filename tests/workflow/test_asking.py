@@ -39,6 +39,13 @@ def test_a_single_cell_outside_of_the_grid_is_measured_by_its_path(measured: Cop
     assert "wildcards: behaviour=other, size=micro, replicate=7" in done.err
 
 
+def test_a_home_that_cannot_be_written_to_is_not_needed(fresh: Copy) -> None:
+    """A container's user may have none (HOME=/); `/dev/null` cannot be written into by root either."""
+    done = fresh.snakemake("results/here/plain/label~a.json", HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache")
+    assert done.code == 0, done.err
+    assert fresh.record("plain/a")["status"] == "ok"
+
+
 def test_replicates_are_measured_in_rounds(fresh: Copy) -> None:
     """However the grid lists them, replicate 0 of all cells comes before replicate 1 of any."""
     behaviours = {"behaviour": ["b", "a"], "size": ["nano"], "replicate": [2, 0, 1]}

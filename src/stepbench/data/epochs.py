@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from stepbench.data.shards import ShardError
 from stepbench.process import lifeline
@@ -142,7 +142,7 @@ def read(load: DataLoader[Any]) -> Iterator[Any]:
     """Yield the batches of an epoch.
 
     Raises:
-        ShardError: a shard is missing, truncated or unreadable.
+        ShardError: a shard is missing, truncated or unreadable, or shared memory is too small for the batches.
     """
     for batch in load:
         if isinstance(batch, Exception):
@@ -151,7 +151,11 @@ def read(load: DataLoader[Any]) -> Iterator[Any]:
 
 
 class _Reader(Dataset[Any]):
-    """Reads batches of pairs; returns exceptions, because torch would turn a raised one into a traceback's text."""
+    """Reads batches of pairs; returns exceptions, because torch would turn a raised one into a traceback's text.
+
+    A worker puts its batches into shared memory here. torch would do it in a thread of the worker that prints an error
+    and goes on, and who waits for the batch would wait for ever.
+    """
 
     def __init__(self, pairs: Pairs) -> None:
         self._pairs = pairs
@@ -161,9 +165,22 @@ class _Reader(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         try:
-            return self._pairs.__getitems__(indices)
+            parts = self._pairs.__getitems__(indices)
         except (ShardError, OSError) as error:
             return error
+        if (worker := get_worker_info()) is not None:
+            try:
+                for part in parts:
+                    part.share_memory_()
+            except RuntimeError as error:
+                workers = worker.num_workers
+                ahead_bytes = workers * PREFETCHED * sum(part.nbytes for part in parts)
+                return ShardError(
+                    f"shared memory (/dev/shm) must hold the batches that {workers} workers read ahead, {ahead_bytes} "
+                    "bytes a rank; make it larger (docker run --shm-size 1g) or read with fewer workers: "
+                    f"{str(error).splitlines()[0]}"
+                )
+        return parts
 
 
 def _as_it_is(batch: Any) -> Any:

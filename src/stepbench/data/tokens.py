@@ -18,6 +18,7 @@ import codecs
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
     import tokenizers
     import torch
 
-    TokenArray = np.ndarray[tuple[int], np.dtype[np.uint16 | np.uint32 | np.int32 | np.int64]]
+    TokenArray = np.ndarray[tuple[int], np.dtype[np.uint16 | np.uint32]]
     Batch = tuple[torch.Tensor, torch.Tensor]
 
 Kind = Literal["corpus", "text", "npy", "synthetic"]
 SOURCES = "corpus, synthetic, a path that ends in .txt or a path that ends in .npy"
 
-DTYPES = ("uint16", "uint32", "int32", "int64")  # of this machine's byte order; int64 is NumPy's default
+DTYPES = ("uint16", "uint32")  # of this machine's byte order
 BYTE_ALPHABET = 256
 # Text is tokenised in pieces so that tokenizers can use several cores. Their length affects the result (no token
 # crosses the boundary of two pieces), so it must not depend on the machine.
 PIECE_CHARACTERS = 65_536
-# 64 MiB of uint32, 128 MiB of int64 at a time: a token file may be larger than memory.
+# 64 MiB of uint32 at a time: a token file may be larger than memory.
 CHECKED_AT_ONCE = 16 * 2**20
 
 
@@ -154,11 +155,12 @@ def open_tokens(path: Path, *, vocabulary: int, context: int) -> TokenArray:
     import numpy as np
 
     tokens = _mapped(_existing(path, "a .npy file of token ids"))
-    if tokens.ndim != 1 or tokens.dtype not in map(np.dtype, DTYPES):
-        wanted = f"a one-dimensional array of {', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
-        told = f"`{path}` must hold {wanted}, got {tokens.dtype} of shape {list(tokens.shape)}"
-        if tokens.ndim == 1 and tokens.dtype.kind in "iu":
-            told += f"; numpy.save({str(path)!r}, numpy.load({str(path)!r}).astype('uint32')) converts it"
+    fits = tokens.ndim == 1 and tokens.dtype in map(np.dtype, DTYPES)
+    told = (
+        f"`{path}` must hold a one-dimensional array of {' or '.join(DTYPES)}, "
+        f"got {tokens.dtype} of shape {list(tokens.shape)}"
+    )
+    if not fits and (tokens.ndim != 1 or tokens.dtype.kind not in "iu"):
         raise ValueError(told)
     if len(tokens) < context + 1:
         raise ValueError(f"`{path}` must hold at least context + 1 = {context + 1} tokens, got {len(tokens)}")
@@ -168,6 +170,10 @@ def open_tokens(path: Path, *, vocabulary: int, context: int) -> TokenArray:
             first = int(np.argmax((chunk >= vocabulary) | (chunk < 0)))
             found = f"{chunk[first]} at token {start + first}"
             raise ValueError(f"`{path}` must hold ids from 0 and below the vocabulary ({vocabulary}), got {found}")
+    if not fits:  # such as int64, NumPy's default; its ids are within range, so nothing is lost
+        dtype = DTYPES[0] if vocabulary <= 2**16 else DTYPES[1]
+        converts = f"import numpy as np; np.save({str(path)!r}, np.load({str(path)!r}).astype(np.{dtype}))"
+        raise ValueError(f"{told}; this converts it: python -c {shlex.quote(converts)}")
     return tokens
 
 

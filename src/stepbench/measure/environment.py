@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from stepbench.measure import devices, nvml, software
+from stepbench.measure import cpu_quota, devices, nvml, software
 from stepbench.measure.devices import Device
 
 CPU_FOLDER = Path("/sys/devices/system/cpu")
@@ -61,10 +61,12 @@ def _slug(name: str) -> str:
 
 
 def cores() -> int:
-    """Return the number of physical cores that this process may use."""
+    """Return the number of physical cores that this process may use, by its affinity and its control group's quota."""
     physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-    return max(1, min(physical, allowed))
+    # Half a core's worth of a second thread would be half a period's stop for both.
+    quota = cpu_quota.cores()
+    return max(1, min(physical, allowed, physical if quota is None else int(quota)))
 
 
 def describe(device: str, root: Path) -> dict[str, Any]:

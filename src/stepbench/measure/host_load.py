@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from stepbench.measure import cpu_quota
+
 # At least this share of our own time must appear in the cores' counters; in some sandboxes they count nothing.
 COUNTED = 0.5
 
@@ -30,6 +32,7 @@ class Reading:
         busy_s: busy time of these cores since the host started, summed.
         stolen_s: their CPU steal, summed.
         own_s: CPU time of this process and of everything that it started.
+        stopped_s: for how long a quota of cores has stopped the control group of this process, such as a container.
     """
 
     now_s: float
@@ -37,6 +40,7 @@ class Reading:
     busy_s: float
     stolen_s: float
     own_s: float
+    stopped_s: float = 0.0
 
 
 def read() -> Reading | None:
@@ -55,6 +59,7 @@ def read() -> Reading | None:
         busy_s=sum(times.user + times.nice + times.system + times.irq + times.softirq for times in found),
         stolen_s=sum(times.steal for times in found),
         own_s=own,
+        stopped_s=cpu_quota.stopped_s(),
     )
 
 
@@ -63,7 +68,8 @@ def between(first: Reading | None, last: Reading | None) -> dict[str, Any] | Non
 
     Returns:
         `wall_s`; `cores`; `own_cpu_s` of this process and everything that it started; `others_cpu_s` of other processes
-        and the kernel itself; `stolen_cpu_s`, the CPU steal. The kernel counts in hundredths of a second.
+        and the kernel itself; `stolen_cpu_s`, the CPU steal; `stopped_s`, in which a quota of cores stopped the
+        process. The kernel counts in hundredths of a second.
     """
     if first is None or last is None or not last.cores:
         return None
@@ -76,4 +82,5 @@ def between(first: Reading | None, last: Reading | None) -> dict[str, Any] | Non
         "own_cpu_s": max(0.0, own),
         "others_cpu_s": max(0.0, busy - own),
         "stolen_cpu_s": max(0.0, last.stolen_s - first.stolen_s),
+        "stopped_s": max(0.0, last.stopped_s - first.stopped_s),
     }

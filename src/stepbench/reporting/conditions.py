@@ -18,7 +18,7 @@ from stepbench.reporting.marks import Mark
 OTHERS_SHARE = 0.10
 OTHERS_SHARE_BESIDE_GPU = 0.50
 OTHERS_CPU_S = 0.2  # the kernel counts hundredths of a second on each core; below this it is rounding
-HELD_BACK_SHARE = 0.01  # of the time in which a GPU said that it kept its clocks down
+HELD_BACK_SHARE = 0.01  # of the time in which a GPU kept its clocks down, or a container's quota stopped the process
 CLOCK_SHARE = 0.90  # of the clock before, at which a busy GPU runs slower than it did
 
 PAGING_SHARE = 0.05  # of the timed regions, spent by the kernel on new pages
@@ -52,6 +52,10 @@ def _throttled(record: Record) -> Iterable[str]:
     before, after = (_mapping(record.environment.get(when)) for when in ("before", "after"))
     if _increase(before, after, "cpu_throttle_count"):
         yield "the CPU by heat"
+    during = _mapping(record.environment.get("during"))
+    stopped_s, wall_s = _number(during, "stopped_s"), _number(during, "wall_s")
+    if stopped_s and wall_s and stopped_s > HELD_BACK_SHARE * wall_s:
+        yield f"by a quota of cores for {units.percent(min(stopped_s / wall_s, 1.0))} of the time"
     causes: dict[str, None] = {}
     for first, last in zip(_gpus(before), _gpus(after), strict=False):
         reasons = _reasons(first) | _reasons(last)

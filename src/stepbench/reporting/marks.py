@@ -34,7 +34,8 @@ MEANING = {
     "drifting": f"the samples rise or fall by more than {100 * DRIFT_RATIO:.0f} % over the run, and not by chance "
     f"(Kendall's test, p below {DRIFT_P}); the measurement had not settled",
     "short": "the timed region is so short that the clock's own cost and resolution matter",
-    "throttled": "the device lowered its clocks because of heat or power",
+    "throttled": "the device lowered its clocks because of heat or power, or a container's quota of cores stopped the "
+    "process",
     "disturbed": "other processes, or other guests of the same host, used the device or its cores meanwhile",
     "paging": "the operating system's work on new pages of memory took more than 5 % of the timed regions; on CUDA, "
     "the allocator asked the driver for memory meanwhile",
