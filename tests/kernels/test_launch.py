@@ -138,7 +138,7 @@ def test_no_tile_has_more_rows_than_the_limit_on_strides_assumes() -> None:
     shapes = [
         tile for each in (*candidates.CANDIDATES.values(), *candidates.SINGLE_CANDIDATES.values()) for tile in each
     ]
-    assert max(max(tile.rows, tile.columns) for tile in shapes) <= launch.MOST_ROWS
+    assert max(max(tile.rows, tile.columns) for tile in shapes) <= tiles.MOST_ROWS
 
 
 def test_an_output_is_not_laid_out_in_rows_that_stand_too_far_apart() -> None:

@@ -14,10 +14,9 @@ from stepbench import versions
 from stepbench.kernels.triton import backward as backward_16
 from stepbench.kernels.triton import forward as forward_16
 from stepbench.kernels.triton import single
-from stepbench.kernels.triton.tiles import CHUNK, Plan, Tile, slice_of, split_head_dim, statistics_rows
+from stepbench.kernels.triton.tiles import CHUNK, MOST_ROWS, Plan, Tile, slice_of, split_head_dim, statistics_rows
 
 LOG2_E = 1 / math.log(2)
-MOST_ROWS = 256  # of a tile
 PADDING = 128  # the statistics are padded to a multiple of this, so that no kernel needs a mask to read them
 DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 TENSOR_DESCRIPTOR = versions.tensor_descriptor_type()
@@ -235,9 +234,8 @@ def _strides(x: Tensor | None) -> tuple[int, int, int]:
 def readable(plan: Plan, *tensors: Tensor) -> tuple[bool, tuple[Tensor, ...]]:
     """Return whether descriptors can be used, and the tensors, copied where the kernels could not read them in place.
 
-    Both ways of loading need neighbours along the head dim to be neighbours in memory. With pointers the rows of a
-    tile must stand within 2³¹ elements. A descriptor needs its first element and every row to start on 16 bytes, which
-    no layout of some head dims does.
+    Both need neighbours along the head dim to be neighbours in memory. With pointers a tile must span less than 2³¹
+    elements; with descriptors each row must start on 16 bytes, which no layout of some head dims does.
     """
     x = tensors[0]
     descriptors = plan.descriptors and x.dtype != torch.float32 and x.shape[-1] * x.element_size() % 16 == 0
@@ -246,8 +244,7 @@ def readable(plan: Plan, *tensors: Tensor) -> tuple[bool, tuple[Tensor, ...]]:
 
 
 def _has_dense_rows(x: Tensor) -> bool:
-    # Within a tile the kernels for 16 bits count in 32 bits: 64 would take registers from all launches for the sake of
-    # such as [T, B, H, D] with a B · H · D beyond eight million.
+    # Within a tile the kernels for 16 bits count in 32 bits; counting in 64 would cost all launches registers.
     return x.stride(-1) == 1 and MOST_ROWS * x.stride(-2) < 2**31
 
 

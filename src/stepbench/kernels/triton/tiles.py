@@ -17,6 +17,7 @@ from typing import Any
 TABLE = Path(__file__).with_name("tiles.json")
 MAX_FUSED_HEAD_DIM = 128  # of `backward_fused` for 16 bits: beyond, every tile spills
 MAX_TURING_HEAD_DIM = 128  # on sm_75, where every larger tile spills
+MOST_ROWS = 256  # of a tile, of queries or of keys
 CHUNK = 32  # columns of the head dim that the float32 kernels take at a time
 KERNELS = ("forward", "backward_keys", "backward_queries", "backward_fused", "backward_reduced")
 # GPUs that Triton compiles for, and the table that they use: the data-center ones of a generation share one, and so do
