@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepbench.reporting import columns as col
-from stepbench.reporting import units
+from stepbench.reporting import marks, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.steps import PHASES, WHOLE
@@ -97,6 +97,7 @@ def _memory_row(group: Group) -> dict[str, Any]:
     }
     return {
         **col.facts(group),
+        **col.warned(marks.fatal(group.marks)),  # load and clocks change no bytes
         **moments,
         "peak_bytes": peak,
         "predicted_peak_bytes": predicted,

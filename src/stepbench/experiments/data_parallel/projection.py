@@ -1,134 +1,28 @@
-"""A projection of the step's time to more ranks: a model, not a measurement, and labelled so wherever it is shown.
-
-Computation is as measured on this machine; communication is a ring on the network that config.yaml states. Every rank
-keeps the measured batch, so that work grows with ranks (weak scaling); with tensor parallelism the ranks of a group
-share one batch. With S bytes of gradients or parameters, forward, backward and update F, B, U of one rank:
-
-    data parallel     F + max(B, all-reduce(S)) + U
-    sharded           F + max(B, reduce-scatter(S)) + U/n + all-gather(S)
-    FSDP              max(F, all-gather(S)) + max(B, all-gather(S) + reduce-scatter(S)) + U/n
-    tensor parallel   (F + B + U)/n + 4·layers·all-reduce(A), with A the bytes of one activation; nothing hides it
-    FSDP × TP         tensor parallel inside a node, FSDP of what is left across nodes
-
-Source: Rajbhandari et al. 2020 (arXiv:1910.02054), Shoeybi et al. 2019 (arXiv:1909.08053), section 3.
-"""
+"""The projection of a step's time to more ranks: its table, its figure, its findings; a model, not a measurement."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from stepbench.experiments.data_parallel.network import Link, Network
+from stepbench.experiments.data_parallel.projected_step import STOPS_ABOVE, STRATEGIES, Work, efficiency, stops
 from stepbench.reporting import figures, units
 from stepbench.reporting.columns import RECORDS, Column, axis_words, value
 from stepbench.reporting.evidence import Evidence
 from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import Fit, chosen
-from stepbench.reporting.points import Group
+from stepbench.reporting.points import Group, Row
 from stepbench.reporting.tables import Table
 
 RANKS = tuple(2**power for power in range(13))
 ACTIVATION_BYTES = {"bf16": 2, "fp16": 2}
-STOPS_ABOVE = 0.01  # of the step; below that communication still hides
 MARK = "PROJECTION"
 PHASE_KEYS = ("forward_s", "backward_s", "optimizer_s")
 SHARDED, FULLY = "sharded_broadcast", "fsdp"
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one rank computes and holds, as measured.
-
-    Attributes:
-        forward_s, backward_s, update_s: without communication.
-        gradient_bytes: of all gradients, and of all parameters.
-        activation_bytes: of one activation `[batch, context, d_model]`.
-        layers: of the model.
-    """
-
-    forward_s: float
-    backward_s: float
-    update_s: float
-    gradient_bytes: float
-    activation_bytes: float
-    layers: int
-
-    @property
-    def compute_s(self) -> float:
-        """A step that communicates nothing."""
-        return self.forward_s + self.backward_s + self.update_s
-
-
-@dataclass(frozen=True)
-class Step:
-    """A projected step: its time, its exposed communication, and how many batches it trains on."""
-
-    seconds: float
-    exposed_s: float
-    batches: float
-
-
-def data_parallel(work: Work, network: Network, ranks: int) -> Step:
-    """Project the step of data parallelism with overlapped all-reduce."""
-    return _hidden(work, ranks, behind_backward=network.ring_s(ranks, work.gradient_bytes))
-
-
-def sharded(work: Work, network: Network, ranks: int) -> Step:
-    """Project the step with the optimizer's state sharded."""
-    half = network.half_ring_s(ranks, work.gradient_bytes)
-    return _hidden(work, ranks, behind_backward=half, after=half, update_share=1 / ranks)
-
-
-def fsdp(work: Work, network: Network, ranks: int) -> Step:
-    """Project the step of fully sharded data parallelism with perfect prefetch."""
-    half = network.half_ring_s(ranks, work.gradient_bytes)
-    return _hidden(work, ranks, behind_forward=half, behind_backward=2 * half, update_share=1 / ranks)
-
-
-def tensor_parallel(work: Work, network: Network, ranks: int) -> Step:
-    """Project the step with every layer divided over all ranks, which share one batch."""
-    exposed = 4 * work.layers * network.ring_s(ranks, work.activation_bytes)
-    return Step(work.compute_s / ranks + exposed, exposed, 1.0)
-
-
-def fsdp_and_tensor_parallel(work: Work, network: Network, ranks: int) -> Step:
-    """Project tensor parallelism inside a node and FSDP of each rank's part across nodes."""
-    inside = min(ranks, network.ranks_per_node)
-    nodes = ranks // inside
-    part = tensor_parallel(work, network, inside)
-    half = network.half_ring_s(nodes, work.gradient_bytes / inside, across_nodes=True)
-    forward = work.forward_s / inside + part.exposed_s / 2
-    backward = work.backward_s / inside + part.exposed_s / 2
-    hidden = max(0.0, half - forward) + max(0.0, 2 * half - backward)
-    update = work.update_s / ranks
-    return Step(forward + backward + update + hidden, part.exposed_s + hidden, float(nodes))
-
-
-STRATEGIES: dict[str, Callable[[Work, Network, int], Step]] = {
-    "data parallel": data_parallel,
-    "sharded optimizer": sharded,
-    "FSDP": fsdp,
-    "tensor parallel": tensor_parallel,
-    "FSDP × tensor parallel": fsdp_and_tensor_parallel,
-}
-
-
-def _hidden(
-    work: Work,
-    ranks: int,
-    *,
-    behind_forward: float = 0.0,
-    behind_backward: float = 0.0,
-    after: float = 0.0,
-    update_share: float = 1.0,
-) -> Step:
-    exposed = max(0.0, behind_forward - work.forward_s) + max(0.0, behind_backward - work.backward_s) + after
-    computed = work.forward_s + work.backward_s + work.update_s * update_share
-    return Step(computed + exposed, exposed, float(ranks))
 
 
 def basis(results: Results) -> tuple[Group, Work] | None:
@@ -153,6 +47,7 @@ def basis(results: Results) -> tuple[Group, Work] | None:
         gradient_bytes=4.0 * parameters,
         activation_bytes=float(tokens * size["d_model"] * width),
         layers=size["layers"],
+        heads=size["heads"],
     )
 
 
@@ -174,7 +69,7 @@ def table(results: Results) -> Table:
     caption = (
         f"{MARK}, not measured, from the step of {_described(group)}. {network.in_words()} The step's time, and in "
         "brackets the scaling efficiency: tokens/s per rank over those of one rank. Assumptions: perfect overlap, and "
-        "no other traffic."
+        f"no other traffic. {_limits(work, rows)}"
     )
     return Table(title, caption, rows, columns)
 
@@ -189,9 +84,10 @@ def figure(results: Results) -> Figure:
     drawn = figures.new(3.9, f"{MARK} from the step of {_described(group)}. {network.in_words()}")
     axes = drawn.subplots()
     for place, (name, project) in enumerate(STRATEGIES.items()):
-        shares = [_efficiency(work, project(work, network, ranks), ranks) for ranks in RANKS]
+        steps = {ranks: step for ranks in RANKS if (step := project(work, network, ranks)) is not None}
+        shares = [100 * efficiency(work, step, ranks) for ranks, step in steps.items()]
         color, marker = figures.PALETTE[place], figures.MARKERS[place]
-        axes.plot(RANKS, [100 * share for share in shares], marker=marker, color=color, label=name, linestyle="--")
+        axes.plot(list(steps), shares, marker=marker, color=color, label=name, linestyle="--")
     axes.axvline(network.ranks_per_node, color=figures.MUTED, linewidth=0.9, linestyle=":")
     place_of_text: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points"}
     axes.annotate("one node", (network.ranks_per_node, 3), fontsize=8.5, color=figures.MUTED, **place_of_text)
@@ -214,8 +110,12 @@ def find(results: Results) -> list[Finding]:
     group, work = found
     parts = []
     for name, project in STRATEGIES.items():
-        limit = next((ranks for ranks in RANKS[1:] if _stops(project(work, network, ranks))), None)
-        parts.append(f"{name} from {limit} ranks on" if limit else f"{name} not up to {RANKS[-1]} ranks")
+        steps = {ranks: step for ranks in RANKS[1:] if (step := project(work, network, ranks)) is not None}
+        limit = next((ranks for ranks, step in steps.items() if stops(step)), None)
+        if not steps:
+            parts.append(f"{name} never, because it cannot divide {work.heads} heads")
+        else:
+            parts.append(f"{name} from {limit} ranks on" if limit else f"{name} not up to {max(steps)} ranks")
     reached = f"exposed communication exceeds {units.percent(STOPS_ABOVE)} of the step with"
     text = f"{MARK}: {reached} {'; with '.join(parts)}."
     return [*said("projection", [text], Evidence.of([group], *PHASE_KEYS)), *_checked(results, group, work)]
@@ -239,6 +139,7 @@ def _checked(results: Results, group: Group, work: Work) -> list[Finding]:
         summary = other.summary("step_s") if other else None
         if other is not None and summary is not None:
             step = STRATEGIES[name](work, network, ranks)
+            assert step is not None  # noqa: S101 - none of these divides the heads
             parts.append(f"{name} {units.ratio(step.seconds / summary.median)}")
             used.append(other)
     if not parts:
@@ -269,23 +170,29 @@ def _row(work: Work, network: Network, ranks: int) -> dict[str, Any]:
     row: dict[str, Any] = {"ranks": ranks, "projected": True}
     for name, project in STRATEGIES.items():
         step = project(work, network, ranks)
-        row |= {f"{name}_s": step.seconds, f"{name}_exposed_s": step.exposed_s}
-        row[f"{name}_efficiency_ratio"] = _efficiency(work, step, ranks)
+        row |= {f"{name}_s": step.seconds if step else None, f"{name}_exposed_s": step.exposed_s if step else None}
+        row[f"{name}_efficiency_ratio"] = efficiency(work, step, ranks) if step else None
     return row
 
 
+def _limits(work: Work, rows: Sequence[Row]) -> str:
+    """Return where tensor parallelism ends, and why efficiencies exceed 100 % where they do."""
+    most = max(ranks for ranks in RANKS if work.heads % ranks == 0)
+    told = f"Tensor parallelism divides the {work.heads} heads, and ends at {most} of these numbers of ranks."
+    if any((row[f"{name}_efficiency_ratio"] or 0) > 1 for row in rows for name in STRATEGIES):
+        told += (
+            " Efficiencies above 100 %: one rank alone updates all parameters, and each of n ranks of a sharded "
+            "optimizer an n-th of them."
+        )
+    return told
+
+
 def _column(name: str) -> Column:
-    return Column(
-        name, lambda row: f"{units.seconds(row[f'{name}_s'])} ({units.percent(row[f'{name}_efficiency_ratio'])})"
-    )
+    def text(row: Row) -> str:
+        seconds, share = row[f"{name}_s"], row[f"{name}_efficiency_ratio"]
+        return units.NOTHING if seconds is None else f"{units.seconds(seconds)} ({units.percent(share)})"
 
-
-def _efficiency(work: Work, step: Step, ranks: int) -> float:
-    return step.batches / step.seconds / ranks * work.compute_s
-
-
-def _stops(step: Step) -> bool:
-    return step.exposed_s > STOPS_ABOVE * step.seconds
+    return Column(name, text)
 
 
 def _described(group: Group) -> str:
