@@ -129,9 +129,16 @@ def numerics(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -
     """Return sums with an error that grows, or dtypes."""
     if cell.case != "accumulation":
         low = "bfloat16" if cell.case.endswith("bf16") else "float16"
-        names = {"parameters": "float32", "first_layer": low, "layer_norm": "float32", "rms_norm": low, "logits": low}
-        names |= {"loss": "float32", "gradients": "float32"}
-        return {"scalars": {f"{name}_dtype": dtype for name, dtype in names.items()}}
+        names = {"parameters": "float32", "first_layer": low, "layer_norm": low, "rms_norm": low, "logits": low}
+        cpu = names | {"loss": "float32", "gradients": "float32"}
+        cuda = names | {"layer_norm": "float32", "rms_norm": "float32", "loss": "float32"}
+        return {
+            "scalars": {
+                f"{device}_{name}_dtype": dtype
+                for device, found in (("cpu", cpu), ("cuda", cuda))
+                for name, dtype in found.items()
+            }
+        }
     terms = list(range(10, 1001, 10))
     growth = {"fp32": 1e-8, "fp16": 4e-5, "fp32_sum_of_fp16_terms": 2e-6, "fp32_sum_of_upcast_fp16_terms": 2e-6}
     sums = {way: [term * 0.01 + error * term for term in terms] for way, error in growth.items()}

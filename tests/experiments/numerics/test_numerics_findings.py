@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from tests.reporting.conftest import markdown, results, sentences
+
+from stepbench.experiments import experiment as experiments
 from stepbench.experiments.numerics import cases, findings
 
 # What torch 2.13 gives on a CPU; the same figures were published for an RTX PRO 6000.
@@ -31,9 +34,21 @@ def test_a_sum_without_error_needs_no_cause():
 
 
 def test_dtypes_are_grouped_and_norms_that_differ_are_named():
-    scalars = dict.fromkeys((f"{tensor}_dtype" for tensor in cases.TENSORS), "float16")
-    scalars |= {"parameters_dtype": "float32", "layer_norm_dtype": "float32"}
-    (sentence,) = findings._dtypes(scalars, "fp16")
-    assert sentence.startswith("Under autocast to fp16, float32: parameters and layer norm; float16: first layer, ")
+    scalars = dict.fromkeys((f"cuda_{tensor}_dtype" for tensor in cases.TENSORS), "float16")
+    scalars |= {"cuda_parameters_dtype": "float32", "cuda_layer_norm_dtype": "float32"}
+    (sentence,) = findings._dtypes(scalars, "fp16", ["cpu", "cuda"])
+    assert sentence.startswith("Under autocast to fp16 on CUDA, float32: parameters and layer norm; float16: first la")
     assert "differently" in sentence
-    assert "differently" not in findings._dtypes(scalars | {"rms_norm_dtype": "float32"}, "fp16")[0]
+    alike = findings._dtypes(scalars | {"cuda_rms_norm_dtype": "float32"}, "fp16", ["cpu", "cuda"])
+    assert "differently" not in alike[0]
+
+
+def test_devices_whose_autocast_differs_are_told(full):
+    text = sentences(full, "numerics")
+    assert "Autocast to fp16 differs between devices: layer norm is float16 on a CPU and float32 on CUDA." in text
+    assert "Autocast to bf16 differs between devices: rms norm is bfloat16 on a CPU and float32 on CUDA." in text
+    assert "gradients is" not in text  # nobody has asked CUDA for them
+    lines = markdown(experiments.load("numerics").tabulate(results(full, "numerics"))["autocast"]).splitlines()
+    assert "| tensor | fp16 on a CPU | fp16 on CUDA | bf16 on a CPU | bf16 on CUDA |" in lines[4]
+    assert any(line.startswith("| layer norm | float16 | float32 | bfloat16 | float32 |") for line in lines)
+    assert any(line.startswith("| gradients | float32 | – | float32 | – |") for line in lines)

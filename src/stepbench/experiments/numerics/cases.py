@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from stepbench.experiments.numerics.cell import POLICIES
+from stepbench.reporting.points import Group
+
 WAYS = {
     "fp32": "fp32 terms, fp32 sum",
     "fp16": "fp16 terms, fp16 sum",
@@ -10,3 +15,10 @@ WAYS = {
 }
 TENSORS = ("parameters", "first_layer", "layer_norm", "rms_norm", "logits", "loss", "gradients")
 CASES = {"autocast_fp16": "fp16", "autocast_bf16": "bf16"}  # the case -> its precision
+NAMES = {"cpu": "a CPU", "cuda": "CUDA", "mps": "MPS"}  # of a device
+
+
+def devices_of(groups: Iterable[Group]) -> list[str]:
+    """Return the devices whose autocast is shown: a CPU, CUDA, and the one that was measured on."""
+    own = (str(record.environment.get("device")) for group in groups for record in group.records)
+    return list(dict.fromkeys((*POLICIES, *(device for device in own if device in NAMES))))

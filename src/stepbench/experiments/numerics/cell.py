@@ -14,6 +14,8 @@ READS = ("ceilings",)
 
 # The sum: the value of a term, and the number of terms.
 TERM, TERMS = 0.01, 1000
+# The devices whose autocast is asked for dtypes, whether they are there or not.
+POLICIES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)

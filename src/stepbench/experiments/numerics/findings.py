@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from stepbench.experiments.numerics.cases import CASES, TENSORS, WAYS
+from stepbench.experiments.numerics.cases import CASES, NAMES, TENSORS, WAYS, devices_of
 from stepbench.experiments.numerics.cell import TERM, TERMS
 from stepbench.reporting import units
 from stepbench.reporting.columns import axis_words
@@ -25,7 +25,9 @@ def find(results: Results) -> list[Finding]:
     for case, precision in CASES.items():
         group = results.group(case=case)
         if group is not None and group.records:
-            found += said("autocast", _dtypes(group.records[0].scalars, precision), Evidence.of([group]))
+            found += said(
+                "autocast", _dtypes(group.records[0].scalars, precision, devices_of([group])), Evidence.of([group])
+            )
     return found
 
 
@@ -58,12 +60,27 @@ def _sums(scalars: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _dtypes(scalars: Mapping[str, Any], precision: str) -> list[str]:
-    """Say which tensors have which dtype under autocast."""
-    by_dtype: dict[str, list[str]] = {}
+def _dtypes(scalars: Mapping[str, Any], precision: str, devices: Sequence[str]) -> list[str]:
+    """Say which tensors have which dtype under the autocast of each device, and where the devices differ."""
+    found: dict[str, dict[str, str]] = {}  # device -> tensor -> dtype
+    for device in devices:
+        known = {tensor: scalars.get(f"{device}_{tensor}_dtype") for tensor in TENSORS}
+        found[device] = {tensor: str(dtype) for tensor, dtype in known.items() if dtype is not None}
+    sentences = []
+    for device, by_tensor in found.items():
+        by_dtype: dict[str, list[str]] = {}
+        for tensor, dtype in by_tensor.items():
+            by_dtype.setdefault(dtype, []).append(axis_words(tensor))
+        parts = [f"{dtype}: {listing(names, most=len(names))}" for dtype, names in by_dtype.items()]
+        if parts:
+            norms = {by_tensor.get(name) for name in ("layer_norm", "rms_norm")}
+            differ = " It treats the two norms differently." if len(norms) > 1 else ""
+            sentences.append(f"Under autocast to {precision} on {NAMES[device]}, {'; '.join(parts)}.{differ}")
     for tensor in TENSORS:
-        by_dtype.setdefault(str(scalars[f"{tensor}_dtype"]), []).append(axis_words(tensor))
-    parts = [f"{dtype}: {listing(names, most=len(names))}" for dtype, names in by_dtype.items()]
-    norms = {scalars[f"{name}_dtype"] for name in ("layer_norm", "rms_norm")}
-    differ = " Autocast treats the two norms differently here." if len(norms) > 1 else ""
-    return [f"Under autocast to {precision}, {'; '.join(parts)}.{differ}"]
+        dtypes = {device: by_tensor[tensor] for device, by_tensor in found.items() if tensor in by_tensor}
+        if len(set(dtypes.values())) > 1:
+            parts = [f"{dtype} on {NAMES[device]}" for device, dtype in dtypes.items()]
+            sentences.append(
+                f"Autocast to {precision} differs between devices: {axis_words(tensor)} is {listing(parts)}."
+            )
+    return sentences

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 
-from stepbench.experiments.numerics.cell import TERM, TERMS, Cell
+from stepbench.experiments.numerics.cell import POLICIES, TERM, TERMS, Cell
 from stepbench.measure.measurement import Measurement, Setting
 from stepbench.models.precision import AUTOCAST
 
+SHAPES = ((32, 16), (8, 32), (32,), (32,), (32,))  # two layers, weight and bias of LayerNorm, weight of RMSNorm
 SHOWN_TERMS = tuple(range(10, TERMS + 1, 10))
 
 
@@ -51,28 +55,58 @@ def _accumulate(device: str) -> Measurement:
 
 
 def _autocast(setting: Setting, precision: str) -> Measurement:
-    """Run one step of a network of two linear layers with a LayerNorm between, and record each tensor's dtype.
-
-    LayerNorm and RMSNorm are both looked at, since autocast's lists treat norms apart and the decoder uses the latter.
-    """
+    """Record each tensor's dtype in a step under the autocast of a CPU, of CUDA, and of the device itself."""
     torch.manual_seed(setting.protocol["seed"])
-    seen: dict[str, Any] = {}
-    first, norm, last = nn.Linear(16, 32, bias=False), nn.LayerNorm(32), nn.Linear(32, 8, bias=False)
-    rms_norm = nn.RMSNorm(32)
-    network = nn.ModuleList([first, norm, rms_norm, last]).to(setting.device)
-    x = torch.randn(4, 16, device=setting.device)
-    target = torch.randint(0, 8, (4,), device=setting.device)
-    with torch.autocast(setting.device, dtype=AUTOCAST[precision]):
-        hidden = first(x)
-        normed, rms_normed = norm(torch.relu(hidden)), rms_norm(torch.relu(hidden))
-        logits = last(normed + rms_normed)
-        loss = nn.functional.cross_entropy(logits, target)
+    scalars: dict[str, Any] = {}
+    for device in dict.fromkeys((*POLICIES, setting.device)):
+        found = _step(device, precision) if device in ("cpu", setting.device) else _fake_step(device, precision)
+        scalars |= {f"{device}_{name}_dtype": str(dtype).removeprefix("torch.") for name, dtype in found.items()}
+    return Measurement(scalars=scalars)
+
+
+def _step(device: str, precision: str) -> dict[str, torch.dtype]:
+    """Run one step of two linear layers with a LayerNorm and an RMSNorm between them, and return the dtypes.
+
+    Both norms are looked at, since autocast's lists treat norms apart and the decoder uses the latter.
+    """
+    weights = [torch.randn(shape, device=device, requires_grad=True) for shape in SHAPES]
+    x, target = torch.randn(4, 16, device=device), torch.randint(0, 8, (4,), device=device)
+    with torch.autocast(device, dtype=AUTOCAST[precision]):
+        seen, loss = _forward(weights, x, target)
     loss.backward()
-    seen["parameters"] = next(network.parameters()).dtype
-    seen["first_layer"] = hidden.dtype
-    seen["layer_norm"] = normed.dtype
-    seen["rms_norm"] = rms_normed.dtype
-    seen["logits"] = logits.dtype
-    seen["loss"] = loss.dtype
-    seen["gradients"] = first.weight.grad.dtype  # type: ignore[union-attr]
-    return Measurement(scalars={f"{name}_dtype": str(dtype).removeprefix("torch.") for name, dtype in seen.items()})
+    assert weights[0].grad is not None  # noqa: S101 - `backward` has set it
+    return seen | {"gradients": weights[0].grad.dtype}
+
+
+def _fake_step(device: str, precision: str) -> dict[str, torch.dtype]:
+    """Ask for the dtypes of a device that is not there: the forward pass on fake tensors; autograd needs the device."""
+    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    with FakeTensorMode(), torch.no_grad():
+        weights = [torch.empty(shape, device=device) for shape in SHAPES]
+        x, target = torch.empty(4, 16, device=device), torch.empty(4, dtype=torch.int64, device=device)
+        try:  # `torch.autocast` would turn itself off, because there is no such device
+            torch.set_autocast_enabled(device, True)
+            torch.set_autocast_dtype(device, AUTOCAST[precision])
+            return _forward(weights, x, target)[0]
+        finally:
+            torch.set_autocast_enabled(device, before[0])
+            torch.set_autocast_dtype(device, before[1])
+
+
+def _forward(weights: Sequence[Tensor], x: Tensor, target: Tensor) -> tuple[dict[str, torch.dtype], Tensor]:
+    """Return each tensor's dtype, and the loss."""
+    first, last, norm, bias, rms_norm = weights
+    hidden = functional.linear(x, first)
+    normed = functional.layer_norm(torch.relu(hidden), norm.shape, norm, bias)
+    rms_normed = functional.rms_norm(torch.relu(hidden), rms_norm.shape, rms_norm)
+    logits = functional.linear(normed + rms_normed, last)
+    loss = functional.cross_entropy(logits, target)
+    seen = {
+        "parameters": first.dtype,
+        "first_layer": hidden.dtype,
+        "layer_norm": normed.dtype,
+        "rms_norm": rms_normed.dtype,
+        "logits": logits.dtype,
+        "loss": loss.dtype,
+    }
+    return seen, loss

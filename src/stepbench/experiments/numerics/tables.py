@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepbench.experiments.numerics.cases import CASES, TENSORS, WAYS
+from stepbench.experiments.numerics.cases import CASES, NAMES, TENSORS, WAYS, devices_of
 from stepbench.experiments.numerics.cell import TERM, TERMS
 from stepbench.reporting import units
 from stepbench.reporting.columns import RECORDS, STATUS, axis_text, facts, value, word
@@ -35,16 +35,25 @@ def accumulation(results: Results) -> Table:
 
 
 def autocast(results: Results) -> Table:
-    """Return the dtype of each tensor under autocast."""
+    """Return the dtype of each tensor under autocast, a column for each precision and device."""
     cases = {case: group for case in CASES if (group := results.group(case=case)) is not None}
+    devices = devices_of(group for group in cases.values())
     rows: list[dict[str, Any]] = []
     for tensor in TENSORS if cases else ():
-        dtypes = {case: group.scalar(f"{tensor}_dtype") or group.status for case, group in cases.items()}
+        dtypes = {
+            f"{case}_{device}": (group.scalar(f"{device}_{tensor}_dtype") if group.records else group.status)
+            for case, group in cases.items()
+            for device in devices
+        }
         records = {CASES[case]: group.paths for case, group in cases.items()}
         rows.append({"tensor": tensor, **dtypes, RECORDS: records})
     columns = [
         value("tensor", text=axis_text, numeric=False),
-        *(value(case, text=axis_text, numeric=False) for case in cases),
+        *(word(f"{case}_{device}", f"{CASES[case]} on {NAMES[device]}") for case in cases for device in devices),
     ]
-    caption = "One step of two linear layers with a LayerNorm and an RMSNorm between them; the parameters are float32."
+    caption = (
+        "One step of two linear layers with a LayerNorm and an RMSNorm between them; the parameters are float32. "
+        "A device that is not there was asked on fake tensors, of the forward pass alone: a dash stands for what needs "
+        "the device."
+    )
     return Table("The dtype of each tensor under autocast", caption, rows, columns)
