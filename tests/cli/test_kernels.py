@@ -128,3 +128,13 @@ def test_without_triton_one_sentence(
     assert (
         capsys.readouterr().err == "stepbench: the package `triton` is not installed, and the Triton kernels need it\n"
     )
+
+
+def test_the_kernel_of_head_and_loss_has_a_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("triton")
+    from stepbench.kernels.triton import loss_figures
+
+    assert main(["kernels", "--head"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "cross_entropy" in line]
+    assert len(lines) == len(loss_figures.read_figures()["rows"])
+    assert main(["kernels", "--head", "--limits"]) == USAGE_EXIT_CODE

@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--limits", action="store_true", help="print what limits those for 16 bits on an H100 (sm_90), predicted"
     )
+    parser.add_argument("--head", action="store_true", help="the kernel of head and loss instead of attention's")
     parser.add_argument("--architecture", nargs="+", default=[], metavar="NAME", help="only these, such as sm_90")
     parser.add_argument("--head-dim", nargs="+", type=int, default=[], metavar="D", help="only these head dims")
     parser.add_argument("--dtype", nargs="+", default=[], metavar="NAME", help="only these, such as bfloat16")
@@ -42,6 +43,8 @@ def kernels(options: argparse.Namespace) -> int:
     check_triton()
     from stepbench.kernels.triton import resources  # 1.2 s, of torch and triton
 
+    if options.head:
+        return _head(options)
     if options.limits:
         options.architecture = options.architecture or ["sm_90"]
     asked = {axis: values for axis in ("architecture", "head_dim", "dtype") if (values := getattr(options, axis))}
@@ -76,6 +79,22 @@ def kernels(options: argparse.Namespace) -> int:
         print_wide(_table_of(limits, kernel_table.LIMITS_COLUMNS))
     else:
         print_wide(_table_of(rows, kernel_table.COLUMNS))
+    return 0
+
+
+def _head(options: argparse.Namespace) -> int:
+    """Print the table of the kernel of head and loss, of all architectures."""
+    if options.limits or options.architecture or options.head_dim or options.dtype:
+        raise ValueError("`--head` takes no other option than `--compile`")
+    from stepbench.experiments.attention import kernel_table
+    from stepbench.kernels.triton import loss_figures
+
+    if options.compile:
+        loss_figures.write_figures([loss_figures.with_figures(each) for each in loss_figures.shipped_variants()])
+    figures = loss_figures.read_figures()
+    console.print(f"compiled on {figures['date']} with triton {figures['triton']}", style="dim")
+    rows = figures["rows"]
+    print_wide(_table_of(rows, [each for each in kernel_table.COLUMNS if each.heading not in ("head dim", "causal")]))
     return 0
 
 

@@ -168,3 +168,10 @@ def test_a_grid_without_cells_has_empty_tables(tmp_path: Path) -> None:
     found = frames.load(States(bench), EXPERIMENT)
     for table in EXPERIMENT.tabulate(found).values():
         assert table.empty in markdown(table)
+
+
+def test_a_head_is_compared_with_all_logits_at_once(tmp_path: Path) -> None:
+    grid = {"source": ["measured"], "size": ["nano"], "context": [128], "head": ["whole", "chunked"]}
+    (finding,) = (each for each in EXPERIMENT.find(results(tmp_path, [grid])) if each.kind == "head")
+    assert finding.text.startswith("Peak with the head chunked over all logits at once (nano): measured 1.00× (")
+    assert "predicted" in finding.text

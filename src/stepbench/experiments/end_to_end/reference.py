@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 from stepbench.reporting.points import Group
 
-REFERENCE = {"precision": "fp32", "implementation": "eager", "attention": "naive"}
-COMPARED = {"precision": "Precision", "implementation": "Compilation", "attention": "Attention"}
+REFERENCE = {"precision": "fp32", "implementation": "eager", "attention": "naive", "head": "whole"}
+COMPARED = {
+    "precision": "Precision",
+    "implementation": "Compilation",
+    "attention": "Attention",
+    "head": "Head and loss",
+}
 
 
 def reference(groups: Sequence[Group], passes: str | None = "train_step") -> list[Group]:

@@ -60,6 +60,11 @@ def attention(results: Results) -> Table:
     return _comparison(results, "attention")
 
 
+def head(results: Results) -> Table:
+    """Return each head and loss against all logits at once."""
+    return _comparison(results, "head")
+
+
 def every_cell(results: Results) -> Table:
     """Return all points of the grid."""
     return step_table.table(

@@ -31,6 +31,7 @@ def find(results: Results) -> list[Finding]:
         *_agreement(found),
         *_context(found),
         *_training(found),
+        *_heads(found),
         *_fit(found),
     ]
 
@@ -120,6 +121,26 @@ def _training(found: Sequence[Shape]) -> list[Finding]:
             f"({where(high[1], shown)}) the memory of a forward pass."
         )
     return said("training", [text], _bytes_of(sides))
+
+
+def _heads(found: Sequence[Shape]) -> list[Finding]:
+    """Say for each step with a head of its own how its peak compares with that of all logits at once."""
+    findings = []
+    for shape in found:
+        plain = next((each for each in found if each.point == shape.point | {"head": "whole"}), None)
+        if shape.point["head"] == "whole" or plain is None:
+            continue
+        parts = []
+        for source in (MEASURED, PREDICTED):
+            mine, whole = shape.peak_bytes(source), plain.peak_bytes(source)
+            if mine and whole:
+                sizes = f"{units.byte_count(mine)} against {units.byte_count(whole)}"
+                parts.append(f"{source} {units.ratio(mine / whole)} ({sizes})")
+        if parts:
+            name, place = shape.point["head"], where(shape, found, "head")
+            text = f"Peak with the head {name} over all logits at once ({place}): {listing(parts)}."
+            findings += said("head", [text], _bytes_of([shape, plain]))
+    return findings
 
 
 def _fit(found: Sequence[Shape]) -> list[Finding]:

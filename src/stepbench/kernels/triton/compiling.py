@@ -115,17 +115,27 @@ def compile_variant(
     """
     if is_interpreted():
         raise RuntimeError("Triton must compile, got TRITON_INTERPRET in the environment")
-    compiled = triton.compile(
-        kernel_source(kernel, head_dim, dtype, tile, descriptors=descriptors),
-        target=GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32),
-        options=tile.options | versions.LAUNCH_OPTIONS,
-    )
+    source = kernel_source(kernel, head_dim, dtype, tile, descriptors=descriptors)
+    return compile_source(source, architecture, tile.options, name=f"{kernel} at head dim {head_dim}, {tile}")
+
+
+def compile_source(source: ASTSource, architecture: str, options: dict[str, int], *, name: str) -> Compiled:
+    """Compile any kernel and read its figures.
+
+    Args:
+        source: the kernel, its types and its constants.
+        architecture: a key of `SHARED_BYTES`.
+        options: of the compiler, `num_warps` among them.
+        name: of the variant, for the message.
+
+    Raises:
+        RuntimeError: it asks for more tensor memory than sm_100 has.
+    """
+    target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
+    compiled = triton.compile(source, target=target, options=options | versions.LAUNCH_OPTIONS)
     columns = versions.tensor_memory_columns(compiled)
     if columns > TENSOR_MEMORY_COLUMNS:
-        raise RuntimeError(
-            f"{kernel} at head dim {head_dim}, {tile} must fit {TENSOR_MEMORY_COLUMNS} columns of tensor memory, "
-            f"got {columns}"
-        )
+        raise RuntimeError(f"{name} must fit {TENSOR_MEMORY_COLUMNS} columns of tensor memory, got {columns}")
     report = _disassemble(compiled.asm["cubin"])
     found = re.search(r"REG:(\d+) STACK:(\d+)", report)
     if found is None:
@@ -137,7 +147,7 @@ def compile_variant(
         registers=registers,
         spill_bytes=int(found[2]),
         shared_bytes=shared_bytes,
-        programs=programs_at_a_time(architecture, registers, tile.warps, shared_bytes, columns),
+        programs=programs_at_a_time(architecture, registers, options["num_warps"], shared_bytes, columns),
         instructions={name: count for name, count in instructions.items() if count},
         # An overlapped kernel waits two or three times per loop, a serialized one once per instruction.
         serialized=waits > 0 and 2 * waits >= len(re.findall(r"\bHGMMA", report)),
