@@ -47,19 +47,28 @@ def table(rows, cell="1 ms"):
     return "| a |\n| ---: |\n" + f"| {cell} |\n" * rows
 
 
-def test_wide_tables_scroll_and_long_ones_fold(tmp_path):
-    short, _ = page.render(table(3), tmp_path)
-    assert '<div class="scroll"' in short
-    assert "<details>" not in short
-    long, _ = page.render(f"{table(page.FOLD_ROWS + 1)}\n\n{table(2)}", tmp_path)
-    assert long.count("<details>") == long.count("</details>") == 1
-    assert f"Show the {page.FOLD_ROWS + 1} rows" in long
-    assert long.count("</div>") == 2
+def test_wide_tables_scroll_and_their_cells_know_their_column(tmp_path):
+    body, _ = page.render(table(3), tmp_path)
+    assert '<div class="scroll"' in body
+    assert body.count('data-label="a"') == 3
+
+
+def test_blocks_are_html_of_ours_and_nobody_elses_fence_is(tmp_path):
+    body, _ = page.render(f"a\n\n{page.block('x')}\n\n```js\n<script>\n```\n", tmp_path, {"x": "<b>bold</b>"})
+    assert "<b>bold</b>" in body
+    assert "<script>" not in body
+    with pytest.raises(KeyError):
+        page.render(page.block("gone"), tmp_path)
+
+
+def test_a_cell_is_html_with_its_unit_joined():
+    assert page.inline("12.3 ms") == "12.3\N{NO-BREAK SPACE}ms"
+    assert page.inline(r"a<br>\`b\` &lt;c&gt; <d>") == "a<br />\n`b` &lt;c&gt; &lt;d&gt;"
 
 
 def test_long_cells_break_and_numbers_keep_their_unit(tmp_path):
     body, _ = page.render(table(1, "x " * 40) + "\n\ntakes 12.3 ms, 41 % of 3 samples", tmp_path)
-    assert '<td style="text-align:right" class="long">' in body
+    assert '<td style="text-align:right" data-label="a" class="long">' in body
     assert "12.3\N{NO-BREAK SPACE}ms, 41\N{NO-BREAK SPACE}% of 3 samples" in body
     two_lines, _ = page.render(table(1, f"{'x' * 30}<br>{'y' * 30}"), tmp_path)
     assert "long" not in two_lines

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,19 +76,23 @@ def build(machines: Sequence[Machine]) -> Document:
     )
 
 
-def markdown(document: Document, folder: str = FOLDER, level: int = 1) -> str:
+def markdown(
+    document: Document,
+    level: int = 1,
+    table: Callable[[Shown, int], str] = lambda shown, level: tables.markdown(shown, FOLDER, level),
+) -> str:
     """Return the document as Markdown.
 
     Args:
         document: what `build` or `read` returned.
-        folder: where the text lies, relative to the root.
         level: of its first heading.
+        table: from a table and the level of its heading to Markdown; as in the report's folder if nothing is given.
     """
     head, below = "#" * level, "#" * (level + 1)
     texts = [f"{head} {TITLE}", markup.escape(document.lead)]
     for part in document.parts:
         texts += [f"{below} {markup.escape(part.machine)}", markup.escape(part.provenance)]
-        texts += [tables.markdown(table, folder, level + 2).rstrip() for table in part.tables]
+        texts += [table(each, level + 2).rstrip() for each in part.tables]
         if part.unlike:
             lines = [f"- {markup.escape(what)}: {markup.escape(why)}" for what, why in part.unlike[:MAX_UNLIKE]]
             more = len(part.unlike) - MAX_UNLIKE

@@ -123,7 +123,7 @@ def write_up(snakemake: Any) -> None:
             Path(snakemake.output.markdown),
             Path(snakemake.output.html),
             _run_facts(states),
-            document.markdown(compared, level=2),
+            lambda table: document.markdown(compared, 2, table),
         )
     failures = [
         f"{bench.path(cell)}: {reason}\n"

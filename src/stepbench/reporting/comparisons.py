@@ -101,8 +101,8 @@ def table(found: Sequence[Pair], title: str, caption: str, empty: str, key: str 
         col.Column(_heading(found), lambda row: col.middle("other", unit, row), unit.name),
         col.ratio("speedup", "ratio"),
         col.Column("verdict", lambda row: row["verdict"] or units.NOTHING, numeric=False),
-        col.Column("detectable", _detectable),
-        col.Column("processes", lambda row: f"{row['baseline_processes']} / {row['other_processes']}"),
+        col.Column("detectable", _detectable, secondary=True),
+        col.Column("processes", lambda row: f"{row['baseline_processes']} / {row['other_processes']}", secondary=True),
         col.WARNINGS,
         col.Column("status", _status, numeric=False),
     ]

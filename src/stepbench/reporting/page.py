@@ -1,11 +1,13 @@
-"""Our Markdown as the inside of an HTML page that needs no other file: figures become data, long tables fold."""
+"""Our Markdown as the inside of an HTML page that needs no other file: images become data, blocks are HTML of ours."""
 
 from __future__ import annotations
 
 import base64
+import functools
+import html
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +20,29 @@ from stepbench.reporting import markup
 
 LONG_CELL = 36  # characters from which on a table's cell breaks its line
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[mµn]?s\b|[KMGT]iB\b|[kMGT]B/s|[MGT]?FLOP/s))")
+_SPECIAL = re.compile(r"[\\`*_\[\]&<>!]")  # what may be more than text
 FOLD_ROWS = 40  # a table with more is folded away until it is asked for
 
 
 @dataclass
 class Entry:
-    """One heading in the table of contents."""
+    """One heading in the table of contents, and the part of the report that begins with it, if one does."""
 
     text: str
     id: str
+    part: str = ""
     inner: list[Entry] = field(default_factory=list)
 
 
-def render(markdown: str, folder: Path) -> tuple[str, list[Entry]]:
+BLOCK = "block"
+
+
+def block(name: str) -> str:
+    """Return Markdown in whose place `render` puts a block of HTML."""
+    return f"```{BLOCK}\n{name}\n```"
+
+
+def render(markdown: str, folder: Path, blocks: Mapping[str, str] | None = None) -> tuple[str, list[Entry]]:
     """Return the HTML of `markdown` and its headings of the second and third level.
 
     No HTML in the Markdown is obeyed, except for the line break of `stepbench.reporting.markup`.
@@ -38,19 +50,48 @@ def render(markdown: str, folder: Path) -> tuple[str, list[Entry]]:
     Args:
         markdown: the text.
         folder: where the text's relative paths begin.
+        blocks: name -> HTML, for each `block` in the text.
 
     Raises:
         FileNotFoundError: an image is missing.
+        KeyError: a block is missing.
     """
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    parser.inline.ruler.before("html_inline", "line_break_tag", _line_break)
+    parser = _new_parser()
     parser.add_render_rule("image", lambda self, tokens, index, *_: _image(tokens[index], folder))
+    parser.add_render_rule("fence", lambda self, tokens, index, *_: _fence(tokens[index], blocks or {}))
     tokens = parser.parse(markdown)
     entries = _number_headings(tokens)
     _mark_figures(tokens)
-    _mark_long_cells(tokens)
+    _mark_cells(tokens)
     _join_units(tokens)
     return parser.renderer.render(_wrap_tables(tokens), parser.options, {}), entries
+
+
+def inline(markdown: str) -> str:
+    """Return the HTML of a table's cell or heading."""
+    if not _SPECIAL.search(markdown):
+        return html.escape(_BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", markdown))
+    parser = _parser()
+    tokens = parser.parseInline(markdown)
+    _join_units(tokens)
+    return parser.renderer.render(tokens, parser.options, {})
+
+
+def _new_parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.inline.ruler.before("html_inline", "line_break_tag", _line_break)
+    return parser
+
+
+@functools.cache
+def _parser() -> MarkdownIt:
+    """Return the parser of cells; a table has hundreds."""
+    return _new_parser()
+
+
+def _fence(token: Token, blocks: Mapping[str, str]) -> str:
+    name = token.content.strip()
+    return blocks[name] if token.info.strip() == BLOCK else f"<pre>{html.escape(token.content)}</pre>\n"
 
 
 def _line_break(state: StateInline, silent: bool) -> bool:
@@ -96,11 +137,23 @@ def _mark_figures(tokens: Sequence[Token]) -> None:
             token.attrSet("class", "figure")
 
 
-def _mark_long_cells(tokens: Sequence[Token]) -> None:
-    for token, inline in itertools.pairwise(tokens):
-        if token.type == "td_open":
-            lines = re.split(r"\n", "".join(_text(child) for child in inline.children or ()))
-            if max(map(len, lines)) > LONG_CELL:
+def _mark_cells(tokens: Sequence[Token]) -> None:
+    """Mark long cells, and label each with its column's heading, for screens too narrow for the table."""
+    headings: list[str] = []
+    place = 0
+    for token, content in itertools.pairwise(tokens):
+        text = "".join(_text(child) for child in content.children or ())
+        if token.type == "table_open":
+            headings = []
+        elif token.type == "th_open":
+            headings.append(text.replace("\n", " "))
+        elif token.type == "tr_open":
+            place = 0
+        elif token.type == "td_open":
+            if headings[place]:
+                token.attrSet("data-label", headings[place])
+            place += 1
+            if max(map(len, text.split("\n"))) > LONG_CELL:
                 token.attrSet("class", "long")
 
 
@@ -117,29 +170,16 @@ def _text(token: Token) -> str:
 
 
 def _wrap_tables(tokens: Sequence[Token]) -> list[Token]:
-    """Let wide tables scroll on their own, and fold long ones."""
+    """Let a wide table scroll on its own."""
     wrapped: list[Token] = []
-    for index, token in enumerate(tokens):
+    for token in tokens:
         if token.type == "table_open":
-            rows = _rows(tokens[index:])
-            fold = f"<details><summary>Show the {rows} rows</summary>\n" if rows > FOLD_ROWS else ""
-            wrapped += [_raw(f'{fold}<div class="scroll" tabindex="0">\n'), token]
+            wrapped += [_raw('<div class="scroll" tabindex="0">\n'), token]
         elif token.type == "table_close":
-            fold = "</details>\n" if _rows_before(tokens, index) > FOLD_ROWS else ""
-            wrapped += [token, _raw(f"</div>\n{fold}")]
+            wrapped += [token, _raw("</div>\n")]
         else:
             wrapped.append(token)
     return wrapped
-
-
-def _rows(tokens: Sequence[Token]) -> int:
-    end = next(index for index, token in enumerate(tokens) if token.type == "table_close")
-    return sum(token.type == "tr_open" for token in tokens[:end]) - 1  # less the heading
-
-
-def _rows_before(tokens: Sequence[Token], close: int) -> int:
-    start = max(index for index in range(close) if tokens[index].type == "table_open")
-    return _rows(tokens[start:])
 
 
 def _raw(html: str) -> Token:

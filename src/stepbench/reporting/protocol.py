@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record
-from stepbench.reporting import marks, statistics, steps
+from stepbench.reporting import statistics, steps
 from stepbench.reporting.findings import listing, plural
-from stepbench.reporting.marks import Mark
 
 _SOURCES = {"corpus": "the source text of Python's standard library", "synthetic": "random token ids"}
 
@@ -22,8 +21,6 @@ STATISTICS = (
     f"{100 * statistics.NEGLIGIBLE:.0f} %. SAME needs an interval that excludes effects "
     f"of {100 * statistics.SAME_WITHIN:.0f} %. Everything else is UNCLEAR, and so is every comparison with fewer than "
     f"{statistics.MIN_PROCESSES} processes a side.",
-    marks.QUALITIES,
-    f"Warnings. {marks.legend(map(Mark, marks.MEANING))}.",
     f"Model FLOPs utilisation (MFU): {steps.FLOP_FORMULA}. Recomputation by activation checkpointing is not counted "
     f"(the convention of PaLM, arXiv:2204.02311, and Megatron-LM, arXiv:2104.04473).",
 )

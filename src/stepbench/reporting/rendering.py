@@ -38,6 +38,6 @@ def render(experiment: Any, results: Results, root: Path) -> None:
     """Write the tables, figures and findings of an experiment below `root`."""
     machine, name = results.machine, experiment.name
     shown = experiment.tabulate(results)
-    tables.write(shown, root, folder_of(machine, "tables", name))
+    tables.write(shown, root, folder_of(machine, "tables", name), results.axes)
     figures.write(experiment.plot(results), root / folder_of(machine, "figures", name))
     findings.write(find(experiment, results, shown), root / findings_file(machine, name))

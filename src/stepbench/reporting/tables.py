@@ -69,6 +69,7 @@ class Shown:
         rows: one for each row.
         legend: what the warnings in it mean.
         shared: heading and Markdown of each column whose text is the same in all rows; these are not in `columns`.
+        axes: the keys of the rows that are axes of the experiment's cells.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Shown:
     rows: Sequence[ShownRow]
     legend: str = ""
     shared: Sequence[tuple[str, str]] = ()
+    axes: Sequence[str] = ()
 
 
 class _Noting(dict[str, Any]):
@@ -151,11 +153,14 @@ def _with_unit(text: str, column: Column) -> str:
     return f"{text} {column.unit}" if column.unit and text != units.NOTHING else text
 
 
-def write(tables: Mapping[str, Table], root: Path, folder: str) -> None:
-    """Write the three files of each table into `folder`, which is relative to `root` as the records' paths are."""
+def write(tables: Mapping[str, Table], root: Path, folder: str, axes: Sequence[str] = ()) -> None:
+    """Write the three files of each table into `folder`, which is relative to `root` as the records' paths are.
+
+    `axes` are those of the experiment's cells.
+    """
     for name, table in tables.items():
-        shown = show(table)
-        write_atomically(root / folder / f"{name}.csv", _csv(table))
+        shown = dataclasses.replace(show(table), axes=axes)
+        write_atomically(root / folder / f"{name}.csv", "".join(csv_lines(shown)))
         write_atomically(root / folder / f"{name}.md", markdown(shown, folder))
         text = json.dumps(dataclasses.asdict(shown), indent=1, allow_nan=False)
         write_atomically(root / folder / f"{name}.json", text + "\n")
@@ -220,17 +225,23 @@ def heading_of(column: Mapping[str, Any]) -> str:
     return f"{column['heading']} ({column['unit']})" if column["unit"] else column["heading"]
 
 
-def _csv(table: Table) -> str:
+def csv_lines(shown: Shown) -> list[str]:
+    """Return a table as CSV, its heading first: raw numbers in SI units, warnings, and the paths of its records."""
+    lines = []
+    for row in shown.rows:
+        line = dict(row.values)
+        if row.warnings or "quality" in line:
+            line[MARKS_OF_ROW] = marks.text(row.warnings)
+        if row.records:
+            line[RECORDS] = " ".join(path for paths in row.records.values() for path in paths)
+        lines.append(line)
+    keys = _keys(lines)
+    return [_csv_line(keys), *(_csv_line([line.get(key, "") for key in keys]) for line in lines)]
+
+
+def _csv_line(values: Iterable[Any]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, _keys(table.rows), lineterminator="\n")
-    writer.writeheader()
-    for row in table.rows:
-        line = {key: _plain(found) for key, found in row.items()}
-        if RECORDS in row:
-            line[RECORDS] = " ".join(path for paths in row[RECORDS].values() for path in paths)
-        if MARKS_OF_ROW in row:
-            line[MARKS_OF_ROW] = marks.text(row[MARKS_OF_ROW])
-        writer.writerow(line)
+    csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import base64
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.process.storage import write_atomically
-from stepbench.reporting import figures, findings, frames, markup, page, points, protocol, rendering, tables, units
+from stepbench.reporting import findings, frames, marks, markup, page, points, protocol, sections, units
 from stepbench.reporting.frames import Results
+from stepbench.reporting.sections import Target
+from stepbench.reporting.tables import Shown
+
+# From what makes Markdown of a table, at a level of headings, to a section.
+Comparison = Callable[[Callable[[Shown, int], str]], str]
 
 LABELS = ("ok", "oom", "timeout", "unsupported", "error", "stale", "unreadable", "not measured")
 
@@ -45,17 +51,17 @@ def write_up(
     out_md: Path,
     out_html: Path,
     run_facts: Mapping[str, Any] | None = None,
-    comparison: str = "",
+    comparison: Comparison = lambda _: "",
 ) -> None:
     """Write the report about this machine.
 
     Args:
         states: those of the configuration; its schema's folder holds report/templates and report/captions.
-        experiments: what to report on, in this order; their tables, figures and findings have been rendered.
+        experiments: what to report on; their tables, figures and findings have been rendered.
         out_md: where the Markdown goes; links in it are relative to its folder.
         out_html: where the page goes, which needs no other file.
         run_facts: `cells`, `wall_s`, `inside_s` and `overhead_per_cell_s` of the last run that measured anything.
-        comparison: the section on other machines, Markdown with links that are relative to `out_md`.
+        comparison: returns the section on other machines as Markdown, given what makes Markdown of its tables.
 
     Raises:
         FileNotFoundError: a table, a figure or the findings were not rendered, or a figure has no caption.
@@ -63,23 +69,59 @@ def write_up(
     """
     bench = states.bench
     results = {experiment.name: frames.load(states, experiment) for experiment in experiments}
+    by_name = {experiment.name: experiment for experiment in experiments}
     folder = bench.schema.parent / "report"
     environment = _environment(folder / "templates")
-    context = _context(bench, experiments, results, run_facts) | {"comparison": comparison}
-    for target, for_page in ((out_md, False), (out_html, True)):
-        beside = Path(os.path.relpath(target.parent, bench.root)).as_posix()
-        sections = [
-            _section(environment, bench, each, results[each.name], folder / "captions", beside, for_page)
-            for each in experiments
-        ]
-        text = environment.get_template("writeup.md.j2").render(**context, sections=sections)
+    context = _context(bench, experiments, results, run_facts)
+    ordered = sections.order(folder / sections.ORDER, by_name)
+    for path, for_page in ((out_md, False), (out_html, True)):
+        target = sections.Target(bench, path.parent, for_page=for_page)
+        made = []
+        for _, name in ordered:
+            if name == sections.MACHINES:
+                made.append(comparison(target.table))
+            else:
+                held = captions(folder / "captions" / f"{name}.rst") if by_name[name].figure_names else {}
+                made.append(sections.section(environment, bench, by_name[name], results[name], held, target))
+        text = environment.get_template("writeup.md.j2").render(**context, sections=made, for_page=for_page)
         text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
         if for_page:
-            body, contents = page.render(text, target.parent)
-            template = environment.get_template("writeup.html.j2")
-            # Safe: markdown-it escapes all HTML of the Markdown that it is made from.
-            text = template.render(title=context["title"], contents=contents, body=Markup(body))  # noqa: S704
-        write_atomically(target, text)
+            titles = {by_name[name].title: part for part, name in reversed(ordered) if name in by_name}
+            text = _page(environment, context, text, target, path, titles)
+        write_atomically(path, text)
+
+
+def _page(
+    environment: jinja2.Environment,
+    context: Mapping[str, Any],
+    text: str,
+    target: Target,
+    path: Path,
+    parts: Mapping[str, str],
+) -> str:
+    """Return the page; `parts` are the parts of the report by the titles of the sections in them."""
+    body, contents = page.render(text, path.parent, target.blocks)
+    part = ""
+    for entry in contents:
+        if parts.get(entry.text, part) != part:
+            part = entry.part = parts[entry.text]
+    return environment.get_template("writeup.html.j2").render(
+        title=context["title"],
+        lead=context["lead"],
+        contents=contents,
+        # Safe: markdown-it escapes all HTML of the Markdown that it is made from; blocks escape what they show.
+        body=Markup(body),  # noqa: S704
+        packed=target.embedded.packed(),
+        paths=target.embedded.paths,
+        **inlined(environment, "page.js"),
+    )
+
+
+def inlined(environment: jinja2.Environment, *names: str) -> dict[str, Any]:
+    """Return scripts of ours for a template, and their digest, by which the page's policy allows no other."""
+    script = "".join(environment.get_template(name).render() for name in names)
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return {"script": Markup(script), "digest": digest}  # noqa: S704
 
 
 def captions(path: Path) -> dict[str, str]:
@@ -126,6 +168,8 @@ def _context(
         "lead": _lead(bench, used),
         "machine": _machine(bench, used),
         "protocol": protocol.sentences(bench, used),
+        "qualities": marks.QUALITIES,
+        "warnings": list(marks.MEANING.items()),
         "ran": f"{with_numbers} of {findings.plural(all_cells, 'cell')} gave numbers."
         if all_cells
         else f"The configuration has no cell on the scale {bench.scale}; there is nothing to report.",
@@ -175,68 +219,3 @@ def _run(run: Mapping[str, Any]) -> dict[str, str]:
         "overhead": units.seconds(run["overhead_per_cell_s"]),
         "cells": findings.plural(run["cells"], "cell"),
     }
-
-
-def _section(
-    environment: jinja2.Environment,
-    bench: Bench,
-    experiment: Any,
-    results: Results,
-    caption_folder: Path,
-    beside: str,
-    for_page: bool,
-) -> str:
-    """Return the section on one experiment; `beside` is the folder of the text, relative to the root."""
-    folders = {kind: rendering.folder_of(bench.machine, kind, experiment.name) for kind in ("tables", "figures")}
-    shown = [tables.read(bench.root / folders["tables"] / f"{name}.json") for name in experiment.table_names]
-    captions_found = captions(caption_folder / f"{experiment.name}.rst") if experiment.figure_names else {}
-    sources = {name: f"results/{bench.machine}/{name}" for name in (experiment.name, *experiment.reads)}
-    return environment.get_template("section.md.j2").render(
-        title=experiment.title,
-        question=experiment.question,
-        findings=[
-            each.text for each in findings.read(bench.root / rendering.findings_file(bench.machine, experiment.name))
-        ],
-        figures=[
-            _figure(bench.root, f"{folders['figures']}/{name}", name, captions_found, beside)
-            for name in experiment.figure_names
-        ],
-        tables=[{"text": tables.markdown(each, beside), "title": each.title, "rows": len(each.rows)} for each in shown],
-        sources=[
-            markup.link(name, f"{os.path.relpath(path, beside)}/")
-            for name, path in sources.items()
-            if (bench.root / path).is_dir()
-        ],
-        # The page folds long tables by itself; GitHub needs an element for it.
-        fold=None if for_page else page.FOLD_ROWS,
-        gaps=_gaps(results, beside),
-    )
-
-
-def _figure(root: Path, path: str, name: str, captions_found: Mapping[str, str], beside: str) -> dict[str, str]:
-    if name not in captions_found:
-        raise FileNotFoundError(
-            f"report/captions must have a caption of the figure {name}, got {sorted(captions_found)}"
-        )
-    held = figures.read(root / f"{path}.json")
-    return {
-        "title": name,
-        "path": os.path.relpath(f"{path}.svg", beside),
-        "caption": " ".join(part for part in (captions_found[name], held.description) if part),
-    }
-
-
-def _gaps(results: Results, beside: str) -> list[dict[str, str]]:
-    found = []
-    for row in results.rows:
-        label = points.label(row)
-        if label not in ("ok", "not measured"):  # the findings give the number of these, and there is no reason
-            found.append(
-                {
-                    "cell": Path(row["path"]).stem,
-                    "status": label,
-                    "reason": "; ".join(points.why(row)) or units.NOTHING,
-                    "link": markup.records({"": [row["path"]]}, beside),
-                }
-            )
-    return found

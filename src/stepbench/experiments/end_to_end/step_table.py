@@ -75,7 +75,7 @@ def table(groups: Sequence[Group], peaks: Peaks, *, title: str, caption: str, em
         *col.axis_columns(rows, [axis for axis in axes if axis != "size"]),
         *((_two_lines if wide else col.median)(phase, unit) for phase in PHASES),
         (_two_lines if wide else col.interval)(WHOLE, unit, "whole step"),
-        col.value("backward_forward_ratio", "backward / forward", units.ratio),
+        col.value("backward_forward_ratio", "backward / forward", units.ratio, secondary=True),
         *_rate_columns(rows),
         col.WARNINGS,
         col.STATUS,
