@@ -44,6 +44,7 @@ class Machine:
             "TMPDIR": str(self.temporary),
             "PYTHONPATH": os.pathsep.join([str(SOFTENED), str(ROOT / "src")]),
             "FAKE_GPUS": ";".join(gpus),
+            "STEPBENCH_PASS": ",".join(["FAKE_GPUS", *(name for name in more if name.startswith("FAKE_"))]),
             **more,
         }
 

@@ -24,7 +24,7 @@ def test_a_record_of_today_is_fresh(bench: Bench) -> None:
     ("status", "kind", "reasons"),
     [
         ("error", "failed", ("error: why",)),
-        ("timeout", "failed", ("timeout: why",)),
+        ("timeout", "failed", ("timeout: why",)),  # from before its limit was recorded
         ("oom", "fresh", ()),
         ("unsupported", "fresh", ()),
     ],
@@ -33,6 +33,21 @@ def test_what_may_go_away_by_itself_is_tried_again(bench: Bench, status: str, ki
     write(bench, status=status, reason="why")
     state = States(bench).of(CELL)
     assert (state.kind, state.reasons) == (kind, reasons)
+
+
+@pytest.mark.parametrize(("then_s", "kind"), [(60, "fresh"), (61, "fresh"), (59, "failed")])
+def test_a_timeout_stands_until_there_is_more_time(open_bench: Open, then_s: float, kind: str) -> None:
+    bench = open_bench(limits={**SETTINGS["limits"], "time_s": 60})
+    write(bench, status="timeout", reason="why", protocol={"time_limit_s": then_s})
+    assert States(bench).of(CELL).kind == kind
+
+
+def test_a_variable_that_may_change_numbers_makes_records_stale(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(bench)
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    monkeypatch.setenv("EDITOR", "vi")
+    state = States(bench).of(CELL)
+    assert (state.kind, state.reasons) == ("stale", ("machine: variables.CUDA_LAUNCH_BLOCKING was None, is '1'",))
 
 
 def test_a_record_of_other_settings_is_stale(open_bench: Open) -> None:

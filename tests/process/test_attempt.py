@@ -28,7 +28,7 @@ from stepbench.measure.measurement import (
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome, RankTimeoutError
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
-from stepbench.process import allocator, failures, lifeline
+from stepbench.process import allocator, failures, lifeline, variables
 from stepbench.process import attempt as attempts
 
 
@@ -263,10 +263,8 @@ def test_an_order_to_a_dead_process_is_no_error_here(started: attempts.Attempt) 
 )
 def test_whoever_starts_it_has_no_say_in_threads_and_compiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("STEPBENCH_KEPT", "1")
-    found = attempts._environment()
-    assert name not in found
-    assert found["STEPBENCH_KEPT"] == "1"
+    assert name not in variables.environment()
+    assert name not in variables.changing()
 
 
 def test_the_compiler_gets_a_folder_whose_name_it_need_not_quote(
@@ -276,16 +274,16 @@ def test_the_compiler_gets_a_folder_whose_name_it_need_not_quote(
     folders = {"plain": None, "with a space": f"/tmp/stepbench-{os.getuid()}-compiled"}  # noqa: S108
     for name, expected in folders.items():
         monkeypatch.setattr("tempfile.gettempdir", lambda name=name: str(tmp_path / name))
-        assert attempts._environment().get("TORCHINDUCTOR_CACHE_DIR") == expected
+        assert variables.environment().get("TORCHINDUCTOR_CACHE_DIR") == expected
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "my own")
-    assert attempts._environment()["TORCHINDUCTOR_CACHE_DIR"] == "my own"
+    assert variables.environment()["TORCHINDUCTOR_CACHE_DIR"] == "my own"
 
 
 def test_whoever_starts_it_has_no_say_in_its_malloc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.rtld.optional_static_tls=2048:glibc.malloc.mmap_max=9")
-    found = attempts._environment()
+    found = variables.environment()
     assert not [name for name in found if name.startswith("MALLOC_")]
     other, *own = found["GLIBC_TUNABLES"].split(":")
     assert other == "glibc.rtld.optional_static_tls=2048"

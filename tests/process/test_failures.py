@@ -62,3 +62,31 @@ def test_torch_is_not_imported_to_find_a_kind() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "oom exception False\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "Triton Error [CUDA]: out of memory",
+        "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error\nCuda failure 2 'out of memory'",
+        "HIP out of memory. Tried to allocate 2.00 GiB",
+        "MPS backend out of memory (MPS allocated: 18.00 GB)",
+        "backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+        "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to allocate",
+    ],
+)
+def test_memory_that_ran_out_is_known_by_all_its_names(text: str) -> None:
+    assert failures.kind_of(RuntimeError(text)) == "oom"
+    wrapped = RuntimeError("a compiled step failed")
+    wrapped.__cause__ = RuntimeError(text)
+    assert failures.kind_of(wrapped) == "oom"
+
+
+@pytest.mark.parametrize(
+    "text", ["out of resource: shared memory, Required: 262144", "CUDA error: an illegal memory access was encountered"]
+)
+def test_what_is_no_lack_of_memory_is_an_error(text: str) -> None:
+    assert failures.kind_of(RuntimeError(text)) == "exception"

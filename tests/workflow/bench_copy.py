@@ -377,6 +377,7 @@ class Copy:
             "TOY_BEGUN": str(self.scratch / "begun"),
             "TOY_GATE": str(self.scratch / "gate"),
             "TOY_RANKS": str(self.scratch / "ranks"),
+            "STEPBENCH_PASS": f"{MARK},TOY_BEGUN,TOY_GATE,TOY_RANKS",
         }
 
     @property

@@ -48,8 +48,8 @@ def test_where_every_cell_fails_each_has_a_record_and_the_report_tells_why(fresh
 
     kinds = fresh.kinds()
     assert {name for name, kind in kinds.items() if kind == "failed"} == {
-        names[behaviour] for behaviour in ("raises", "endless", "leaves")
-    }
+        names[behaviour] for behaviour in ("raises", "leaves")
+    }  # what took too long would do so again, until `limits.time_s` is higher
     page, text = ((fresh.root / f"report/writeup.{kind}").read_text().replace("\xa0", " ") for kind in ("html", "md"))
     for reason in (
         "this toy is broken",
@@ -65,7 +65,7 @@ def test_where_every_cell_fails_each_has_a_record_and_the_report_tells_why(fresh
     failures = (fresh.root / "report/failures.txt").read_text().splitlines()
     assert [line.partition(": ")[2].partition(":")[0] for line in failures] == ["error", "timeout", "error"]
 
-    with fresh.measuring(*(names[behaviour] for behaviour in ("raises", "endless", "leaves"))):
+    with fresh.measuring(*(names[behaviour] for behaviour in ("raises", "leaves"))):
         assert fresh.snakemake().code == 1
 
 

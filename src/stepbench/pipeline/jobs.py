@@ -16,7 +16,7 @@ from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import history, inputs, progress, staleness
 from stepbench.pipeline.bench import STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA
-from stepbench.pipeline.state import States
+from stepbench.pipeline.state import State, States
 from stepbench.pipeline.workflow import RUN_NOTE, end, one_line
 from stepbench.process import interruption, lifeline, run, storage
 from stepbench.process.attempt import Attempt
@@ -128,14 +128,25 @@ def write_up(snakemake: Any) -> None:
     failures = [
         f"{bench.path(cell)}: {reason}\n"
         for cell in bench.cells
-        if (state := states.of(cell)).kind != "fresh"
-        for reason in state.reasons or ("there is no record",)
+        if (state := states.of(cell)).kind != "fresh" or _took_too_long(state)
+        for reason in _reasons(state)
     ]
     if not bench.cells:
         failures = [f"config.yaml: `experiments` must have a cell on the scale {bench.scale}, got none\n"]
     with one_line():
         storage.write_atomically(Path(snakemake.output.failures), "".join(failures))
         staleness.mark_rendered(bench, staleness.WRITEUP)
+
+
+def _took_too_long(state: State) -> bool:
+    """Return whether a cell has run out of time, which stands, and for which nothing else in the report is to blame."""
+    return state.record is not None and state.record.status == "timeout"
+
+
+def _reasons(state: State) -> tuple[str, ...]:
+    if not state.reasons and state.record is not None:
+        return (f"{state.record.status}: {state.record.reason}",)
+    return state.reasons or ("there is no record",)
 
 
 def _run_facts(states: States) -> dict[str, Any] | None:

@@ -21,7 +21,9 @@ from stepbench.process import failures, storage
 VERSION = 1
 
 STATUSES = ("ok", "oom", "timeout", "unsupported", "error")
-RETRIED = ("timeout", "error")  # these may go away by themselves; `oom` and `unsupported` stand until something changes
+# These may go away by themselves. `oom` and `unsupported` stand until something changes, and a `timeout` whose limit is
+# in its record stands until there is more time.
+RETRIED = ("timeout", "error")
 MAX_BYTES = 64 * 2**20
 
 

@@ -11,7 +11,7 @@ from stepbench.pipeline import fingerprint, reach, records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.fingerprint import Difference
-from stepbench.process import allocator
+from stepbench.process import allocator, variables
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,17 @@ class States:
             return State("stale", reason=reason)
         if differences := fingerprint.difference(record.fingerprint, self.fingerprint(cell)):
             return State("stale", tuple(differences), record=record)
-        if record.status in records.RETRIED:
+        if record.status in records.RETRIED and not self._ran_out_of_the_same_time(record):
             return State("failed", reason=f"{record.status}: {record.reason}", record=record)
         if record.kind == "predicted_oom" and not self.bench.trust_prediction:
             reason = f"`trust_prediction` is false now, and the cell was not started: {record.reason}"
             return State("failed", reason=reason, record=record)
         return State("fresh", record=record)
+
+    def _ran_out_of_the_same_time(self, record: records.Record) -> bool:
+        """Return whether a cell that took too long would have no more time now than it had then."""
+        limit_s = self.bench.settings["limits"]["time_s"]
+        return record.status == "timeout" and (record.protocol.get("time_limit_s") or 0) >= limit_s
 
     def fingerprint(self, cell: Cell) -> dict[str, Any]:
         """Return the cell's current fingerprint; source files are read once (see `forget`)."""
@@ -107,6 +112,8 @@ class States:
                     "device_count": host.device_count,
                     "threads": self.bench.threads,
                     "allocator": allocator.wanted(),
+                    # Only where there are some, so that whoever sets none has the fingerprints of before.
+                    **({"variables": set_here} if (set_here := variables.changing()) else {}),
                 },
             }
         return self._elsewhere

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -21,20 +20,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stepbench.process import allocator, failures, lifeline, lock, storage
+from stepbench.process import allocator, failures, lifeline, lock, storage, variables
 
 if TYPE_CHECKING:
     from stepbench.measure.measurement import Setting
 
-# What a record says must be what is measured, so the environment of whoever starts this sets neither the number of
-# threads, which belongs to the protocol, nor that a compiled cell runs eagerly.
-IGNORED_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OMP_THREAD_LIMIT",
-    "MKL_NUM_THREADS",
-    "TORCHDYNAMO_DISABLE",
-    "TORCH_COMPILE_DISABLE",
-)
 # With Python's 700 the garbage collector runs in most steps, and ten times as often while torch.compile is imported.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 10_000
 
@@ -62,7 +52,7 @@ class Attempt:
                 start_new_session=True,
                 # It holds the lock too, as do its forks, such as ranks, which may outlive this process by a moment.
                 pass_fds=(self._lock,),
-                env=_environment(),
+                env=variables.environment(),
             )
 
     def order(self, order: dict[str, Any]) -> None:
@@ -78,25 +68,6 @@ class Attempt:
         """End the process and all its children, and release the devices."""
         lifeline.kill_group(self.process)
         os.close(self._lock)
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in IGNORED_VARIABLES}
-    if (folder := _compiler_folder(kept)) is not None:
-        kept["TORCHINDUCTOR_CACHE_DIR"] = folder
-    # Without it torch searches every installed package for backends that this project does not measure: 0.2 s.
-    return {**allocator.environment(kept), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
-
-
-def _compiler_folder(variables: Mapping[str, str]) -> str | None:
-    """Return where torch.compile may keep its files, or None if its own choice will do.
-
-    That is a folder of TMPDIR, whose name torch does not quote when it calls the C++ compiler.
-    """
-    if "TORCHINDUCTOR_CACHE_DIR" in variables or not re.search(r"\s", tempfile.gettempdir()):
-        return None
-    found = (each for each in ("/tmp", "/var/tmp") if os.access(each, os.W_OK))  # noqa: S108 - a name of our own in it
-    return next((f"{each}/stepbench-{os.getuid()}-compiled" for each in found), None)
 
 
 # -- in the process ----------------------------------------------------------------------------------------------------
@@ -162,6 +133,7 @@ def _measured(order: dict[str, Any]) -> dict[str, Any]:
         "protocol": {
             "effective_threads": torch.get_num_threads(),
             "allocator": allocator.stated(),
+            "environment_variables": variables.changing(),
             **measured.protocol,
         },
     }

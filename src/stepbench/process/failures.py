@@ -7,6 +7,7 @@ where a rank is to blame.
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from typing import Any
 
@@ -32,6 +33,14 @@ STATUSES = {
     "rank_deadline": "timeout",
     "unsupported": "unsupported",
 }  # every other kind is an `error`
+# torch's CPU allocator; cuBLAS, cuDNN and cuSOLVER; torch.AcceleratorError; Triton's launcher; NCCL; ROCm and MPS; what
+# Inductor makes of one of these. Not Triton's "out of resource", which is about shared memory.
+OUT_OF_MEMORY = re.compile(
+    r"[Cc]an(?:'t|not) allocate memory|_ALLOC_FAILED|DEVICE_ALLOCATION_FAILED|OutOfMemoryError"
+    r"|(?:CUDA error|HIP error|Triton Error \[CUDA\]|Triton Error \[HIP\]): out of memory"
+    r"|(?:CUDA|HIP|XPU|MPS backend) out of memory|Cuda failure \d* ?'out of memory'"
+    r"|cudaErrorMemoryAllocation|hipErrorOutOfMemory|UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"
+)
 WITHOUT_TRACEBACK = ("predicted_oom", "unsupported")  # raised on purpose, and the sentence says all
 
 
@@ -83,8 +92,9 @@ def _own_kind(error: BaseException) -> str | None:
 def _is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # what nobody has imported has raised nothing
     of_torch = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    # The CPU allocator raises a plain RuntimeError; its text is all there is to tell it by.
-    text = str(error)
-    on_cpu = isinstance(error, RuntimeError) and ("can't allocate memory" in text or "Cannot allocate memory" in text)
+    # The CPU allocator and the libraries of a GPU raise others; their text is all there is to tell them by.
+    told = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
     mapping = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return of_torch or on_cpu or mapping or isinstance(error, MemoryError)
+    cause = error.__cause__ or getattr(error, "inner_exception", None)  # what torch.compile wraps
+    wrapped = isinstance(cause, Exception) and cause is not error and _is_out_of_memory(cause)
+    return of_torch or told or mapping or wrapped or isinstance(error, MemoryError)

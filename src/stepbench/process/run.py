@@ -83,7 +83,12 @@ def measure_cell(
         environment=facts,
         **{
             **outcome,
-            "protocol": {**bench.definition(cell), "threads": bench.threads, **outcome.get("protocol", {})},
+            "protocol": {
+                **bench.definition(cell),
+                "threads": bench.threads,
+                **_limit(bench, outcome),
+                **outcome.get("protocol", {}),
+            },
         },
     )
     try:
@@ -94,6 +99,11 @@ def measure_cell(
         record = dataclasses.replace(record, **failed, **lost)
         history.put(states, cell, record, take=replace)
     return record
+
+
+def _limit(bench: Bench, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return the time limit of a cell that ran out of it, which another limit would measure again."""
+    return {"time_limit_s": bench.settings["limits"]["time_s"]} if outcome["status"] == "timeout" else {}
 
 
 def _landed_elsewhere(name: str, instead: list[str]) -> dict[str, Any]:
