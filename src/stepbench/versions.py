@@ -107,6 +107,11 @@ def float32_products_are_tf32() -> bool:
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
+def spin_on_cuda(cycles: int) -> None:
+    """Launch a kernel that keeps the current stream of the current CUDA device busy for so many cycles."""
+    torch.cuda._sleep(cycles)
+
+
 def allocator_calls() -> dict[str, int]:
     """Return what CUDA's caching allocator has counted so far: `allocator_retries` and `device_allocations`.
 

@@ -93,6 +93,26 @@ def test_without_nvml_the_gpu_is_measured_all_the_same(cuda: Machine, bench: Pat
     assert record["environment"]["driver"] is None
 
 
+# -- times and memory ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("implementation", ["sdpa_flash", "triton"])
+def test_attention_is_timed_as_the_device_works_and_not_as_the_host_launches(
+    cuda: Machine, bench: Path, implementation: str
+) -> None:
+    """Each pretended kernel takes 20 µs; launching from Python takes the host longer."""
+    cell = f"implementation={implementation},seq=512,head_dim=64,dtype=bf16"
+    record = measure(cuda, bench, "attention", cell, H100, FAKE_KERNEL_US="20")
+    assert record["status"] == "ok", record["reason"]
+    for name in ("forward", "backward", "forward_backward"):
+        assert record["scalars"][f"{name}_held_ratio"] == 1
+        assert min(record["samples"][f"{name}_host_s"]) > 0
+        for seconds in record["samples"][f"{name}_s"]:
+            assert seconds == pytest.approx(round(seconds / 20e-6) * 20e-6, abs=3e-6)
+    # Four inputs and four gradients of 64 KiB, the output and a few rows; neither the flush of 256 MiB nor cuBLAS' 32.
+    assert 8 * 2**16 <= record["scalars"]["peak_memory_bytes"] < 2**21
+
+
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 

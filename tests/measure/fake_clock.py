@@ -11,6 +11,7 @@ class FakeClock:
     """
 
     name = "fake"
+    is_asynchronous = False
 
     def __init__(self, ticks: Iterable[float]) -> None:
         self._ticks = iter(ticks)

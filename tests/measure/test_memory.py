@@ -1,5 +1,7 @@
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -31,13 +33,50 @@ def test_a_large_parent_is_not_counted_as_its_childs_peak() -> None:
 
 def test_the_device_counts_since_it_was_told_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
     peak = [7_000]
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[0])
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.__setitem__(0, 0))
+    monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda: peak[0])
+    monkeypatch.setattr(torch.accelerator, "reset_peak_memory_stats", lambda: peak.__setitem__(0, 0))
     assert memory.peak_bytes("cuda")["peak_memory_bytes"] == 7_000
     memory.reset_peak("cpu")
     assert memory.peak_bytes("cuda")["peak_memory_bytes"] == 7_000
     memory.reset_peak("cuda")
     assert memory.peak_bytes("cuda")["peak_memory_bytes"] == 0
+
+
+def test_the_peak_of_some_work_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush buffer and a workspace are there before and after; inputs of 400 bytes are the work's own."""
+    allocated = {"now": 10_400, "peak": 99_999}
+
+    def work() -> None:
+        allocated["peak"] = max(allocated["peak"], allocated["now"] + 250)
+
+    def forget() -> None:
+        allocated["peak"] = allocated["now"]
+
+    monkeypatch.setattr(torch.accelerator, "memory_allocated", lambda: allocated["now"])
+    monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda: allocated["peak"])
+    monkeypatch.setattr(torch.accelerator, "reset_peak_memory_stats", forget)
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.accelerator, name, lambda: None)
+    found = memory.peak_of(work, device="cuda", inputs=[torch.zeros(100)])
+    assert found["peak_memory_bytes"] == 400 + 250
+    assert memory.peak_of(work, device="cpu", inputs=[])["peak_memory_bytes"] is None
+
+
+def test_what_a_stage_leaves_in_cycles_is_freed_at_its_end() -> None:
+    class Holder:
+        def __init__(self) -> None:
+            self.itself = self
+
+    holder = Holder()
+    seen = weakref.ref(holder)
+    gc.disable()
+    try:
+        del holder
+        assert seen() is not None
+        memory.collect("cpu")
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("counted", ["num_device_alloc", "segment.all.allocated"])

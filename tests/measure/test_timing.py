@@ -26,6 +26,7 @@ class AsynchronousDevice:
     """A clock and a device: a launch costs the host `LAUNCH_S`, and the device is then busy for its time."""
 
     name = "asynchronous"
+    is_asynchronous = True
 
     def __init__(self) -> None:
         self.host_s = 100.0
@@ -48,6 +49,14 @@ def check_that_the_work_and_nothing_else_is_counted(time_whole: Callable[..., li
     device.launch(EARLIER_S)  # a warm-up that nobody has waited for
     samples = time_whole(lambda: device.launch(next(durations)), clock=device, repeats=4)
     assert samples == pytest.approx([WORK_S, 2 * WORK_S] * 2, rel=1e-3)
+
+
+def test_when_the_host_had_launched_everything_is_told_beside() -> None:
+    launched: list[float] = []
+    device = AsynchronousDevice()
+    whole = timing.time_whole(lambda: device.launch(WORK_S), clock=device, repeats=2, launched_s=launched)
+    assert whole == pytest.approx([WORK_S] * 2, rel=1e-3)
+    assert launched == pytest.approx([LAUNCH_S] * 2)
 
 
 def without_synchronization(which: int) -> Callable[..., list[float]]:

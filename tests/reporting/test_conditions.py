@@ -182,3 +182,15 @@ def test_fake_readings_become_marks_in_table_and_text(tmp_path, monkeypatch) -> 
     sentence = finding.text
     assert "2 were throttled" in sentence
     assert "2 were disturbed by other load" in sentence
+
+
+def test_a_region_that_the_host_could_not_launch_ahead_is_launch_bound() -> None:
+    def told(held_ratio: float | None, host_s: float) -> list[str]:
+        scalars = {} if held_ratio is None else {"forward_held_ratio": held_ratio}
+        given = {"forward_s": [1e-4, 1e-4], "forward_host_s": [host_s, host_s]}
+        found = conditions.find([Record("x", {}, "ok", {}, "", 10.0, samples=given, scalars=scalars)])
+        return [str(mark) for mark in found if mark.kind == "launch bound"]
+
+    assert told(0.5, 1e-4) == told(None, 1e-4) == ["launch bound (forward 100 %)"]
+    assert told(1.0, 5e-4) == []  # held: the launch was over before the work began
+    assert told(None, 5e-5) == []

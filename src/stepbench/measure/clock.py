@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from stepbench.measure.devices import KINDS
+
 
 class Clock(Protocol):
     """A clock that returns the time and can wait for the device."""
 
     name: str
+    is_asynchronous: bool
 
     def now(self) -> float:
         """Return the time in seconds since an arbitrary moment."""
@@ -27,9 +30,10 @@ class Clock(Protocol):
 class HostClock:
     """The host's monotonic clock (resolution about ten nanoseconds), which can wait for a device."""
 
-    def __init__(self, synchronize: Callable[[], None], name: str) -> None:
+    def __init__(self, synchronize: Callable[[], None], name: str, *, is_asynchronous: bool = True) -> None:
         self._synchronize = synchronize
         self.name = name
+        self.is_asynchronous = is_asynchronous
 
     def now(self) -> float:
         """Return `time.perf_counter()`."""
@@ -41,17 +45,15 @@ class HostClock:
 
 
 def for_device(device: str) -> HostClock:
-    """Return the clock for `cuda`, `mps` or `cpu`.
+    """Return the clock for `cuda`, `xpu`, `mps` or `cpu`.
 
     Raises:
         ValueError: `device` is another one.
     """
     import torch
 
-    if device == "cuda":
-        return HostClock(torch.cuda.synchronize, "host clock, CUDA device synchronised")
-    if device == "mps":
-        return HostClock(torch.mps.synchronize, "host clock, MPS device synchronised")
+    if device not in KINDS:
+        raise ValueError(f"`device` must be one of {', '.join(KINDS)}, got {device!r}")
     if device == "cpu":
-        return HostClock(lambda: None, "host clock")
-    raise ValueError(f"`device` must be one of cuda, mps, cpu, got {device!r}")
+        return HostClock(lambda: None, "host clock", is_asynchronous=False)
+    return HostClock(torch.accelerator.synchronize, f"host clock, {device.upper()} device synchronised")

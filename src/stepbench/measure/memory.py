@@ -2,34 +2,83 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepbench.measure.devices import KINDS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _STATUS = Path("/proc/self/status")
 
 
 def reset_peak(device: str) -> None:
-    """Reset the device's peak, where it counts one (`cuda`)."""
-    if device == "cuda":
+    """Reset the device's peak, where it counts one."""
+    if KINDS[device].counts_memory:
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        torch.accelerator.reset_peak_memory_stats()
 
 
 def peak_bytes(device: str) -> dict[str, int | None]:
     """Return the peak of this process.
 
     Returns:
-        `peak_memory_bytes`: peak of the caching allocator since `reset_peak` (`cuda`), or None for a device that does
-            not count it. `peak_host_bytes`: peak resident set of the process, including libraries.
+        `peak_memory_bytes`: peak of the caching allocator since `reset_peak`, or None for a device that does not count
+            it. `peak_host_bytes`: peak resident set of the process, including libraries.
     """
     peak: int | None = None
-    if device == "cuda":
+    if KINDS[device].counts_memory:
         import torch
 
-        peak = torch.cuda.max_memory_allocated()
+        peak = torch.accelerator.max_memory_allocated()
     return {"peak_memory_bytes": peak, "peak_host_bytes": peak_resident_bytes()}
+
+
+def peak_of(work: Callable[[], object], *, device: str, inputs: Iterable[Tensor]) -> dict[str, int | None]:
+    """Run `work` once and return the peak of its own memory: its inputs and what it allocates meanwhile.
+
+    What the process holds besides, such as cuBLAS' workspace or a buffer that clears the cache, is none of it; so
+    `work` must have run before.
+
+    Returns:
+        As `peak_bytes`.
+    """
+    collect(device)
+    reset_peak(device)
+    before = _allocated_bytes(device)
+    work()
+    found = peak_bytes(device)
+    if found["peak_memory_bytes"] is not None and before is not None:
+        found["peak_memory_bytes"] += sum(tensor.untyped_storage().nbytes() for tensor in inputs) - before
+    return found
+
+
+def collect(device: str) -> None:
+    """End a stage: free what reference cycles still hold, and give the device's cached blocks back.
+
+    A step of a sharded model is full of cycles, and Python collects them when it likes; until then the next stage would
+    have to fit beside this one.
+    """
+    gc.collect()
+    if KINDS[device].counts_memory:
+        import torch
+
+        torch.accelerator.synchronize()
+        torch.accelerator.empty_cache()
+
+
+def _allocated_bytes(device: str) -> int | None:
+    if not KINDS[device].counts_memory:
+        return None
+    import torch
+
+    return int(torch.accelerator.memory_allocated())
 
 
 class AllocatorCalls:

@@ -15,10 +15,18 @@ from stepbench.measure.paging import Paging
 MIN_REGION_S = 1e-4  # at least a thousand times the cost of the host clock itself (under 1e-7 s)
 
 
-def time_whole(work: Callable[[], object], *, clock: Clock, repeats: int, paged: Paging | None = None) -> list[float]:
+def time_whole(
+    work: Callable[[], object],
+    *,
+    clock: Clock,
+    repeats: int,
+    paged: Paging | None = None,
+    launched_s: list[float] | None = None,
+) -> list[float]:
     """Return the seconds of each of `repeats` calls of `work`, synchronised before and after each.
 
-    The caller warms up. `work` includes everything that belongs to one repeat. `paged` counts each region's faults.
+    The caller warms up. `work` includes everything that belongs to one repeat. `paged` counts each region's faults;
+    `launched_s` gets the seconds after which each call has returned, before the device was waited for.
     """
     samples = []
     for _ in range(repeats):
@@ -26,36 +34,12 @@ def time_whole(work: Callable[[], object], *, clock: Clock, repeats: int, paged:
         clock.synchronize()
         start = clock.now()
         work()
+        if launched_s is not None:
+            launched_s.append(clock.now() - start)
         clock.synchronize()
         samples.append(clock.now() - start)
         if paged is not None:
             paged.add(before, paging.read())
-    return samples
-
-
-def time_on_device(work: Callable[[], object], *, before: Callable[[], object], repeats: int) -> list[float]:
-    """Return the seconds that a CUDA device spends on `work`, between two events on its stream, `repeats` times.
-
-    For kernels of some ten microseconds, for which the host clock would measure the launch instead of the work. There
-    is no synchronisation between `before` and the first event: the stream keeps their order, and while the device is
-    busy with `before` the host launches `work`, so that the launch does not count.
-
-    Args:
-        work: the timed function.
-        before: launched before each repeat, outside the region; it may clear the L2 cache.
-        repeats: number of samples.
-    """
-    import torch
-
-    samples = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        before()
-        start.record()
-        work()
-        end.record()
-        torch.cuda.synchronize()
-        samples.append(start.elapsed_time(end) / 1000)
     return samples
 
 

@@ -33,7 +33,8 @@ def measure(
         after_warmup: called once, before the first measured step.
 
     Returns:
-        `<phase>_s` for each phase, `step_s` for the whole, and `warmup_<phase>_s`; seconds in run order. Of the
+        `<phase>_s` for each phase, `step_s` for the whole, `step_host_s` (on a device that works asynchronously, until
+        the host had launched everything), and `warmup_<phase>_s`; seconds in run order. Of the
         measured ones also `<phase>_page_faults` and `<phase>_system_s`, and the same of `step`.
 
     Raises:
@@ -53,10 +54,12 @@ def measure(
     after_warmup()
     paged = {name: Paging() for name in (*phases, "step")}
     by_phase = timing.time_phases(phases, clock=clock, repeats=measured_steps, paged=paged)
-    whole = timing.time_whole(step, clock=clock, repeats=measured_steps, paged=paged["step"])
+    launched: list[float] | None = [] if clock.is_asynchronous else None
+    whole = timing.time_whole(step, clock=clock, repeats=measured_steps, paged=paged["step"], launched_s=launched)
     return {
         **{f"{name}_s": samples for name, samples in by_phase.items()},
         "step_s": whole,
+        **({} if launched is None else {"step_host_s": launched}),
         **{f"warmup_{name}_s": samples for name, samples in first.items()},
         **{key: values for name, counted in paged.items() for key, values in counted.samples(name).items()},
     }

@@ -1,4 +1,4 @@
-"""Warnings from the conditions that a record holds: throttling, other load on the machine, and paging.
+"""Warnings from the conditions that a record holds: throttling, other load on the machine, paging, and launches.
 
 What a record does not hold gives no warning. A CPU's frequency is not looked at: before and after a measurement it is
 that of an idle machine.
@@ -21,6 +21,7 @@ OTHERS_CPU_S = 0.2  # the kernel counts hundredths of a second on each core; bel
 HELD_BACK_SHARE = 0.01  # of the time in which a GPU kept its clocks down, or a container's quota stopped the process
 CLOCK_SHARE = 0.90  # of the clock before, at which a busy GPU runs slower than it did
 
+LAUNCH_SHARE = 0.95  # of a region's time, after which the host had launched its last kernel
 PAGING_SHARE = 0.05  # of the timed regions, spent by the kernel on new pages
 # What the kernel spends on one fault at most; 1.5 to 1.8 us were measured on a virtual machine. The rest of the system
 # time, such as that of Gloo's sockets, belongs to the work. A fault in huge pages takes longer and is underestimated.
@@ -38,9 +39,10 @@ THROTTLE_REASONS = {
 
 
 def find(records: Sequence[Record]) -> tuple[Mark, ...]:
-    """Return the warnings `throttled`, `disturbed` and `paging` of a point's records, one record for each process."""
+    """Return the warnings of this module of a point's records, one record for each process."""
     found = []
-    for kind, ask in (("throttled", _throttled), ("disturbed", _disturbed), ("paging", _paging)):
+    asked = {"throttled": _throttled, "disturbed": _disturbed, "paging": _paging, "launch bound": _launch_bound}
+    for kind, ask in asked.items():
         told = [causes for record in records if (causes := list(ask(record)))]
         if told:
             where = f" in {len(told)} of {len(records)} processes" if len(records) > 1 else ""
@@ -109,6 +111,18 @@ def _paging(record: Record) -> Iterable[str]:
         yield f"{retries} allocator {'retry' if retries == 1 else 'retries'}"
     if calls:
         yield f"{calls} cudaMalloc {'call' if calls == 1 else 'calls'}"
+
+
+def _launch_bound(record: Record) -> Iterable[str]:
+    """Yield the regions whose launch took about as long as they did, unless it was over before they began."""
+    for key, launched_s in record.samples.items():
+        name = key.removesuffix("_host_s")
+        whole_s = record.samples.get(f"{name}_s")
+        if name == key or not whole_s or _number(record.scalars, f"{name}_held_ratio") == 1:
+            continue
+        share = sum(launched_s) / sum(whole_s) if sum(whole_s) else 0.0
+        if share > LAUNCH_SHARE:
+            yield f"{name} {units.percent(min(share, 1.0))}"
 
 
 def _total(samples: Mapping[str, Any], key: str) -> float:

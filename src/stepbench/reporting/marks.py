@@ -34,6 +34,8 @@ MEANING = {
     "drifting": f"the samples rise or fall by more than {100 * DRIFT_RATIO:.0f} % over the run, and not by chance "
     f"(Kendall's test, p below {DRIFT_P}); the measurement had not settled",
     "short": "the timed region is so short that the clock's own cost and resolution matter",
+    "launch bound": "the host was hardly done with launching when the device had worked; the time is the host's, and a "
+    "faster device would not be faster",
     "throttled": "the device lowered its clocks because of heat or power, or a container's quota of cores stopped the "
     "process",
     "disturbed": "other processes, or other guests of the same host, used the device or its cores meanwhile",
@@ -46,8 +48,8 @@ MEANING = {
 _QUALITY = {"impossible": "D", "wrong": "D", "throttled": "C", "disturbed": "C", "parts and whole differ": "C"}
 QUALITIES = (
     "The quality of a number follows from its warnings. A: none. B: its samples scatter, drift, have outliers, are "
-    "short, or contain paging. C: the device was throttled or disturbed, or parts and whole differ. D: impossible or "
-    "wrong. No sample is dropped, whatever the quality."
+    "short, launch bound, or contain paging. C: the device was throttled or disturbed, or parts and whole differ. D: "
+    "impossible or wrong. No sample is dropped, whatever the quality."
 )
 
 _MAD_TO_STD = 1.4826

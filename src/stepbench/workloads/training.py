@@ -47,6 +47,8 @@ def measure(
     )
     scalars: dict[str, Any] = {**spec.work(), **_largest([rank["scalars"] for rank in found])}
     details: dict[str, Any] = {"lanes": [rank["lanes"] for rank in found]}
+    if reasons := [rank["beside_reason"] for rank in found if "beside_reason" in rank]:
+        details["beside_reason"] = reasons[0]
     if watch and all("measured" in rank for rank in found):
         # Of one and the same rank, so that categories add up: the one whose peak decides whether the step fits.
         fullest = max(found, key=lambda rank: rank["measured"]["peak_memory_bytes"])

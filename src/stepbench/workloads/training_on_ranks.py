@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import distributed
 
-from stepbench.measure import allocator_memory, clock, memory, predicted_memory, rank_timeline, timing
+from stepbench.measure import allocator_memory, clock, fit, memory, predicted_memory, rank_timeline, timing
 from stepbench.measure.clock import Clock
 from stepbench.measure.measurement import Setting
 from stepbench.measure.paging import Paging
@@ -43,22 +44,44 @@ def run(
         `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps); page faults and system time of the phases
         and the whole steps. `scalars`: those of the equivalence check
         and what was counted. `lanes`: one step over time. `predicted` and `measured`: bytes, and `timeline`, where
-        asked for.
+        asked for. `beside_reason`: why the other one was not timed.
     """
     given, own = Setting(**setting), StepSpec.of_plain(spec)
     checked = equivalence.check(own, given)
+    memory.collect(given.device)  # a stage ends empty, or the next one would have to fit beside it
     # Elsewhere parameters travel as well, whatever becomes of the gradients.
     without_communication &= strategy(str(own.strategy)).sends_gradients_alone
     found = _time(own, given, without_communication=without_communication)
     found["scalars"] = {**checked, **found["scalars"]}
-    if beside is not None:
-        found["samples"] |= _time_in_turn({OWN: own, OTHER: StepSpec.of_plain(beside)}, given)
+    memory.collect(given.device)
     if watch:
         found |= _watch(own, given)
+        memory.collect(given.device)
+    if beside is not None:  # last, because only this stage holds two models
+        peak_bytes = found["scalars"].get("peak_memory_bytes")
+        if (reason := _no_room_for_two(peak_bytes, given)) is not None:
+            return {**found, "beside_reason": reason}
+        found["samples"] |= _time_in_turn({OWN: own, OTHER: StepSpec.of_plain(beside)}, given)
     return found
 
 
+def _no_room_for_two(peak_bytes: int | None, setting: Setting) -> str | None:
+    """Return why a second model does not fit beside the first on some rank, or None; a collective."""
+    capacity_bytes = fit.capacity_bytes(setting.device)
+    if peak_bytes is None or capacity_bytes is None:
+        return None
+    most = torch.tensor(float(peak_bytes), device=setting.device)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    if 2 * float(most) <= capacity_bytes - fit.HEADROOM_BYTES:
+        return None
+    return (
+        f"its own step takes {float(most) / fit.GIB:.1f} GiB, and two of them do not fit into "
+        f"{capacity_bytes / fit.GIB:.1f} GiB in turn"
+    )
+
+
 def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> dict[str, Any]:
+    memory.reset_peak(setting.device)
     measured = setting.protocol["measured_steps"]
     kinds = 3 if without_communication else 2
     # Each round runs a step of every kind, so fewer rounds warm up as many steps.
@@ -90,6 +113,8 @@ def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> d
             for name, value in found.items():
                 samples.setdefault(name, []).append(value)
     counted |= calls.scalars()
+    if (peak_bytes := memory.peak_bytes(setting.device)["peak_memory_bytes"]) is not None:
+        counted["peak_memory_bytes"] = peak_bytes
     for name, region in paged.items():
         samples |= region.samples(name)
     lanes = rank_timeline.watch(step.phases, device=setting.device, before=distributed.barrier)

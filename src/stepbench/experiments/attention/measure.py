@@ -12,15 +12,18 @@ from stepbench.experiments.attention.cell import Cell
 from stepbench.kernels import naive, reference
 from stepbench.kernels.api import UnsupportedAttention, attention, bind, unsupported_reason
 from stepbench.measure import clock, memory, timing
+from stepbench.measure.device_timing import CudaStream, time_on_device
+from stepbench.measure.devices import KINDS
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError, WrongResultError
 from stepbench.measure.paging import Paging
 
 CHECKED_ROWS = 128  # query rows that the float64 oracle computes at a time: the scores of a long sequence do not fit
+HELD_CLOCK = "events on a stream that is held while the work is launched"
 L2_FLUSH_BYTES = 256 * 2**20  # five times the 50 MiB of an H100
 
 
 def measure(cell: Cell, setting: Setting) -> Measurement:
-    """Time forward and backward pass apart, after checking both against float64.
+    """Time forward and backward pass apart and as one call, after checking both against float64.
 
     The backward pass is timed alone: each repeat has its own forward pass outside the timed region.
     """
@@ -50,9 +53,12 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
 
     errors = _errors(forward, (q, k, v), upstream, causal=cell.causal)
     saved_bytes = _saved_bytes(forward)
-    memory.reset_peak(setting.device)
+    own_peak = memory.peak_of(
+        lambda: torch.autograd.grad(forward(), (q, k, v), upstream), device=setting.device, inputs=(q, k, v, upstream)
+    )
     calls = memory.AllocatorCalls(setting.device)
-    samples = _time(forward, (q, k, v), upstream, setting, after_warmup=calls.start)
+    samples, held = _time(forward, (q, k, v), upstream, setting, after_warmup=calls.start)
+    has_events = KINDS[setting.device].has_events
     # A product of [m, k] and [k, n] is 2 m k n; scores and values are one each. A causal mask needs half of them.
     flops = 4 * cell.batch * cell.heads * cell.seq * cell.seq * cell.head_dim // (2 if cell.causal else 1)
     return Measurement(
@@ -63,12 +69,14 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
             "saved_bytes": saved_bytes,
             "score_matrix_bytes": cell.batch * cell.heads * cell.seq * cell.seq * dtype.itemsize,
             **errors,
-            **memory.peak_bytes(setting.device),
+            "forward_backward_flops": flops + flops * 5 // 2,
+            **own_peak,
+            **held,
             **calls.scalars(),
         },
         protocol={
-            "clock": "CUDA events" if setting.device == "cuda" else clock.for_device(setting.device).name,
-            "l2_flush_bytes": L2_FLUSH_BYTES if setting.device == "cuda" else None,
+            "clock": HELD_CLOCK if has_events else clock.for_device(setting.device).name,
+            "l2_flush_bytes": L2_FLUSH_BYTES if has_events else None,
             "effective_threads": torch.get_num_threads(),
             "fp_fusion": versions.FP_FUSION if cell.implementation.startswith("triton") else None,
         },
@@ -82,38 +90,57 @@ def _time(
     setting: Setting,
     *,
     after_warmup: Callable[[], object],
-) -> dict[str, Any]:
-    """Return `forward_s` and `backward_s`, with a cold L2 cache on CUDA; elsewhere their faults and system time too."""
-    held: list[torch.Tensor] = []
-    cuda = setting.device == "cuda"
-    cache = torch.empty(L2_FLUSH_BYTES if cuda else 0, dtype=torch.int8, device=setting.device)
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Time the passes apart and both as one call, with a cold L2 cache where the device has events.
+
+    Returns:
+        Samples: `forward_s`, `backward_s` and `forward_backward_s`; on a device with events `<pass>_host_s`, the
+        host's time for launching it, elsewhere faults and system time. Scalars: `<pass>_held_ratio`, see
+        `stepbench.measure.device_timing`.
+    """
+    kept: list[torch.Tensor] = []
+    has_events = KINDS[setting.device].has_events
+    cache = torch.empty(L2_FLUSH_BYTES if has_events else 0, dtype=torch.int8, device=setting.device)
     timer = clock.for_device(setting.device)
+    stream = CudaStream() if has_events else None
 
     def backward() -> None:
-        torch.autograd.grad(held.pop(), inputs, upstream)
+        torch.autograd.grad(kept.pop(), inputs, upstream)
 
     def prepare_backward() -> None:
-        held.append(forward())
+        kept[:] = [forward()]
         cache.zero_()
+
+    def both() -> None:
+        torch.autograd.grad(forward(), inputs, upstream)
 
     def repeat(
         name: str, work: Callable[[], object], before: Callable[[], object], repeats: int
-    ) -> dict[str, list[float]]:
-        if cuda:
-            return {f"{name}_s": timing.time_on_device(work, before=before, repeats=repeats)}
+    ) -> tuple[dict[str, list[float]], dict[str, float]]:
+        if stream is not None:
+            times = time_on_device(work, before=before, repeats=repeats, stream=stream)
+            return times.samples(name), times.scalars(name)
         samples, paged = [], Paging()
         for _ in range(repeats):
             before()
             samples += timing.time_whole(work, clock=timer, repeats=1, paged=paged)
-        return {f"{name}_s": samples, **paged.samples(name)}
+        return {f"{name}_s": samples, **paged.samples(name)}, {}
 
     warmup, measured = setting.protocol["warmup_steps"], setting.protocol["measured_steps"]
     repeat("backward", backward, prepare_backward, warmup)
     after_warmup()
-    return {
-        **repeat("forward", forward, cache.zero_, measured),
-        **repeat("backward", backward, prepare_backward, measured),
+    found: dict[str, Any] = {}
+    held: dict[str, float] = {}
+    passes = {
+        "forward": (forward, cache.zero_),
+        "backward": (backward, prepare_backward),
+        "forward_backward": (both, cache.zero_),
     }
+    for name, (work, before) in passes.items():
+        samples, scalars = repeat(name, work, before, measured)
+        found |= samples
+        held |= scalars
+    return found, held
 
 
 def _saved_bytes(forward: Callable[[], torch.Tensor]) -> int:

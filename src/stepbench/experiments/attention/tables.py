@@ -14,6 +14,7 @@ from stepbench.reporting.tables import Table
 from stepbench.reporting.units import Unit
 
 GRADIENTS = ("dq", "dk", "dv")
+SHOWN = {**{each: each for each in PASSES}, "forward_backward": "forward + backward"}
 MILLISECOND = Unit("ms", 1e-3)
 
 
@@ -23,8 +24,9 @@ def attention(results: Results) -> Table:
     rows = [_row(group) for group in groups]
     axes = list(groups[0].point) if groups else []
     columns = col.axis_columns(rows, axes)
-    for each in PASSES:
-        columns += [col.interval(each, MILLISECOND), col.value(f"{each}_flops_per_s", f"{each} rate", units.flop_rate)]
+    for each, heading in SHOWN.items():
+        rate = col.value(f"{each}_flops_per_s", f"{heading} rate", units.flop_rate)
+        columns += [col.interval(each, MILLISECOND, heading), rate]
     columns += [
         col.value("saved_bytes", "saved for backward", units.byte_count),
         col.value("peak_memory_bytes", "peak device memory", units.byte_count, droppable=True),
@@ -34,10 +36,12 @@ def attention(results: Results) -> Table:
         col.STATUS,
     ]
     caption = (
-        "Medians with their 95 % intervals. The forward pass saves what the backward pass needs. Rates count the two "
+        "Medians with their 95 % intervals. Forward + backward is timed as one call. "
+        "The forward pass saves what the backward pass needs. Rates count the two "
         "matrix products of the forward and the five of the backward pass, half of each under a causal mask. Saved for "
         "backward: every tensor that autograd holds, inputs included. Errors: the largest distance to float64, in "
-        "brackets that of a plain computation in the same dtype."
+        "brackets that of a plain computation in the same dtype. Peak device memory: inputs and what both passes "
+        "allocate, without what the libraries hold."
     )
     return Table("One attention operator", caption, rows, columns, held=axes)
 
@@ -55,12 +59,12 @@ def limits(_results: Results) -> Table:
 def _row(group: Group) -> dict[str, Any]:
     found: dict[str, Any] = {}
     warnings = []
-    for each in PASSES:
+    for each in SHOWN:
         summary, work = group.summary(f"{each}_s"), group.scalar(f"{each}_flops")
         found |= col.statistics_of(each, summary)
         found[f"{each}_flops_per_s"] = work / summary.median if summary and work and summary.median else None
         own = [mark for mark in summary.marks if mark not in group.marks] if summary else []
-        warnings += marks.about(each, own)
+        warnings += marks.about(SHOWN[each], own)
     found |= {key: group.scalar(key) for key in ("saved_bytes", "peak_memory_bytes", "o_error", "o_plain_error")}
     for kind in ("error", "plain_error"):
         errors = [error for each in GRADIENTS if (error := group.scalar(f"{each}_{kind}")) is not None]
