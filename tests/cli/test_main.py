@@ -12,6 +12,7 @@ from stepbench.cli.output import USAGE_EXIT_CODE
 ROOT = Path(__file__).parents[2]
 NAMES = {
     "ab",
+    "again",
     "measure",
     "cells",
     "plan",

@@ -92,7 +92,7 @@ def test_the_record_before_stands_beside_it(tmp_path: Path, capsys: pytest.Captu
     text = shown(made, cell, capsys, before)
     assert "2.00×" in line_of(text, "step")
     assert "Before: the record of 2020-02-02" in text
-    assert "one process each, so there is no verdict" in text
+    assert "one process each: no verdict" in text
     failed = dataclasses.replace(before, status="error", reason="why", samples={}, scalars={})
     assert "now over before" not in shown(made, cell, capsys, failed)
 

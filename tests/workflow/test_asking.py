@@ -103,7 +103,9 @@ def test_a_record_says_when_where_and_how(template: Copy) -> None:
 
 def test_cells_are_listed_by_axis_experiment_and_state(measured: Copy) -> None:
     micro = "results/here/toy/behaviour~fine,size~micro,replicate~0.json"
-    assert measured.states("--where", "size=micro") == {micro: "fresh"}
+    assert {path: state.split("  ")[0] for path, state in measured.states("--where", "size=micro").items()} == {
+        micro: "fresh"
+    }
     assert measured.kinds("plain") == {"plain/a": "fresh"}
     measured.set("protocol.seed", 3)
     assert measured.states("--state", "stale", "--where", "size=micro", "--where", "behaviour=fine") == {

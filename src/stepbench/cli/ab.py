@@ -17,8 +17,9 @@ import yaml
 from stepbench.cli.output import (
     FAILED_EXIT_CODE,
     add_configuration,
+    add_format,
     open_bench,
-    print_shown,
+    print_tables,
 )
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import config
@@ -57,6 +58,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"the budget (default: {MINUTES:.0f})")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to keep it (default: results/MACHINE/ab/)")
+    add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=ab)
 
@@ -94,10 +96,11 @@ def ab(options: argparse.Namespace) -> int:
                 raise
             return FAILED_EXIT_CODE
         results = keep(found)
-    print_shown(tables.show(trials.table(results)))
+    print_tables([tables.show(trials.table(results))], options.format)
+    to = sys.stdout if options.format is None else sys.stderr
     for text in dict.fromkeys(text for each in results for text in each.differences):
-        print(f"a to b: {text}")
-    print(file)
+        print(f"a to b: {text}", file=to)
+    print(file, file=to)
     return 0
 
 

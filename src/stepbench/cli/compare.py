@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from stepbench.cli.output import add_configuration, console, open_bench
+from stepbench.cli.output import add_configuration, add_format, console, open_bench, print_tables
 from stepbench.pipeline.state import States
 
 
@@ -16,6 +16,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--price", action="append", default=[], metavar="MACHINE=AMOUNT", help="of one device for an hour; repeatable"
     )
+    add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=compare)
 
@@ -32,6 +33,10 @@ def compare(options: argparse.Namespace) -> int:
         raise ValueError(f"a machine must be one of {', '.join(known)}, got {unknown[0]!r}")
     if len(options.machines) < 2:
         raise ValueError(f"`compare` needs two machines or more, got {options.machines[0]} alone")
-    text = document.document([known[name] for name in options.machines])
+    chosen = [known[name] for name in options.machines]
+    if options.format is not None:
+        print_tables([table for part in document.build(chosen).parts for table in part.tables], options.format)
+        return 0
+    text = document.document(chosen)
     console.print(Markdown(text) if console.is_terminal else text, markup=False)
     return 0

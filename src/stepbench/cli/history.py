@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stepbench.cli.output import add_configuration, open_bench, print_shown
+from stepbench.cli.output import add_configuration, add_format, open_bench, print_tables
 from stepbench.pipeline import history as past
 from stepbench.pipeline.state import States
 
@@ -16,6 +16,7 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("history", help="list all measurements of one cell, and what made each stale")
     parser.add_argument("path", type=Path, help="the record, such as results/MACHINE/EXPERIMENT/CELL.json")
+    add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=history)
 
@@ -30,5 +31,5 @@ def history(options: argparse.Namespace) -> int:
     found = past.read(bench.root / bench.path(cell))
     for sentence in found.refused:
         print(f"stepbench: not in the list: {sentence}", file=sys.stderr)
-    print_shown(tables.show(shown.table(bench.path(cell), found.entries, States(bench).of(cell))))
+    print_tables([tables.show(shown.table(bench.path(cell), found.entries, States(bench).of(cell)))], options.format)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from stepbench.cli.output import console, print_wide
+from stepbench.cli.output import add_format, console, print_rows, print_wide
 
 
 def add(commands: Any) -> None:
@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--architecture", nargs="+", default=[], metavar="NAME", help="only these, such as sm_90")
     parser.add_argument("--head-dim", nargs="+", type=int, default=[], metavar="D", help="only these head dims")
     parser.add_argument("--dtype", nargs="+", default=[], metavar="NAME", help="only these, such as bfloat16")
+    add_format(parser)
     parser.set_defaults(run=kernels)
 
 
@@ -69,16 +70,21 @@ def kernels(options: argparse.Namespace) -> int:
         rows = resources.table(architectures, options.head_dim or None, options.dtype or None)
         if not asked:
             resources.write_figures(rows)
-    console.print(origin, style="dim")
+    if options.format is None:
+        console.print(origin, style="dim")
     from stepbench.experiments.attention import kernel_table  # 0.1 s, of numpy
 
     if options.limits:
         limits = kernel_table.limits_rows(rows, kernel_table.read(kernel_table.TILES), {})
         if not limits:
             raise ValueError("`--limits` knows the kernels for 16 bits on sm_90, and the filters leave none of them")
-        print_wide(_table_of(limits, kernel_table.LIMITS_COLUMNS))
+        rows, columns = limits, kernel_table.LIMITS_COLUMNS
     else:
-        print_wide(_table_of(rows, kernel_table.COLUMNS))
+        columns = kernel_table.COLUMNS
+    if options.format is None:
+        print_wide(_table_of(rows, columns))
+    else:
+        print_rows(rows, options.format)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 stepbench measure end_to_end size=micro,context=64
 stepbench cells --where size=micro
+stepbench again --quality C
 stepbench plan --price-per-hour 2.50
 stepbench why 'results/…/size~micro,….json'
 stepbench history 'results/…/size~micro,….json'
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from stepbench.cli import (
     ab,
+    again,
     cells,
     compare,
     describe,
@@ -41,7 +43,23 @@ from stepbench.cli.output import FAILED_EXIT_CODE, USAGE_EXIT_CODE
 from stepbench.process import storage
 from stepbench.process.lock import BusyError
 
-COMMANDS = (measure, cells, plan, why, history, prune, pack, merge, ab, compare, describe, kernels, tune, gpu_check)
+COMMANDS = (
+    measure,
+    again,
+    cells,
+    plan,
+    why,
+    history,
+    prune,
+    pack,
+    merge,
+    ab,
+    compare,
+    describe,
+    kernels,
+    tune,
+    gpu_check,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

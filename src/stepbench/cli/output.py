@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ from rich.text import Text
 from stepbench.pipeline.bench import Bench
 
 if TYPE_CHECKING:
+    from stepbench.reporting.marks import Mark
     from stepbench.reporting.tables import Shown
 
 FAILED_EXIT_CODE = 1
@@ -52,11 +56,68 @@ def _setting(text: str) -> tuple[str, Any]:
     return key, found
 
 
-def print_cell(path: str, state: str, reasons: Sequence[str]) -> None:
-    """Print a cell's path, the state of its record, and why, in one line."""
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Let a command print its tables as JSON or CSV: numbers in SI units, everything else to standard error."""
+    formats = parser.add_mutually_exclusive_group()
+    for name in ("json", "csv"):
+        formats.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, help=f"print {name.upper()}, in SI units"
+        )
+
+
+def row_of(
+    path: str, state: str, reasons: Sequence[str] = (), quality: str | None = None, warnings: Sequence[Mark] = ()
+) -> dict[str, Any]:
+    """Return what is printed of a cell."""
+    return {
+        "path": path,
+        "state": state,
+        "quality": quality,
+        "warnings": "; ".join(map(str, warnings)),
+        "reasons": list(reasons),
+    }
+
+
+def print_cell(
+    path: str, state: str, reasons: Sequence[str] = (), quality: str | None = None, warnings: str = ""
+) -> None:
+    """Print a cell's path, the state of its record, the quality of its numbers, and why, in one line."""
     console.print(path, end="  ", markup=False)
     console.print(state, style=_STYLES[state], end="")
-    console.print(f"  {'; '.join(reasons)}" if reasons else "", markup=False)
+    told = [f"quality {quality}{f': {warnings}' if warnings else ''}"] if quality is not None else []
+    console.print("".join(f"  {each}" for each in (*told, "; ".join(reasons)) if each), markup=False)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], format_: str) -> None:
+    """Print rows as one JSON list, or as CSV, where a list becomes one text."""
+    if format_ == "json":
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(sys.stdout, keys, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        joined = {key: "; ".join(map(str, each)) for key, each in row.items() if isinstance(each, list | tuple)}
+        writer.writerow({**row, **joined})
+
+
+def print_tables(shown: Sequence[Shown], format_: str | None) -> None:
+    """Print tables of the report; as JSON a list of them, as CSV one after the other with an empty line between."""
+    if format_ is None:
+        for each in shown:
+            print_shown(each)
+        return
+    rows = [[{**row.values, "warnings": "; ".join(map(str, row.warnings))} for row in each.rows] for each in shown]
+    if format_ == "json":
+        found = [
+            {"title": each.title, "caption": each.caption, "rows": its} for each, its in zip(shown, rows, strict=True)
+        ]
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    for number, its in enumerate(rows):
+        if number:
+            print()
+        print_rows(its, format_)
 
 
 def print_shown(shown: Shown) -> None:

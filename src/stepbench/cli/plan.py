@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from stepbench.cli.output import add_configuration, open_bench, print_cell
+from stepbench.cli.output import add_configuration, add_format, open_bench, print_cell, print_rows
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import planning
 from stepbench.pipeline.state import States
@@ -17,6 +17,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("plan", help="list the cells that a run would measure, why, and the estimated time")
     parser.add_argument("--price-per-hour", type=float, metavar="AMOUNT", help="of this machine, in any currency")
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="only these experiments (default: all)")
+    add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=plan)
 
@@ -25,8 +26,12 @@ def plan(options: argparse.Namespace) -> int:
     """Print a line for each cell to measure; the estimate goes to standard error."""
     states = States(bench := open_bench(options))
     found = planning.plan(states, [experiments.load(name).name for name in options.experiments])
-    for each in found.waiting:
-        print_cell(each.path, each.state, each.reasons)
+    if options.format is None:
+        for each in found.waiting:
+            print_cell(each.path, each.state, each.reasons)
+    else:
+        keys = ("path", "state", "reasons")
+        print_rows([{key: getattr(each, key) for key in keys} for each in found.waiting], options.format)
     seconds, unlike = planning.estimate([each.kind for each in found.waiting], found.durations_s)
     told = [f"{len(found.waiting)} of {found.total} cells to measure"]
     if unlike < len(found.waiting):

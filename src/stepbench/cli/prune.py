@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stepbench.cli.output import add_configuration, console, open_bench
+from stepbench.cli.output import add_configuration, add_format, console, open_bench, print_rows
 from stepbench.pipeline import history, planning
 from stepbench.pipeline.bench import RUN_LOCK, Bench
 from stepbench.process import lock
@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--history", action="store_true", help="remove from the history what is beyond these bounds:")
     parser.add_argument("--keep", type=int, metavar="COUNT", help="how many records of each cell stay in its history")
     parser.add_argument("--days", type=float, metavar="DAYS", help="how old a record in the history may be")
+    add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=prune)
 
@@ -33,8 +34,11 @@ def prune(options: argparse.Namespace) -> int:
     if not options.dry_run:
         lock.hold(bench.root / RUN_LOCK, "this folder")
     found, what = _beyond(bench, options)
-    for path in found:
-        console.print(str(path), markup=False)
+    if options.format is None:
+        for path in found:
+            console.print(str(path), markup=False)
+    else:
+        print_rows([{"path": str(path)} for path in found], options.format)
     if not options.dry_run:
         (history.remove if options.history else _remove)(bench.root / path for path in found)
     verb = "would remove" if options.dry_run else "removed"

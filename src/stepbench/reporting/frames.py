@@ -84,11 +84,13 @@ def load(states: States, experiment: Any, grid: Iterable[Cell] | None = None) ->
     return dataclasses.replace(own, peaks=peaks, others=others)
 
 
-def with_record(results: Results, record: Record) -> Results:
-    """Return the results of one cell as they are with another record of it, which counts as fresh."""
-    (row,) = results.rows
-    row = {**row, "state": "fresh", "reasons": (), "status": record.status, "record": record}
-    return dataclasses.replace(results, rows=[row])
+def with_record(results: Results, *records: Record) -> Results:
+    """Return results as they are with another record of each cell, in the order of the rows, which count as fresh."""
+    rows = [
+        {**row, "state": "fresh", "reasons": (), "status": record.status, "record": record}
+        for row, record in zip(results.rows, records, strict=True)
+    ]
+    return dataclasses.replace(results, rows=rows)
 
 
 def _axes(cell_type: type) -> tuple[str, ...]:

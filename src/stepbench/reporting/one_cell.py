@@ -46,7 +46,7 @@ def samples(group: Group, before: Record | None) -> Table:
     ]
     told = "One process: an interval covers its own samples and says nothing about another process."
     if before and before.ok:
-        told += f" Before: the record of {before.started}; one process each, so there is no verdict."
+        told += f" Before: the record of {before.started}; one process each: no verdict."
     if group.marks:
         told += f" Of all times: {marks.text(group.marks)}."
     return Table(f"{record.experiment} in {units.seconds(record.duration_s)}", told, rows, columns)

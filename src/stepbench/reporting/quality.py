@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from stepbench.pipeline.records import Record
 from stepbench.reporting import frames, main_time
 from stepbench.reporting.frames import Results
 from stepbench.reporting.marks import Mark
+from stepbench.reporting.points import is_ok
+
+
+def by_path(results: Results) -> dict[str, tuple[Mark, ...]]:
+    """Return the warnings about each fresh record with numbers, by its path."""
+    ok = [row for row in results.rows if is_ok(row)]
+    return {row["path"]: warnings(dataclasses.replace(results, rows=[row]), row["record"]) for row in ok}
 
 
 def warnings(results: Results, record: Record) -> tuple[Mark, ...]:
