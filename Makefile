@@ -57,7 +57,8 @@ lint: $(TEST)
 mutate: $(TEST)
 	$(BIN)/python tests/mutate.py
 
-# The same cells twice, each in five processes, in turn; fails if a difference is found. Alone on the machine.
+# The same cells twice, each in five processes, in turn; fails if a difference is found, or if a phase takes another time
+# by itself than in a step. Alone on the machine.
 same: $(REPORT)
 	$(BIN)/snakemake --cores 1 --configfile tests/same_against_same.yaml -- end_to_end
 	$(BIN)/python tests/same_against_same.py

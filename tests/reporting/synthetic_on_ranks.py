@@ -46,6 +46,9 @@ def data_parallel(bench: Bench, cell: Any, rng: np.random.Generator, spread: flo
     }
     if cell.strategy == "bucketed":
         found["samples"] |= _beside(whole_s, 1.0, rng, spread, count, cell.ranks)
+    if cell.strategy == "flat":
+        busy_s = LATENCY_S + found["scalars"]["payload_bytes"] / BYTES_PER_S
+        found["samples"]["all_reduce_busy_s"] = by_rank(busy_s, rng, spread, count, cell.ranks)
     if cell.strategy in TORCHS:
         del found["samples"]["comm_wait_s"]
         del found["scalars"]["collectives_per_step"]

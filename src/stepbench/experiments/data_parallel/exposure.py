@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from stepbench.reporting import points
-from stepbench.reporting.message_fits import Fit
+from stepbench.reporting import points, units
+from stepbench.reporting.agreement import Agreement, Reading
+from stepbench.reporting.frames import Results
+from stepbench.reporting.message_fits import Fit, chosen, groups_of
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary
 
@@ -38,6 +40,24 @@ def exposed_shares(group: Group) -> list[float]:
         if bare and whole:
             apart = [step - alone for step, alone in zip(whole[0], bare[0], strict=True)]
             found.append(float(np.median(apart) / np.median(whole[0])))
+    return found
+
+
+def all_reduces(results: Results) -> list[Agreement]:
+    """Return how long the one all-reduce of the strategy `flat` takes, beside what the fit of all-reduce gives."""
+    found = []
+    for group in results.groups():
+        first = Reading.of("data parallelism, flat", group, "all_reduce_busy_s")
+        payload, ranks = group.scalar("payload_bytes"), group.point["ranks"]
+        collectives = results.others.get("collectives")
+        fit = chosen(collectives, "all_reduce", ranks)
+        if group.point["strategy"] != "flat" or first is None or not payload or fit is None or collectives is None:
+            continue
+        seconds, off = fit.seconds(payload), fit.residual_ratio
+        low, high = (None, None) if off is None else (seconds * (1 - off), seconds * (1 + off))
+        known = tuple(each for each in groups_of(collectives, fit) if each.records)
+        second = Reading("collectives, by the fit", known, "call_s", seconds, low, high)
+        found.append(Agreement(f"an all-reduce of {units.byte_count(payload)} on {ranks} ranks", first, second))
     return found
 
 

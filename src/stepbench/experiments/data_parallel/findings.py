@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from stepbench.experiments.data_parallel import projection
-from stepbench.experiments.data_parallel.exposure import best_bucket, bucket_mib, exposed, exposed_shares
+from stepbench.experiments.data_parallel.exposure import all_reduces, best_bucket, bucket_mib, exposed, exposed_shares
 from stepbench.experiments.data_parallel.tables import TARGETS
-from stepbench.reporting import paired, statistics, units
+from stepbench.reporting import agreement, paired, statistics, units
 from stepbench.reporting.columns import axis_words, where
 from stepbench.reporting.evidence import Evidence, ranked
 from stepbench.reporting.findings import Finding, listing, said
@@ -33,6 +33,7 @@ def find(results: Results) -> list[Finding]:
         found += _exposed(groups, place)
         found += _disagreements(groups, place)
         found += _bucket(groups, results, place)
+    found += agreement.find(all_reduces(results))
     return [*found, *paired.find(results, TARGETS), *projection.find(results)]
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from stepbench.experiments.data_parallel import projection as projected
 from stepbench.experiments.data_parallel.cell import PARTNERS
-from stepbench.experiments.data_parallel.exposure import best_bucket, bucket_mib, exposed, exposed_by_fit
+from stepbench.experiments.data_parallel.exposure import all_reduces, best_bucket, bucket_mib, exposed, exposed_by_fit
+from stepbench.reporting import agreement, paired, units
 from stepbench.reporting import columns as col
-from stepbench.reporting import paired, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import chosen
 from stepbench.reporting.paired import Target, Targets
@@ -77,6 +77,15 @@ def buckets(results: Results) -> Table:
 def beside(results: Results) -> Table:
     """Return the comparison with torch's own."""
     return paired.beside(results, TARGETS)
+
+
+def agreements(results: Results) -> Table:
+    """Return the duration of an all-reduce in a step and in the experiment on collectives."""
+    return agreement.table(
+        all_reduces(results),
+        "The one all-reduce of the strategy flat, beside what latency and bandwidth of the collectives give for its "
+        "bytes; the interval of the latter is the largest error of the fit.",
+    )
 
 
 def projection(results: Results) -> Table:

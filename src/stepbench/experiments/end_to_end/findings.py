@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stepbench.experiments.end_to_end import reference as points
 from stepbench.experiments.end_to_end.reference import COMPARED, REFERENCE, reference
 from stepbench.experiments.end_to_end.step_table import utilisation
-from stepbench.reporting import comparisons, findings, statistics, units
+from stepbench.reporting import agreement, comparisons, findings, statistics, units
 from stepbench.reporting.columns import where
 from stepbench.reporting.evidence import Evidence
 from stepbench.reporting.findings import Finding, between, listing, said
@@ -32,7 +32,7 @@ def find(results: Results) -> list[Finding]:
     ]
     for axis in COMPARED:
         found += findings.comparison(comparisons.pairs(results, axis, REFERENCE[axis]))
-    return found
+    return found + agreement.find(points.agreements(results))
 
 
 def _dominant_phase(groups: Sequence[Group]) -> list[Finding]:

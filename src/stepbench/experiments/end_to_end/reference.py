@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
-from stepbench.reporting.points import Group
+from stepbench.experiments.end_to_end.cell import Cell
+from stepbench.reporting import agreement
+from stepbench.reporting.agreement import Agreement
+from stepbench.reporting.frames import Results
+from stepbench.reporting.points import REPLICATE, Group
 
 REFERENCE = {"precision": "fp32", "implementation": "eager", "attention": "naive", "head": "whole"}
 COMPARED = {
@@ -13,6 +18,16 @@ COMPARED = {
     "attention": "Attention",
     "head": "Head and loss",
 }
+
+
+def agreements(results: Results) -> list[Agreement]:
+    """Return what two kinds of cells measured: phases with other passes, and steps of other experiments."""
+    defaults = {
+        each.name: each.default
+        for each in dataclasses.fields(Cell)
+        if each.default is not dataclasses.MISSING and each.name != REPLICATE
+    }
+    return agreement.of_steps(results, defaults)
 
 
 def reference(groups: Sequence[Group], passes: str | None = "train_step") -> list[Group]:

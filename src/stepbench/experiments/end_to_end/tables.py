@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepbench.experiments.end_to_end import passes_table, step_table
 from stepbench.experiments.end_to_end import reference as points
 from stepbench.experiments.end_to_end.reference import COMPARED, REFERENCE, reference
-from stepbench.reporting import comparisons
+from stepbench.reporting import agreement, comparisons
 from stepbench.reporting.frames import Results
 from stepbench.reporting.tables import Table
 
@@ -42,6 +42,15 @@ def passes(results: Results) -> Table:
         title="Forward pass alone, with backward pass, and the whole training step",
         caption="Each was measured as a whole and in processes of its own; ratios are to the column before.",
         empty="The grid has no point with more than one kind of pass.",
+    )
+
+
+def agreements(results: Results) -> Table:
+    """Return what two kinds of cells measured of the same phase or step."""
+    return agreement.table(
+        points.agreements(results),
+        "A phase inside of a longer step and by itself, and a step in other experiments. A forward pass by itself runs "
+        "without autograd.",
     )
 
 
