@@ -48,7 +48,7 @@ def data_parallel(bench: Bench, cell: Any, rng: np.random.Generator, spread: flo
         found["samples"] |= _beside(whole_s, 1.0, rng, spread, count, cell.ranks)
     if cell.strategy == "flat":
         busy_s = LATENCY_S + found["scalars"]["payload_bytes"] / BYTES_PER_S
-        found["samples"]["all_reduce_busy_s"] = by_rank(busy_s, rng, spread, count, cell.ranks)
+        found["samples"]["all_reduce_busy_s"] = by_rank(busy_s, np.random.default_rng(0), spread, count, cell.ranks)
     if cell.strategy in TORCHS:
         del found["samples"]["comm_wait_s"]
         del found["scalars"]["collectives_per_step"]
