@@ -1,5 +1,6 @@
 # Each target sets up .venv by itself. PYTHON chooses the interpreter (3.11 to 3.14), TORCH one of constraints/torch-*.txt,
-# pip's own settings the index. CPU_INDEX is asked for torch first where there is no NVIDIA GPU; empty, it is not.
+# pip's own settings the index, SCALE the grids (gpu takes hours). CPU_INDEX is asked for torch first where there is no NVIDIA
+# GPU; empty, it is not.
 PYTHON ?= python3
 TORCH ?= 2.13
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -14,7 +15,7 @@ FAKE := .venv-fake-gpu/.torch-$(TORCH)
 .PHONY: report test quick test-slow test-ranks test-fake-gpu lint check mutate same gpu-check clean
 
 report: $(REPORT)
-	$(BIN)/snakemake --cores 1 report/writeup.md all
+	$(BIN)/snakemake --cores 1 $(if $(SCALE),--config scale=$(SCALE)) -- report/writeup.md all
 
 test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder

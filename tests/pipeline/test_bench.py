@@ -38,7 +38,8 @@ SETTINGS: dict[str, Any] = {
     "experiments": {
         "warmup": {
             "cpu": [{"size": ["nano"], "warmup": [0, 1], "replicate": [0, 1]}],
-            "gpu": [{"size": ["micro"], "warmup": [5]}],
+            "gpu_quick": [{"size": ["micro"], "warmup": [5]}],
+            "gpu": [{"size": ["micro"], "warmup": [5, 10]}],
         },
         "numerics": {"cpu": [{"case": ["accumulation"]}]},
     },
@@ -154,8 +155,9 @@ def test_with_a_gpu_auto_takes_the_gpu_grid(open_bench: Open, monkeypatch: pytes
     gpu = Device("NVIDIA H200", memory_bytes=1)
     monkeypatch.setattr(devices, "found", lambda: Found("cuda", "cuda", (gpu, gpu)))
     found = open_bench(device="auto", machine="auto")
-    assert (found.device, found.scale, found.machine) == ("cuda", "gpu", "nvidia-h200-2x")
+    assert (found.device, found.scale, found.machine) == ("cuda", "gpu_quick", "nvidia-h200-2x")
     assert found.names == ("warmup",)
+    assert len(found.cells) < len(open_bench(device="auto", scale="gpu").cells)
     assert found.protocol == {"seed": 0, "threads": 2, "warmup_steps": 3, "measured_steps": 4}
     assert open_bench(device="auto", scale="cpu").names == ("warmup", "numerics")
 

@@ -39,7 +39,7 @@ def test_a_plan_holds_what_is_not_fresh_with_its_reason(bench: Bench) -> None:
         "case~accumulation.json": "missing",
     }
     assert next(each.reasons for each in found.waiting if each.state == "failed") == ("error: why",)
-    assert planning.estimate([each.kind for each in found.waiting], found.durations_s) == (45.0, 1)
+    assert planning.estimate(found.waiting, found.durations_s) == planning.Estimate(45.0, by_formula=0, unknown=1)
 
 
 def test_the_command_tells_time_and_price(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,16 +32,23 @@ def plan(options: argparse.Namespace) -> int:
     else:
         keys = ("path", "state", "reasons")
         print_rows([{key: getattr(each, key) for key in keys} for each in found.waiting], options.format)
-    seconds, unlike = planning.estimate([each.kind for each in found.waiting], found.durations_s)
+    estimate = planning.estimate(found.waiting, found.durations_s)
     told = [f"{len(found.waiting)} of {found.total} cells to measure"]
-    if unlike < len(found.waiting):
-        told.append(f"about {planning.duration(seconds)} of measurement, estimated from earlier cells")
-    if unlike:
-        told.append(f"no estimate for {unlike}, as no similar cell has been measured")
-    if options.price_per_hour is not None and unlike < len(found.waiting):
+    if estimate.unknown < len(found.waiting):
+        source = "from earlier cells" if estimate.by_formula == 0 else "roughly, from FLOPs and the device's peaks"
+        if 0 < estimate.by_formula < len(found.waiting) - estimate.unknown:
+            source = f"{estimate.by_formula} of them roughly, from FLOPs and the device's peaks"
+        told.append(f"about {planning.duration(estimate.seconds)} of measurement, estimated {source}")
+    if estimate.unknown:
+        told.append(f"no estimate for {estimate.unknown}, as no similar cell has been measured")
+    if options.price_per_hour is not None and estimate.unknown < len(found.waiting):
         price = options.price_per_hour
-        told.append(f"estimated cost {seconds / 3600 * price:.2f} at {price:.2f} an hour")
+        told.append(f"estimated cost {estimate.seconds / 3600 * price:.2f} at {price:.2f} an hour")
     print("; ".join(told), file=sys.stderr)
+    if bench.scale == "gpu_quick" and not options.experiments:
+        cells, seconds = planning.by_formula(bench, "gpu")
+        line = f"the whole grid, `scale: gpu`, has {cells} cells and takes roughly {planning.duration(seconds)}"
+        print(line, file=sys.stderr)
     for section, names in planning.unused(bench).items():
         line = f"no grid uses {', '.join(names)} of `{section}`: add it to a grid of `experiments`"
         print(line, file=sys.stderr)

@@ -16,6 +16,7 @@ from stepbench.pipeline.cells import Cell
 
 STATE_FOLDER = ".stepbench"
 RUN_LOCK = Path(STATE_FOLDER, "run.lock")
+GPU_SCALES = ("gpu_quick", "gpu")  # both with the protocol `gpu`, so that a cell of both is measured once
 NO_EXPERIMENTS = (
     "logs",
     "tables",
@@ -58,9 +59,10 @@ class Bench:
         self.host = self._host()
         self.machine, self.device = self.host.name, self.host.device
         on_gpu = devices.KINDS[self.device].is_gpu
-        self.scale = settings["scale"] if settings["scale"] != "auto" else ("gpu" if on_gpu else "cpu")
-        if self.scale == "gpu" and not on_gpu:
-            raise config.ConfigError(f"`scale` must be auto or cpu on a machine without a GPU, got gpu ({self.device})")
+        self.scale = settings["scale"] if settings["scale"] != "auto" else ("gpu_quick" if on_gpu else "cpu")
+        if self.scale in GPU_SCALES and not on_gpu:
+            told = f"`scale` must be auto or cpu on a machine without a GPU, got {self.scale} ({self.device})"
+            raise config.ConfigError(told)
         threads = settings["protocol"]["threads"]
         self.threads = self.host.cpu_cores if threads == "auto" else threads
 
@@ -181,7 +183,8 @@ class Bench:
     def protocol(self) -> dict[str, Any]:
         """The protocol on this scale: `seed`, `threads`, `warmup_steps`, `measured_steps`."""
         common = {key: value for key, value in self.settings["protocol"].items() if key not in ("cpu", "gpu")}
-        return {**common, **self.settings["protocol"][self.scale], "threads": self.threads}
+        own = self.settings["protocol"]["gpu" if self.scale in GPU_SCALES else "cpu"]
+        return {**common, **own, "threads": self.threads}
 
     @property
     def trust_prediction(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepbench.pipeline import config
+from stepbench.pipeline import config, durations
 from stepbench.pipeline.bench import NO_EXPERIMENTS, Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
@@ -21,12 +21,14 @@ class Waiting:
         state: `missing`, `stale` or `failed`.
         reasons: why, if it has a record.
         kind: the experiment and the size, which cells of similar cost share.
+        formula_s: about how long it takes by formula (`stepbench.pipeline.durations`), or None.
     """
 
     path: str
     state: str
     reasons: tuple[str, ...]
     kind: str
+    formula_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,18 @@ class Plan:
 def plan(states: States, names: Sequence[str] = ()) -> Plan:
     """Return the plan for all configured cells of these experiments, or of all experiments."""
     waiting: list[Waiting] = []
-    durations: dict[str, list[float]] = {}
+    recorded_s: dict[str, list[float]] = {}
     total = 0
     bench = states.bench
     for cell in (cell for name in names or bench.names for cell in bench.grid(name)):
         total += 1
         state = states.of(cell)
         if state.record is not None:
-            durations.setdefault(kind_of(cell), []).append(state.record.duration_s)
+            recorded_s.setdefault(kind_of(cell), []).append(state.record.duration_s)
         if state.kind != "fresh":
-            waiting.append(Waiting(str(bench.path(cell)), state.kind, state.reasons, kind_of(cell)))
-    return Plan(total, tuple(waiting), durations)
+            formula_s = durations.of(bench, cell)
+            waiting.append(Waiting(str(bench.path(cell)), state.kind, state.reasons, kind_of(cell), formula_s))
+    return Plan(total, tuple(waiting), recorded_s)
 
 
 def kind_of(cell: Cell) -> str:
@@ -65,10 +68,39 @@ def kind_of(cell: Cell) -> str:
     return f"{cell.experiment} {getattr(cell, 'size', getattr(cell, 'preset', ''))}".rstrip()
 
 
-def estimate(kinds: Sequence[str], durations_s: Mapping[str, Sequence[float]]) -> tuple[float, int]:
-    """Return the expected seconds for cells of these kinds, and the number of cells without an earlier duration."""
-    known = [durations for kind in kinds if (durations := durations_s.get(kind))]
-    return sum(sum(durations) / len(durations) for durations in known), len(kinds) - len(known)
+@dataclass(frozen=True)
+class Estimate:
+    """About how long some cells take.
+
+    Attributes:
+        seconds: of all of which something is known.
+        by_formula: how many of them have no earlier duration, but a formula.
+        unknown: how many have neither.
+    """
+
+    seconds: float
+    by_formula: int
+    unknown: int
+
+
+def estimate(waiting: Sequence[Waiting], durations_s: Mapping[str, Sequence[float]]) -> Estimate:
+    """Return about how long these cells take: as long as recorded ones of their kind did, or else by formula."""
+    seconds, by_formula, unknown = 0.0, 0, 0
+    for each in waiting:
+        if earlier := durations_s.get(each.kind):
+            seconds += sum(earlier) / len(earlier)
+        elif each.formula_s is not None:
+            seconds += each.formula_s
+            by_formula += 1
+        else:
+            unknown += 1
+    return Estimate(seconds, by_formula, unknown)
+
+
+def by_formula(bench: Bench, scale: str) -> tuple[int, float]:
+    """Return how many cells another scale has, and about how many seconds they take by formula."""
+    other = Bench({**bench.settings, "scale": scale}, root=bench.root, schema=bench.schema, checked=True)
+    return len(other.cells), sum(durations.of(other, cell) or 0.0 for cell in other.cells)
 
 
 def duration(seconds: float) -> str:

@@ -74,11 +74,12 @@ class Progress:
 def _left(kinds: list[str], known: dict[str, list[float]]) -> str:
     if not kinds:
         return " (the last one)"
-    seconds, unlike = planning.estimate(kinds, known)
-    if unlike == len(kinds):
+    waiting = [planning.Waiting("", "missing", (), kind) for kind in kinds]  # by recorded durations alone
+    estimate = planning.estimate(waiting, known)
+    if estimate.unknown == len(kinds):
         return f" ({len(kinds)} left)"
-    more = f", without {unlike} of unknown duration" if unlike else ""
-    return f" ({len(kinds)} left, about {planning.duration(seconds)}{more})"
+    more = f", without {estimate.unknown} of unknown duration" if estimate.unknown else ""
+    return f" ({len(kinds)} left, about {planning.duration(estimate.seconds)}{more})"
 
 
 def _say(line: str) -> None:
