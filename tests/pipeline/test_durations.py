@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from stepbench.measure import devices
+from stepbench.measure import devices, software
 from stepbench.measure.devices import Device, Found
-from stepbench.pipeline import durations, planning
+from stepbench.pipeline import durations, inputs, planning
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
 MACHINES = {
@@ -73,3 +74,21 @@ def test_a_cpu_has_no_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "found", Found)
     bench = Bench.open(ROOT)
     assert durations.of(bench, bench.cells[0]) is None
+
+
+@pytest.mark.parametrize(("compiler", "header"), [(False, True), (True, False)])
+def test_kernels_that_cannot_be_compiled_are_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: bool, header: bool
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(software.shutil, "which", lambda name: "/usr/bin/gcc" if compiler and name == "gcc" else None)
+    monkeypatch.setattr(software.sysconfig, "get_path", lambda _: str(tmp_path))
+    if header:
+        (tmp_path / "Python.h").touch()
+    bench = open_on(monkeypatch, "H100")
+    lacking = "a C compiler" if header else r"Python\.h"
+    with pytest.raises(ConfigError, match=rf"\d\d cells use Triton or torch\.compile, .* {lacking}.* install"):
+        inputs.check(bench)
+    assert inputs.lacks_compiler(bench, bench.grid("ceilings")) is None
+    monkeypatch.setattr(devices, "found", Found)
+    assert inputs.lacks_compiler(Bench.open(ROOT), bench.cells) is None

@@ -163,7 +163,7 @@ def test_fake_readings_become_marks_in_table_and_text(tmp_path, monkeypatch) -> 
     bench = synthetic.bench(tmp_path, warmup=[{"size": ["nano"], "warmup": [0, 1]}])
     monkeypatch.setattr(run, "Attempt", Unstarted)
     readings = iter([{"gpus": [GPU]}, {"gpus": [{**GPU, "throttle_reasons_bitmask": 0x20, "processes": [9]}]}] * 2)
-    monkeypatch.setattr(environment, "state", lambda _: next(readings))
+    monkeypatch.setattr(environment, "state", lambda *_: next(readings))
     loads = iter([{**LOAD, "others_cpu_s": 9.0}, LOAD])
     for cell in bench.grid("warmup"):
         fields = synthetic.decoder_step(bench, cell, synthetic.np.random.default_rng(0), 0.01)
@@ -194,3 +194,14 @@ def test_a_region_that_the_host_could_not_launch_ahead_is_launch_bound() -> None
     assert told(0.5, 1e-4) == told(None, 1e-4) == ["launch bound (forward 100 %)"]
     assert told(1.0, 5e-4) == []  # held: the launch was over before the work began
     assert told(None, 5e-5) == []
+
+
+def test_a_gpu_that_was_throttled_while_it_was_busy_is_marked() -> None:
+    def told_of(*gpus: dict[str, Any]) -> list[str]:
+        found = {"device": "cuda", "gpus_during": list(gpus)}
+        return [str(mark) for mark in conditions.find([Record("x", {}, "ok", {}, "", 10.0, environment=found)])]
+
+    assert told_of({"throttle_reasons_bitmask": 0x4}, {"throttle_reasons_bitmask": 0x40}) == [
+        "throttled (by its power limit, by heat)"
+    ]
+    assert told_of({"throttle_reasons_bitmask": 0}, {"throttle_reasons_bitmask": None}) == []

@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> int:
     storage.check_writable(bench.root / path for path in (RUN_LOCK, *map(bench.path, measured)))
     lock.hold(bench.root / RUN_LOCK, "this folder")
     interruption.end_run_on_signals()
-    inputs.check(bench)
+    inputs.check(bench, [cell])
     for cell in measured:
         inputs.make(bench, cell)
     states = States(bench)

@@ -8,7 +8,7 @@ from typing import Any
 
 from stepbench.cli.output import add_configuration, add_format, open_bench, print_cell, print_rows
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import planning
+from stepbench.pipeline import inputs, planning
 from stepbench.pipeline.state import States
 
 
@@ -32,6 +32,8 @@ def plan(options: argparse.Namespace) -> int:
     else:
         keys = ("path", "state", "reasons")
         print_rows([{key: getattr(each, key) for key in keys} for each in found.waiting], options.format)
+    if (reason := inputs.lacks_compiler(bench, bench.cells)) is not None:
+        print(f"stepbench: {reason}", file=sys.stderr)
     estimate = planning.estimate(found.waiting, found.durations_s)
     told = [f"{len(found.waiting)} of {found.total} cells to measure"]
     if estimate.unknown < len(found.waiting):

@@ -89,8 +89,13 @@ def describe(device: str, root: Path) -> dict[str, Any]:
     }
 
 
-def state(device: str) -> dict[str, Any]:
-    """Return what can change during a measurement: load, clocks, temperature, throttling, processes on the device."""
+def state(device: str, count: int | None = None) -> dict[str, Any]:
+    """Return what can change during a measurement: load, clocks, temperature, throttling, processes on the device.
+
+    Args:
+        device: `cpu`, or one whose devices are looked at.
+        count: how many of these, from the first; None for all. A cell on one GPU is not disturbed by another's work.
+    """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     reading: dict[str, Any] = {
         "load_average_1min": load,
@@ -98,7 +103,7 @@ def state(device: str) -> dict[str, Any]:
         "cpu_frequency_hz": _cpu_frequency(),
         "cpu_throttle_count": _cpu_throttle_count(),
     }
-    if found := used(device):
+    if found := used(device)[:count]:
         reading["gpus"] = [nvml.state(each.uuid) for each in found]
     return reading
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
 
@@ -24,6 +28,22 @@ def versions() -> dict[str, str | None]:
 def has_accelerator() -> bool:
     """Return whether torch was built for another device than the CPU, without importing it."""
     return any(_torch_values()[key] is not None for key in ("cuda", "hip", "xpu"))
+
+
+def lacks_compiler() -> str | None:
+    """Return what is missing to compile the C with which Triton launches its kernels, with what to do; or None.
+
+    torch.compile needs it too, on a GPU.
+    """
+    missing = []
+    if not any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang", "cc")))):
+        missing.append("a C compiler")
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        missing.append(f"Python.h ({sysconfig.get_path('include')})")
+    if not missing:
+        return None
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return f"{' and '.join(missing)} missing: install gcc and {python}-dev (or {python}-devel, or a Python from uv)"
 
 
 @functools.cache

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stepbench.data import shards, tokens
+from stepbench.measure import software
 from stepbench.pipeline import config, fingerprint
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.process import storage
+
+COMPILING = ("compiled", "flex")  # and what begins with triton
 
 
 def of(bench: Bench, cell: Cell) -> list[str]:
@@ -21,17 +25,36 @@ def of(bench: Bench, cell: Cell) -> list[str]:
     return found
 
 
-def check(bench: Bench) -> None:
-    """Check that the source of tokens is usable, before anything is measured.
+def check(bench: Bench, cells: Sequence[Cell] | None = None) -> None:
+    """Check that the source of tokens is usable and that kernels can be compiled, before anything is measured.
+
+    Args:
+        bench: the configuration.
+        cells: what will be measured; all configured cells where None.
 
     Raises:
         stepbench.pipeline.config.ConfigError: it is not; the message says why.
     """
+    if (reason := lacks_compiler(bench, bench.cells if cells is None else cells)) is not None:
+        raise config.ConfigError(reason)
     vocabulary = bench.settings["vocabulary"]
     try:
         tokens.check_source(bench.source, vocabulary=vocabulary, contexts=_contexts(bench))
     except (ValueError, OSError) as error:
         raise config.ConfigError(str(error)) from None
+
+
+def lacks_compiler(bench: Bench, cells: Sequence[Cell]) -> str | None:
+    """Return why cells that compile kernels for a GPU would fail, with how many there are; or None."""
+    if bench.device == "cpu" or (missing := software.lacks_compiler()) is None:
+        return None
+    count = sum(map(_compiles, cells))
+    return f"{count} cells use Triton or torch.compile, and there is {missing}" if count else None
+
+
+def _compiles(cell: Cell) -> bool:
+    used = (str(getattr(cell, axis, "")) for axis in ("implementation", "attention", "head"))
+    return any(name in COMPILING or name.startswith("triton") for name in used)
 
 
 def check_exist(bench: Bench) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from stepbench.measure import environment
+from stepbench.measure.device_watch import DeviceWatch
 from stepbench.pipeline import fingerprint, history, machine, records
 from stepbench.pipeline.bench import RUN_LOCK, Bench
 from stepbench.pipeline.cells import Cell
@@ -63,10 +64,13 @@ def measure_cell(
             outcome = _landed_elsewhere(bench.machine, instead)
         else:
             facts = environment.describe(bench.device, bench.root)
-            facts["before"] = environment.state(bench.device)
-            outcome = _supervise(bench, cell, attempt)
+            own = getattr(cell, "ranks", 1)
+            facts["before"] = environment.state(bench.device, own)
+            with DeviceWatch(environment.used(bench.device)[:own]) as watch:
+                outcome = _supervise(bench, cell, attempt)
             facts["during"] = outcome.pop("load", None)
-            facts["after"] = environment.state(bench.device)
+            facts["gpus_during"] = watch.found()
+            facts["after"] = environment.state(bench.device, own)
     finally:
         attempt.end()
     states.forget()

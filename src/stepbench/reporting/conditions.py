@@ -59,6 +59,9 @@ def _throttled(record: Record) -> Iterable[str]:
     if stopped_s and wall_s and stopped_s > HELD_BACK_SHARE * wall_s:
         yield f"by a quota of cores for {units.percent(min(stopped_s / wall_s, 1.0))} of the time"
     causes: dict[str, None] = {}
+    for gpu in map(_mapping, _list(record.environment.get("gpus_during"))):
+        seen = int(_number(gpu, "throttle_reasons_bitmask") or 0)
+        causes |= dict.fromkeys(f"by {cause}" for bit, cause in THROTTLE_REASONS.items() if seen & bit)
     for first, last in zip(_gpus(before), _gpus(after), strict=False):
         reasons = _reasons(first) | _reasons(last)
         causes |= dict.fromkeys(f"by {cause}" for bit, cause in THROTTLE_REASONS.items() if reasons & bit)
