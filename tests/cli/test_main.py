@@ -23,6 +23,7 @@ NAMES = {
     "merge",
     "compare",
     "describe",
+    "fits",
     "kernels",
     "tune",
     "gpu-check",

@@ -33,6 +33,10 @@ INSIDE_GRIDS: dict[str, list[dict[str, Any]]] = {
     "memory": [{"source": ["measured", "predicted"], "size": ["nano"], "context": [128]}],
     "checkpointing": [{"source": ["measured"], "size": ["nano"], "context": [128], "groups": ["none", "1", "2"]}],
     "profile": [{"size": ["nano"], "context": [128], "passes": ["forward", "train_step"]}],
+    "fits": [
+        {"source": ["predicted"], "size": ["nano", "xl"], "groups": ["none", "1"]},
+        {"source": ["measured"], "size": ["nano"], "context": [64], "memory_mib": [1024]},
+    ],
 }
 # Experiments on several ranks.
 STEP: dict[str, Any] = {"size": ["nano"], "context": [64], "batch": [1]}

@@ -130,7 +130,19 @@ def profile(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) ->
     }
 
 
-MEASURED = {"memory": memory, "checkpointing": checkpointing, "profile": profile}
+def fits(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> dict[str, Any]:
+    """Return a peak of 16 bytes for each parameter and 1 MiB for each token, or an edge one below the predicted."""
+    size = ModelSize(**bench.settings["sizes"][cell.size])
+    parameters = costs.parameters(size, 10_000)
+    token_bytes = 2**20 if cell.groups == "none" else 2**17
+    scalars = {"parameters": parameters}
+    if cell.source == "measured":
+        scalars |= {"limit_bytes": 2**30, "predicted_largest_batch": 40, "largest_batch": 39}
+        scalars |= {"first_failing_batch": 40, "predicted_edge_bytes": 2**30 - 2**20}
+    return {"scalars": scalars, "details": {"coefficients": [[16.0 * parameters, 0, 0, 0, token_bytes, 0]]}}
+
+
+MEASURED = {"memory": memory, "checkpointing": checkpointing, "profile": profile, "fits": fits}
 
 
 def fill(bench: Bench, *names: str, seed: int = 0, spread: float = 0.01) -> None:

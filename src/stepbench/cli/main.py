@@ -10,6 +10,7 @@ stepbench prune --dry-run
 stepbench ab --a main end_to_end size=micro,context=64
 stepbench describe nvidia-h100-8x
 stepbench compare nvidia-h200-1x nvidia-geforce-rtx-5090-2x --price nvidia-h200-1x=3.50
+stepbench fits --size xl --context 1024 --memory 24GiB
 stepbench kernels --architecture sm_90 --head-dim 64 128
 stepbench tune --head-dim 64 --dtype bfloat16
 """
@@ -28,6 +29,7 @@ from stepbench.cli import (
     cells,
     compare,
     describe,
+    fits,
     gpu_check,
     history,
     kernels,
@@ -56,6 +58,7 @@ COMMANDS = (
     ab,
     compare,
     describe,
+    fits,
     kernels,
     tune,
     gpu_check,

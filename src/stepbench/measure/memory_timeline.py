@@ -85,6 +85,7 @@ class Timeline:
         spans: the phases, in order.
         unit: unit of the moments: `s`, or `changes` where there is no time.
         built: the moment when the step had been built and nothing had run.
+        births: for each change the position of the allocation that it makes or frees.
     """
 
     moments: Sequence[float]
@@ -92,6 +93,7 @@ class Timeline:
     spans: tuple[Span, ...]
     unit: str
     built: float
+    births: Sequence[int] = ()
 
     def peak(self, span: Span | None = None) -> dict[str, int]:
         """Return the bytes of each category at the moment of the largest sum in a phase, or in all phases.
@@ -182,7 +184,9 @@ def build(
     for _, piece, sign in followed:
         level[CATEGORIES.index(piece.category or _by_lifetime(piece, forwards))] += sign * piece.size_bytes
         levels.append(tuple(level))
-    return Timeline(tuple(moment for moment, _, _ in followed), tuple(levels), tuple(spans), unit, built)
+    born: dict[int, int] = {}
+    births = [born.setdefault(id(piece), position) for position, (_, piece, _) in enumerate(followed)]
+    return Timeline(tuple(moment for moment, _, _ in followed), tuple(levels), tuple(spans), unit, built, births)
 
 
 @dataclass

@@ -151,7 +151,7 @@ def _shown(bench: Bench, name: str) -> dict[str, Any]:
         **more,
         "records": dict.fromkeys(paths, True),
         fingerprint.SOURCE: reach.source(*modules, memo=bench.memo("source")),
-        "settings": {key: bench.settings.get(key) for key in ("sizes", "vocabulary", "data", "network")},
+        "settings": {key: bench.settings.get(key) for key in ("sizes", "vocabulary", "data", "network", "cards")},
         "protocol": bench.protocol,
     }
 

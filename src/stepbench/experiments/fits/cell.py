@@ -1,0 +1,40 @@
+"""The axes of the experiment, and what it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stepbench.kernels import names as kernels
+from stepbench.kernels.heads import names as heads
+from stepbench.pipeline import cells
+
+TITLE = "What fits"
+QUESTION = "Which batch and which context fit into how much memory?"
+SETTINGS = ("protocol", "vocabulary")
+READS = ()
+
+
+@dataclass(frozen=True)
+class Cell(cells.Cell):
+    """A training step at any batch and context, asked for its bytes alone (`predicted`), or tried at the edge.
+
+    `measured` looks for the largest batch that runs at `context` within `memory_mib` of the allocator; none is all of a
+    GPU, and a CPU needs a number. `predicted` uses neither of the two.
+    """
+
+    source: Literal["predicted", "measured"]
+    size: str
+    context: int | None = None
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    parameter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: kernels.Name = "naive"
+    head: heads.Name = "whole"
+    groups: str = "none"
+    optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
+    memory_mib: int | None = None
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The modules of attention and head."""
+        return (*kernels.modules(self.attention), *heads.modules(self.head))

@@ -1,0 +1,167 @@
+"""The peak memory of a step as a function of its batch and context, made of a few predictions.
+
+Eager code allocates and frees in the same order whatever the batch, the context and the number of blocks are; only
+the sizes differ. So a few timelines of small steps determine those of all others:
+
+- The size of an allocation is a product of dims. In the batch it is affine, and in the context affine or quadratic:
+  steps of two batches and two contexts tell which.
+- Within a phase a block does what the block before it did. Therefore the level at a turning point counted from the
+  phase's start (or from its end) is affine in the number of blocks, and between the first and the last blocks no level
+  is above both ends. Steps of two depths determine all deeper ones. Turning points, because an operator on a list of
+  all parameters allocates more tensors in a deeper model, but one after the other.
+
+The peak is the largest of these polynomials. The tests compare it with predictions of whole steps.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepbench.measure.memory_timeline import Timeline
+
+BATCHES = (2, 3)  # with a batch of 1 torch makes fewer copies, so that the order is another
+CONTEXTS = (64, 1024)  # far apart, so that an attention that loops over tiles gives itself away
+MOST = 2**24  # where a search ends
+
+Array = NDArray[np.float64]
+
+
+class StructureError(ValueError):
+    """Two steps do not allocate in the same order, so that nothing follows from one for the other."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The peak of a step of one model, precision, optimizer, attention and checkpointing.
+
+    Attributes:
+        coefficients: of each polynomial that may be the largest: of 1, T, T², B, BT and BT² (T the context, B the
+            batch), in bytes.
+    """
+
+    coefficients: tuple[tuple[float, ...], ...]
+
+    def peak_bytes(self, batch: int, context: int) -> int:
+        """Return the predicted peak of such a step in bytes."""
+        powers = _powers(batch, context)
+        return round(max(sum(map(operator.mul, each, powers)) for each in self.coefficients))
+
+    def largest_batch(self, context: int, memory_bytes: int) -> int:
+        """Return the largest batch that fits into so much memory at a context; 0 where none does."""
+        return _largest(lambda batch: self.peak_bytes(batch, context) <= memory_bytes)
+
+    def largest_context(self, batch: int, memory_bytes: int) -> int:
+        """Return the largest context that fits into so much memory at a batch; 0 where none does."""
+        return _largest(lambda context: self.peak_bytes(batch, context) <= memory_bytes)
+
+
+def points() -> list[tuple[int, int]]:
+    """Return the batches and contexts whose steps `fit` needs, in its order."""
+    return [(BATCHES[0], CONTEXTS[0]), (BATCHES[1], CONTEXTS[0]), (BATCHES[0], CONTEXTS[1])]
+
+
+def fit(timelines: Mapping[int, Sequence[Timeline]], depth: int) -> Envelope:
+    """Return the envelope of a model.
+
+    Args:
+        timelines: number of blocks -> the timelines at `points`; of two numbers, or of `depth` alone.
+        depth: the number of blocks of the model.
+
+    Raises:
+        StructureError: steps of one depth differ in more than sizes.
+    """
+    depths = sorted(timelines)
+    levels = {each: _levels(timelines[each]) for each in depths}
+    found: list[Array] = []
+    for index in range(len(timelines[depths[0]][0].spans)):
+        phases = [_phase(levels[each], timelines[each][0], index) for each in depths]
+        if len(phases) == 1:
+            found.append(phases[0])
+            continue
+        (first, second), (low, high) = phases, depths
+        second = _aligned(second, len(first))
+        found.append(first + (second - first) * ((depth - low) / (high - low)))
+    return Envelope(tuple(tuple(map(float, each)) for each in _largest_ones(np.concatenate(found))))
+
+
+def _levels(timelines: Sequence[Timeline]) -> Array:
+    """Return the polynomial of the level after each change, and before the first: `[changes + 1, 6]`."""
+    first = timelines[0]
+    base, other_batch, other_context = (np.diff(_totals(each)) for each in timelines)
+    for each, deltas in zip(timelines[1:], (other_batch, other_context), strict=True):
+        if each.spans != first.spans or not np.array_equal(deltas > 0, base > 0):
+            raise StructureError("it runs other operators at another batch or context")
+    births = np.asarray(first.births)
+    sizes = _polynomials(base, other_batch, other_context)[births]
+    # What is freed at once, such as weights that autocast has cached, is freed in any order. So a free counts with the
+    # polynomial of its allocation, and the first timeline says which that is.
+    deltas = np.where((births == np.arange(len(births)))[:, None], sizes, -sizes)
+    return np.concatenate([np.zeros((1, 6)), np.cumsum(deltas, axis=0)])
+
+
+def _totals(timeline: Timeline) -> Array:
+    return np.array([0, *map(sum, timeline.levels)], dtype=np.float64)
+
+
+def _polynomials(base: Array, other_batch: Array, other_context: Array) -> Array:
+    """Return the polynomials of sizes that are known at `points`: `[sizes, 6]`."""
+    (low, high), (short, long) = BATCHES, CONTEXTS
+    per_batch = (other_batch / base - 1) / (high - low)
+    growth = other_context / base
+    is_square = np.isclose(growth, (long / short) ** 2)
+    per_context = np.where(is_square, 0, (growth - 1) / (long - short))
+    of_context = np.stack(
+        [np.where(is_square, 0, 1 - per_context * short), per_context, np.where(is_square, 1 / short**2, 0)], axis=1
+    )
+    of_batch = np.stack([1 - per_batch * low, per_batch], axis=1)
+    return base[:, None] * (of_batch[:, :, None] * of_context[:, None, :]).reshape(len(base), 6)
+
+
+def _phase(levels: Array, timeline: Timeline, index: int) -> Array:
+    """Return the levels at the turning points of a phase, its start and its end among them."""
+    span = timeline.spans[index]
+    moments = np.asarray(timeline.moments)
+    first = int(np.searchsorted(moments, span.start))
+    last = int(np.searchsorted(moments, span.end, side="right"))
+    rises = np.diff(_totals(timeline)[first : last + 1]) > 0
+    turns = np.concatenate([[True], rises[:-1] != rises[1:], [True]]) if len(rises) else np.array([True])
+    return levels[first : last + 1][turns]
+
+
+def _aligned(deeper: Array, count: int) -> Array:
+    """Return as many levels of a deeper model: half of them counted from the phase's start, half from its end."""
+    half = count // 2
+    return np.concatenate([deeper[:half], deeper[len(deeper) - (count - half) :]])
+
+
+def _largest_ones(polynomials: Array) -> Array:
+    """Return the polynomials that another one does not exceed in every coefficient."""
+    # What rounding left of a coefficient would keep a polynomial beside its equal.
+    kept: list[Array] = []
+    for each in sorted(np.unique(np.round(polynomials, 3), axis=0), key=np.sum, reverse=True):
+        if not any(np.all(other >= each) for other in kept):
+            kept.append(each)
+    return np.array(kept)
+
+
+def _powers(batch: int, context: int) -> tuple[float, ...]:
+    of_context = (1.0, float(context), float(context) ** 2)
+    return (*of_context, *(batch * each for each in of_context))
+
+
+def _largest(fits: Callable[[int], bool]) -> int:
+    """Return the largest number for which `fits` holds, by bisection; it holds for all below one for which it does."""
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high < MOST and fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

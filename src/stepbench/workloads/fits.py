@@ -1,0 +1,49 @@
+"""How much batch and context of a decoder's step fit into how much memory, from predictions of shallow steps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from stepbench.measure import envelope
+from stepbench.measure.envelope import Envelope
+from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.workloads import predicted
+from stepbench.workloads.spec import StepSpec
+
+# In groups of blocks: each half of a phase then has a group that is neither the first nor the last. A smaller last
+# group pushes the halves apart by most of a group.
+PERIODS, PERIODS_AND_REST = (3, 4), (4, 5)
+
+
+def find(spec: StepSpec, setting: Setting) -> Envelope:
+    """Return the predicted peak of such a step at any batch and context; those of `spec` are not used.
+
+    Raises:
+        UnsupportedError: the step cannot be predicted, or not from others.
+    """
+    timelines = {
+        depth: [predicted.predict(_shallow(spec, depth, *point), setting) for point in envelope.points()]
+        for depth in depths(spec)
+    }
+    try:
+        return envelope.fit(timelines, spec.size.layers)
+    except envelope.StructureError as error:
+        raise UnsupportedError(
+            f"attention {spec.attention} with head {spec.head} cannot be predicted from smaller steps: {error}"
+        ) from None
+
+
+def depths(spec: StepSpec) -> list[int]:
+    """Return the numbers of blocks that are predicted: two small ones, or that of the model where it is as small.
+
+    Checkpointed groups repeat as blocks do, and what is left over for a smaller last group stays the same.
+    """
+    period = spec.groups[0] if spec.groups else 1
+    rest = spec.size.layers % period
+    shallow = [periods * period + rest for periods in (PERIODS_AND_REST if rest else PERIODS)]
+    return shallow if shallow[-1] < spec.size.layers else [spec.size.layers]
+
+
+def _shallow(spec: StepSpec, depth: int, batch: int, context: int) -> StepSpec:
+    size = dataclasses.replace(spec.size, layers=depth)
+    return dataclasses.replace(spec, size=size, batch=batch, context=context)

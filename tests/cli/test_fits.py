@@ -1,0 +1,44 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from stepbench.cli import fits
+from stepbench.cli import main as command_line
+
+ROOT = Path(__file__).parents[2]
+CARDS = {"H100 (80 GB)": 79 * 2**30}
+
+
+def run(*words: str) -> int:
+    sizes = "sizes={tiny: {d_model: 64, d_ff: 256, layers: 3, heads: 2}}"
+    more = ["--config", sizes, "--config", "vocabulary=100", "--config", "device=cpu"]
+    return command_line.main(["--root", str(ROOT), "fits", "--size", "tiny", "--context", "512", *words, *more])
+
+
+def test_a_step_that_does_not_fit_is_told_what_would_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--memory", "30MiB", "--batch", "2") == 1
+    text = capsys.readouterr().out
+    assert re.search(r"a training step needs [0-9.]+ MiB \(predicted on cpu\) and does not fit into 30MiB", text)
+    assert "checkpointing of every block" in text
+    assert "bf16 autocast" in text
+    assert "yes" in text
+
+
+def test_one_that_fits_is_told_its_edges(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--memory", "H100 (80 GB)") == 0
+    assert re.search(r"At context 512 the largest batch that fits is [0-9]+; at batch 4", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("memory", ["24", "0GiB", "much", "H100 (80GB)"])
+def test_an_amount_that_is_none_is_refused(memory: str) -> None:
+    with pytest.raises(ValueError, match="`--memory` must be an amount above 0 with a unit"):
+        fits.amount(memory, CARDS)
+
+
+def test_amounts_have_units() -> None:
+    assert [fits.amount(text, CARDS) for text in ("1.5GiB", "24 GB", "H100 (80 GB)")] == [
+        3 * 2**29,
+        24 * 10**9,
+        79 * 2**30,
+    ]

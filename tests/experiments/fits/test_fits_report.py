@@ -1,0 +1,72 @@
+"""The fits experiment's tables, figure and sentences, made from records that nobody measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.reporting import synthetic, synthetic_inside
+from tests.reporting.conftest import INSIDE_GRIDS
+
+from stepbench.experiments import experiment as experiments
+from stepbench.experiments.fits.cell import Cell
+from stepbench.experiments.fits.measure import measure
+from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.pipeline.state import States
+from stepbench.reporting import frames
+from stepbench.reporting.frames import Results
+
+EXPERIMENT = experiments.load("fits")
+GIB = 2**30
+NANO: dict[str, Any] = {"d_model": 32, "d_ff": 64, "layers": 2, "heads": 2}
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Results:
+    bench = synthetic.bench(tmp_path, fits=INSIDE_GRIDS["fits"])
+    synthetic_inside.fill(bench, "fits")
+    return frames.load(States(bench), EXPERIMENT)
+
+
+def test_tables_give_the_edge_on_each_card(full: Results) -> None:
+    found = EXPERIMENT.tabulate(full)
+    rows = {(row["size"], row["groups"]): row for row in found["batches"].rows}
+    plain = rows["xl", "none"]
+    # At context 1024 each sequence takes a GiB.
+    card = "on H100 (80 GB)"
+    assert plain[card] == int(79.1 - 16 * plain["parameters"] / GIB)
+    assert rows["xl", "1"][card] == int(8 * (79.1 - 16 * plain["parameters"] / GIB))
+    assert plain["on RTX 4060 (8 GB)"] == 0
+    contexts = {(row["size"], row["groups"]): row for row in found["contexts"].rows}
+    assert contexts["xl", "none"][card] == int((79.1 * GIB - 16 * plain["parameters"]) / 2**20)
+    (edge,) = found["edges"].rows
+    assert edge["difference_ratio"] == pytest.approx(1 / 39)
+
+
+def test_sentences_name_the_smallest_card_and_the_edge(full: Results) -> None:
+    text = "\n".join(map(str, EXPERIMENT.find(full)))
+    assert "xl needs" in text
+    assert "nano at context 64 runs with a batch of 39 within 1.00 GiB and not with 40, and 40 was predicted" in text
+
+
+def test_the_figure_has_a_line_for_each_size_in_each_panel(full: Results) -> None:
+    figure = EXPERIMENT.plot(full)["batches"]
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in panels] == ["groups none", "groups 1"]
+    assert {line.get_label() for line in panels[0].lines} >= {"nano", "xl"}
+
+
+def test_the_edge_of_a_step_that_runs_is_as_predicted() -> None:
+    setting = Setting("cpu", {"seed": 0, "threads": 1}, {"vocabulary": 50, "size": NANO})
+    found = measure(Cell("measured", "tiny", context=64, memory_mib=4), setting)
+    last, expected = found.scalars["largest_batch"], found.scalars["predicted_largest_batch"]
+    assert last > 5
+    assert abs(expected / last - 1) < 0.03
+    assert found.details["tried"][-1] in ([last, True], [last + 1, False])
+
+
+def test_an_edge_needs_a_context_and_a_cpu_a_limit() -> None:
+    setting = Setting("cpu", {"seed": 0, "threads": 1}, {"vocabulary": 50, "size": NANO})
+    with pytest.raises(UnsupportedError, match="needs a context"):
+        measure(Cell("measured", "tiny", memory_mib=4), setting)
+    with pytest.raises(UnsupportedError, match="`memory_mib` must be given"):
+        measure(Cell("measured", "tiny", context=64), setting)

@@ -1,0 +1,60 @@
+import dataclasses
+from typing import Any
+
+import pytest
+
+from stepbench.measure.envelope import Envelope
+from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.models.sizes import ModelSize
+from stepbench.workloads import fits, predicted
+from stepbench.workloads.spec import StepSpec
+
+SETTING = Setting("cpu", {"seed": 0})
+SMALL = {"d_model": 32, "d_ff": 128, "heads": 4}
+GIB = 2**30
+
+
+def predicted_bytes(spec: StepSpec, batch: int, context: int) -> int:
+    whole = dataclasses.replace(spec, batch=batch, context=context)
+    return predicted.predict(whole, SETTING).scalars()["peak_memory_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "vocabulary", "more"),
+    [
+        (7, 50, {}),
+        (6, 3000, {"optimizer": "adamw_loop"}),  # the peak is reached in the head
+        # Autocast frees its cached weights in any order.
+        (10, 50, {"precision": "bf16", "attention": "sdpa", "groups": (2,)}),
+    ],
+)
+def test_shallow_steps_predict_the_deep_one_exactly(layers: int, vocabulary: int, more: dict[str, Any]) -> None:
+    spec = StepSpec(ModelSize(layers=layers, **SMALL), vocabulary, context=1, batch=1, **more)
+    assert max(fits.depths(spec)) < layers
+    found = fits.find(spec, SETTING)
+    assert found.peak_bytes(7, 320) == predicted_bytes(spec, 7, 320)
+    # With a batch of 1 torch makes a few small copies less.
+    assert found.peak_bytes(1, 200) == pytest.approx(predicted_bytes(spec, 1, 200), rel=2e-3)
+
+
+def test_the_largest_size_needs_what_its_own_step_was_predicted_to() -> None:
+    spec = StepSpec(ModelSize(d_model=2560, d_ff=10240, layers=32, heads=32), 10_000, context=1, batch=1)
+    found = fits.find(spec, SETTING)
+    assert found.peak_bytes(1, 128) / GIB == pytest.approx(63.46, abs=0.01)
+    assert found.peak_bytes(4, 2048) / GIB == pytest.approx(181, abs=0.5)
+
+
+def test_an_attention_that_depends_on_the_context_is_refused() -> None:
+    spec = StepSpec(ModelSize(layers=1, **SMALL), 50, context=1, batch=1, attention="tiled")
+    with pytest.raises(UnsupportedError, match="attention tiled with head whole cannot"):
+        fits.find(spec, SETTING)
+
+
+def test_the_edges_are_the_last_that_fit() -> None:
+    found = Envelope(((1000.0, 0, 0, 0, 10.0, 1.0), (500.0, 0, 0, 0, 0, 3.0)))
+    for batch in (1, 3):
+        largest = found.largest_context(batch, 100_000)
+        assert found.peak_bytes(batch, largest) <= 100_000 < found.peak_bytes(batch, largest + 1)
+    largest = found.largest_batch(16, 100_000)
+    assert found.peak_bytes(largest, 16) <= 100_000 < found.peak_bytes(largest + 1, 16)
+    assert found.largest_batch(16, 900) == 0
