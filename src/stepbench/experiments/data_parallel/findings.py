@@ -12,7 +12,7 @@ from stepbench.reporting.columns import axis_words, where
 from stepbench.reporting.evidence import Evidence, ranked
 from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
-from stepbench.reporting.message_fits import chosen
+from stepbench.reporting.message_fits import chosen, groups_of
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Comparison
 
@@ -108,16 +108,19 @@ def _bucket(groups: list[Group], results: Results, place: str) -> list[Finding]:
         found = said("bucket size", [f"One bucket size was measured, {names}{place}."], evidence)
     else:
         found = said("bucket size", [_best_measured(order, names, place)], evidence)
-    fit = chosen(results.others.get("collectives"), "all_reduce", groups[0].point["ranks"])
+    collectives = results.others.get("collectives")
+    fit = chosen(collectives, "all_reduce", groups[0].point["ranks"])
     backward, payload = best.summary("backward_s"), best.scalar("payload_bytes")
-    if fit is None or backward is None or not payload:
+    if collectives is None or fit is None or backward is None or not payload:
         return found
     size, left_s = best_bucket(fit, backward.median, payload)
     text = (
         f"The best bucket size by latency and bandwidth of all-reduce and the backward time is "
         f"{units.byte_count(size)}{place}, with {units.seconds(left_s)} exposed if both ran side by side."
     )
-    return found + said("bucket size by the fit", [text], Evidence.of([best], "backward_s"))
+    return found + said(
+        "bucket size by the fit", [text], Evidence.of([best, *groups_of(collectives, fit)], "backward_s", "call_s")
+    )
 
 
 def _best_measured(order: list[Group], names: str, place: str) -> str:

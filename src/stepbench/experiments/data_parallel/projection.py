@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from stepbench.experiments.data_parallel.network import Link, Network
 from stepbench.experiments.data_parallel.projected_step import STOPS_ABOVE, STRATEGIES, Work, efficiency, stops
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import RECORDS, Column, axis_words, value
+from stepbench.reporting.columns import RECORDS, Column, axis_words, value, warned
 from stepbench.reporting.evidence import Evidence
 from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
-from stepbench.reporting.message_fits import Fit, chosen
+from stepbench.reporting.message_fits import Fit, chosen, groups_of
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.tables import Table
 
@@ -118,38 +118,70 @@ def find(results: Results) -> list[Finding]:
             parts.append(f"{name} from {limit} ranks on" if limit else f"{name} not up to {max(steps)} ranks")
     reached = f"exposed communication exceeds {units.percent(STOPS_ABOVE)} of the step with"
     text = f"{MARK}: {reached} {'; with '.join(parts)}."
-    return [*said("projection", [text], Evidence.of([group], *PHASE_KEYS)), *_checked(results, group, work)]
+    return [*said("projection", [text], Evidence.of([group], *PHASE_KEYS)), *_checked(results)]
 
 
-def _checked(results: Results, group: Group, work: Work) -> list[Finding]:
-    """Compare the model with measured steps, with the fits of this machine's own collectives as its network."""
+def check(results: Results) -> Table:
+    """Return the same model beside measured steps, with the fit of this machine's own collectives as its network."""
+    rows = [row for row, _ in _checks(results)]
+    columns = [
+        value("name", "strategy", numeric=False),
+        value("ranks"),
+        value("projected_s", "by the model", units.seconds),
+        value("measured_s", "measured step", units.seconds),
+        value("over_measured_ratio", "model over measured", units.ratio),
+    ]
+    caption = (
+        "The model of the projection with this machine's own network: the fit of its all-reduce, or of its all-gather. "
+        "Computation is the measured step without communication."
+    )
+    empty = "There is no fit of a collective, or no measured step to hold against it."
+    return Table("The projection's model against measured steps", caption, rows, columns, empty)
+
+
+def _checks(results: Results) -> list[tuple[dict[str, Any], tuple[Group, ...]]]:
+    """Return the rows of `check`, each with the points that it rests on."""
+    found, collectives = basis(results), results.others.get("collectives")
+    if found is None or collectives is None:
+        return []
+    group, work = found
     ranks = group.point["ranks"]
-    fits = [chosen(results.others.get("collectives"), each, ranks) for each in ("all_reduce", "all_gather")]
+    fits = [chosen(collectives, each, ranks) for each in ("all_reduce", "all_gather")]
     fit = next((each for each in fits if each is not None), None)
     if fit is None:
         return []
-    network = _as_network(fit)
+    network, fitted = _as_network(fit), groups_of(collectives, fit)
     measured = {
         "data parallel": results.group(strategy="bucketed"),
         "sharded optimizer": _other(results, "optimizer_sharding", SHARDED, group),
         "FSDP": _other(results, "fsdp", FULLY, group),
     }
-    parts, used = [], []
+    rows = []
     for name, other in measured.items():
-        summary = other.summary("step_s") if other else None
-        if other is not None and summary is not None:
-            step = STRATEGIES[name](work, network, ranks)
-            assert step is not None  # noqa: S101 - none of these divides the heads
-            parts.append(f"{name} {units.ratio(step.seconds / summary.median)}")
-            used.append(other)
-    if not parts:
+        summary, step = other.summary("step_s") if other else None, STRATEGIES[name](work, network, ranks)
+        if other is not None and summary is not None and step is not None:
+            used = (group, other, *fitted)
+            row = {"name": name, "ranks": ranks, "operation": fit.operation}
+            row |= {"projected_s": step.seconds, "measured_s": summary.median}
+            row |= {"over_measured_ratio": step.seconds / summary.median, **warned(summary.marks)}
+            rows.append((row | {RECORDS: {"": [path for each in used for path in each.paths]}}, used))
+    return rows
+
+
+def _checked(results: Results) -> list[Finding]:
+    """Say how near the model comes to measured steps."""
+    found = _checks(results)
+    if not found:
         return []
+    first, _ = found[0]
+    parts = [f"{row['name']} {units.ratio(row['over_measured_ratio'])}" for row, _ in found]
     text = (
-        f"With latency and bandwidth of this machine's own {axis_words(fit.operation)} the same model gives for "
-        f"{ranks} ranks, over the measured step: {listing(parts)}. Below 1 it is too optimistic, as expected where "
-        "ranks share cores and cannot overlap."
+        f"With latency and bandwidth of this machine's own {axis_words(first['operation'])} the same model gives for "
+        f"{first['ranks']} ranks, over the measured step: {listing(parts)}. Below 1 it is too optimistic, as expected "
+        "where ranks share cores and cannot overlap."
     )
-    return said("model check", [text], Evidence.of([group, *used], "step_s", *PHASE_KEYS))
+    used = {tuple(group.paths): group for _, groups in found for group in groups}
+    return said("model check", [text], Evidence.of(used.values(), "step_s", "call_s", *PHASE_KEYS))
 
 
 def _as_network(fit: Fit) -> Network:

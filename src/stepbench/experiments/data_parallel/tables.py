@@ -93,6 +93,11 @@ def projection(results: Results) -> Table:
     return projected.table(results)
 
 
+def projection_check(results: Results) -> Table:
+    """Return the model of the projection beside measured steps."""
+    return projected.check(results)
+
+
 def _row(group: Group) -> dict[str, Any]:
     summaries = {name: group.summary(f"{name}_s") for name in (*PHASES, WHOLE, "comm_wait")}
     summaries["exposed"] = exposed(group)
@@ -109,14 +114,15 @@ def _bucket_row(group: Group, results: Results) -> dict[str, Any]:
     fit = chosen(results.others.get("collectives"), "all_reduce", group.point["ranks"])
     backward = group.summary("backward_s")
     payload = group.scalar("payload_bytes") or (group.scalar("parameters") or 0) * 4
-    row = _row(group) | {"predicted_exposed_s": None, "best_bucket_bytes": None}
+    row = _row(group) | dict.fromkeys(("predicted_exposed_s", "best_bucket_bytes", "best_exposed_s"))
     if fit is None or backward is None or not payload:
         return row
     size = bucket_mib(group.point) * MIB
-    best, _ = best_bucket(fit, backward.median, payload)
+    best, left_s = best_bucket(fit, backward.median, payload)
     return row | {
         "predicted_exposed_s": exposed_by_fit(fit, backward.median, payload, min(size, payload)),
         "best_bucket_bytes": best,
+        "best_exposed_s": left_s,
     }
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from stepbench.experiments.numerics.cases import CASES, NAMES, TENSORS, WAYS, devices_of
+from stepbench.experiments.numerics.cases import CASES, NAMES, TENSORS, WAYS, devices_of, rounding
 from stepbench.experiments.numerics.cell import TERM, TERMS
 from stepbench.reporting import units
 from stepbench.reporting.columns import axis_words
@@ -41,12 +39,12 @@ def _sums(scalars: Mapping[str, Any]) -> list[str]:
         f"({units.scientific(off[worst])}, {units.percent(abs(off[worst]) / exact)} of the sum) and “{WAYS[best]}” the "
         f"smallest ({units.scientific(off[best])})."
     ]
-    rounded = float(np.float16(TERM))
     kept = off.get("fp32_sum_of_fp16_terms")
     if kept:
-        share = TERMS * (rounded - TERM) / kept
+        explained = rounding("fp32_sum_of_fp16_terms", kept)
         found.append(
-            f"As a float16 the term is {units.exactly(rounded)}. This rounding explains {units.percent(share)} of the "
+            f"As a float16 the term is {units.exactly(explained['term'])}. This rounding explains "
+            f"{units.percent(explained['rounding_ratio'])} of the "
             f"error {units.scientific(kept)} of float16 terms added up in float32."
         )
     upcast = "fp32_sum_of_upcast_fp16_terms"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepbench.experiments.numerics.cases import CASES, NAMES, TENSORS, WAYS, devices_of
+from stepbench.experiments.numerics.cases import CASES, NAMES, TENSORS, WAYS, devices_of, rounding
 from stepbench.experiments.numerics.cell import TERM, TERMS
 from stepbench.reporting import units
 from stepbench.reporting.columns import RECORDS, STATUS, axis_text, facts, value, word
@@ -22,12 +22,14 @@ def accumulation(results: Results) -> Table:
         error = None if total is None or exact is None else total - exact
         relative = None if error is None else error / exact
         values = {"way": words, "sum": total, "exact": exact, "error": error, "relative_error_ratio": relative}
-        rows.append(values | facts(group))
+        rows.append(values | rounding(way, error) | facts(group))
     columns = [
         word("way", "terms and sum"),
         value("sum", text=units.exactly),
         value("error", text=units.scientific),
         value("relative_error_ratio", "relative error", units.scientific),
+        value("term", "the term", units.exactly),
+        value("rounding_ratio", "error that its rounding explains", units.percent),
         STATUS,
     ]
     caption = "The error is relative to the same sum in float64."

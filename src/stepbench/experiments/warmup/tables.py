@@ -19,13 +19,15 @@ def warmup(results: Results) -> Table:
     for group in results.groups():
         summaries = {phase: group.summary(f"{phase}_s") for phase in PHASES}
         sums = phase_sums(group)
-        rows.append(col.measured(group, {**summaries, "sum": summarize(sums) if sums else None}, "sum"))
+        row = col.measured(group, {**summaries, "sum": summarize(sums) if sums else None}, "sum")
+        rows.append(row | {"first_s": summarize([[samples[0]] for samples in sums]).median if sums else None})
     names = (*PHASES, "sum")
     unit = col.time_unit(rows, names)
     columns = [
         col.word("size"),
         col.value("warmup", "warm-up steps"),
         *(_mean_column(phase, unit) for phase in names),
+        col.value("first_s", "first measured step", units.seconds),
         col.value("sum_cv_ratio", "CV of the sum", units.percent),
         col.interval("sum", unit, "median of the sum"),
         col.WARNINGS,
