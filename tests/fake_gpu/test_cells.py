@@ -1,5 +1,6 @@
 """Cells and commands on pretended GPUs: torch's and Triton's own code for CUDA runs, the kernels do nothing."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -111,6 +112,25 @@ def test_attention_is_timed_as_the_device_works_and_not_as_the_host_launches(
             assert seconds == pytest.approx(round(seconds / 20e-6) * 20e-6, abs=3e-6)
     # Four inputs and four gradients of 64 KiB, the output and a few rows; neither the flush of 256 MiB nor cuBLAS' 32.
     assert 8 * 2**16 <= record["scalars"]["peak_memory_bytes"] < 2**21
+
+
+def test_the_gpu_check_runs_every_part_and_keeps_what_each_said(cuda: Machine, bench: Path) -> None:
+    """With hardly any time, so that every part is cut short, and without tests to find."""
+    script = """
+import sys
+from stepbench.cli import gpu_check
+gpu_check.BUDGET_S, gpu_check.TEST_S, gpu_check.TUNE_S = 1.0, 20.0, 1.0
+sys.exit(gpu_check.main())
+"""
+    done = cuda.run("-c", script, gpus=[RTX_5090, RTX_5090], cwd=bench)
+    assert done.returncode == 1, done.stderr
+    (file,) = bench.glob("results/bundles/*.json.gz")
+    packed = json.loads(gzip.decompress(file.read_bytes()))
+    assert list(packed["parts"]) == ["devices", "tests", "tuning", "attention", "grid"]
+    assert [name for name, part in packed["parts"].items() if part["failed"]] == ["tests", "tuning"]
+    assert any("GeForce RTX 5090" in line for line in packed["parts"]["devices"]["output"])
+    assert len(packed["left"]) > 150
+    assert packed["summary"].startswith("2 × NVIDIA GeForce RTX 5090, driver 580.95.05, torch 2.13.0")
 
 
 # -- cells -------------------------------------------------------------------------------------------------------------

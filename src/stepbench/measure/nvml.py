@@ -47,8 +47,10 @@ class Driver:
 
 def read() -> Driver:
     """Return what the driver says; empty where there is none."""
-    import pynvml
-
+    try:
+        import pynvml
+    except ImportError:  # a check that installs nothing runs without it
+        return Driver()
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -65,10 +67,13 @@ def read() -> Driver:
 @contextlib.contextmanager
 def opened() -> Iterator[Any]:
     """Yield pynvml, initialised, or None where the driver does not answer."""
-    import pynvml
-
     try:
+        import pynvml
+
         pynvml.nvmlInit()
+    except ImportError:
+        yield None
+        return
     except pynvml.NVMLError:
         yield None
         return
