@@ -26,6 +26,7 @@ include: "rules/fsdp.smk"
 include: "rules/encoder_decoder.smk"
 include: "rules/numerics.smk"
 include: "rules/comparison.smk"
+include: "rules/changes.smk"
 include: "rules/writeup.smk"
 
 

@@ -10,6 +10,7 @@ rule write_up:
         expand("report/captions/{name}.rst", name=BENCH.names),
         rendered("writeup"),
         comparison="report/comparison.json",
+        changes="report/changes.json",
     output:
         markdown=report(
             "report/writeup.md",

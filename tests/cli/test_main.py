@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = {
     "ab",
     "again",
+    "changes",
     "measure",
     "cells",
     "plan",

@@ -7,6 +7,7 @@ stepbench plan --price-per-hour 2.50
 stepbench why 'results/…/size~micro,….json'
 stepbench history 'results/…/size~micro,….json'
 stepbench prune --dry-run
+stepbench changes --since 2.12 --fail-if slower
 stepbench ab --a main end_to_end size=micro,context=64
 stepbench describe nvidia-h100-8x
 stepbench compare nvidia-h200-1x nvidia-geforce-rtx-5090-2x --price nvidia-h200-1x=3.50
@@ -27,6 +28,7 @@ from stepbench.cli import (
     ab,
     again,
     cells,
+    changes,
     compare,
     describe,
     fits,
@@ -55,6 +57,7 @@ COMMANDS = (
     prune,
     pack,
     merge,
+    changes,
     ab,
     compare,
     describe,

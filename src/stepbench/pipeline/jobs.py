@@ -107,15 +107,34 @@ def compare(snakemake: Any) -> None:
         staleness.mark_rendered(states.bench, staleness.COMPARISON)
 
 
+def find_changes(snakemake: Any) -> None:
+    """Write what has changed since this machine's cells were measured by other code or software."""
+    from stepbench.comparison import changes, changes_document, known, trend, trend_figure
+    from stepbench.reporting import figures
+
+    states = States(bench_of(snakemake))
+    points = known.load(states)
+    made = changes_document.build(points, changes.find(points, states.bench.root))
+    figure = Path(snakemake.output.figure)
+    with one_line():
+        figures.write({figure.stem: trend_figure.trend(trend.find(points))}, figure.parent)
+        picture = changes_document.picture(figure.with_suffix("").as_posix())
+        storage.write_atomically(Path(snakemake.output.markdown), changes_document.markdown(made, figure=picture))
+        storage.write_atomically(Path(snakemake.output.json), changes_document.dump(made))
+        staleness.mark_rendered(states.bench, staleness.CHANGES)
+
+
 def write_up(snakemake: Any) -> None:
     """Write the report and the list of failed cells."""
-    from stepbench.comparison import document
-    from stepbench.reporting import writeup
+    from stepbench.comparison import changes_document, document
+    from stepbench.reporting import sections, writeup
 
     states = States(bench_of(snakemake))
     bench = states.bench
     reported = [experiments.load(name) for name in bench.names]
     compared = document.read(Path(snakemake.input.comparison))
+    changed = changes_document.read(Path(snakemake.input.changes))
+    trends = f"results/{bench.machine}/figures/changes/{changes_document.TREND}"
     with one_line():
         writeup.write_up(
             states,
@@ -123,7 +142,10 @@ def write_up(snakemake: Any) -> None:
             Path(snakemake.output.markdown),
             Path(snakemake.output.html),
             _run_facts(states),
-            lambda table: document.markdown(compared, 2, table),
+            {
+                sections.MACHINES: lambda target: document.markdown(compared, 2, target.table),
+                sections.CHANGES: lambda target: changes_document.section(changed, trends, target),
+            },
         )
     failures = [
         f"{bench.path(cell)}: {reason}\n"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, fingerprint, inputs, planning, reach
+from stepbench.pipeline import cells, fingerprint, history, inputs, planning, reach
 from stepbench.pipeline.bench import STATE_FOLDER, Bench
 from stepbench.pipeline.state import States
 from stepbench.process.storage import write_atomically
@@ -28,10 +28,11 @@ Answer = TypeVar("Answer")
 
 # The experiments by which machines are compared.
 COMPARED = ("end_to_end", "attention", "collectives", "encoder_decoder")
-COMPARISON, WRITEUP = "comparison", "writeup"
+COMPARISON, CHANGES, WRITEUP = "comparison", "changes", "writeup"
 # The modules that render what several experiments contribute to.
 RENDERED_BY: dict[str, tuple[str, ...]] = {
     COMPARISON: ("stepbench.comparison.document",),
+    CHANGES: ("stepbench.comparison.changes_document", "stepbench.comparison.trend_figure"),
     WRITEUP: ("stepbench.reporting.writeup",),
 }
 PARTS = ("tables", "figures", "findings")
@@ -89,7 +90,7 @@ def rendered(states: States, name: str) -> InputFunction:
 
     Args:
         states: the states of the configured cells.
-        name: an experiment, `comparison` or `writeup`.
+        name: an experiment, `comparison`, `changes` or `writeup`.
     """
     bench = states.bench
 
@@ -137,13 +138,17 @@ def _shown(bench: Bench, name: str) -> dict[str, Any]:
     """Return the fingerprint of what is rendered: the records, the rendering code, and the settings shown."""
     more: dict[str, Any] = {}
     if name in RENDERED_BY:
-        paths = bench.paths(*(bench.names if name == WRITEUP else compared(bench)))
+        paths = bench.paths(*(compared(bench) if name == COMPARISON else bench.names))
         modules = RENDERED_BY[name]
     else:
         paths = records(bench, name)
         modules = tuple(f"{experiments.load(name).module}.{part}" for part in PARTS)
     if name == COMPARISON:
         more = {"others": _others(bench), "prices": bench.settings.get("prices", {})}
+    if name == CHANGES:
+        machine = bench.root / "results" / bench.machine
+        earlier = [entry for path in history.recorded(machine) for entry in sorted(history.folder(path).iterdir())]
+        more = {"history": dict.fromkeys((entry.relative_to(machine).as_posix() for entry in earlier), True)}
     if name == WRITEUP:
         loaded = [experiments.load(each) for each in bench.names]
         more = {"declared": {each.name: [each.title, each.question, *each.reads] for each in loaded}}

@@ -19,7 +19,7 @@ from stepbench.reporting.frames import Results
 from stepbench.reporting.tables import Shown, Table
 
 ORDER = "sections.yaml"
-MACHINES = "machines"  # the place of the comparison in it
+MACHINES, CHANGES = OTHERS = ("machines", "changes")  # in it the places of the comparison and of what changed
 OTHER = "Other questions"
 GENERAL = ("warnings", "cells without numbers")  # kinds of findings that answer no question
 
@@ -38,7 +38,7 @@ def order(file: Path, names: Iterable[str]) -> list[tuple[str, str]]:
     ]
     known = list(names)
     others = [(OTHER, name) for name in known if name not in {name for _, name in listed}]
-    return [each for each in (*listed, *others) if each[1] in (*known, MACHINES)]
+    return [each for each in (*listed, *others) if each[1] in (*known, *OTHERS)]
 
 
 class Target:

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -19,10 +20,8 @@ from stepbench.process.storage import write_atomically
 from stepbench.reporting import findings, frames, marks, markup, page, points, protocol, sections, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.sections import Target
-from stepbench.reporting.tables import Shown
 
-# From what makes Markdown of a table, at a level of headings, to a section.
-Comparison = Callable[[Callable[[Shown, int], str]], str]
+Section = Callable[[Target], str]  # writes a section as Markdown for the report that goes there
 
 LABELS = ("ok", "oom", "timeout", "unsupported", "error", "stale", "unreadable", "not measured")
 
@@ -51,7 +50,7 @@ def write_up(
     out_md: Path,
     out_html: Path,
     run_facts: Mapping[str, Any] | None = None,
-    comparison: Comparison = lambda _: "",
+    others: Mapping[str, Section] = MappingProxyType({}),
 ) -> None:
     """Write the report about this machine.
 
@@ -61,7 +60,7 @@ def write_up(
         out_md: where the Markdown goes; links in it are relative to its folder.
         out_html: where the page goes, which needs no other file.
         run_facts: `cells`, `wall_s`, `inside_s` and `overhead_per_cell_s` of the last run that measured anything.
-        comparison: returns the section on other machines as Markdown, given what makes Markdown of its tables.
+        others: the name of a section that is not of an experiment (`sections.OTHERS`) -> what writes it.
 
     Raises:
         FileNotFoundError: a table, a figure or the findings were not rendered, or a figure has no caption.
@@ -78,8 +77,8 @@ def write_up(
         target = sections.Target(bench, path.parent, for_page=for_page)
         made = []
         for _, name in ordered:
-            if name == sections.MACHINES:
-                made.append(comparison(target.table))
+            if name in sections.OTHERS:
+                made.append(others[name](target) if name in others else "")
             else:
                 held = captions(folder / "captions" / f"{name}.rst") if by_name[name].figure_names else {}
                 made.append(sections.section(environment, bench, by_name[name], results[name], held, target))
