@@ -70,6 +70,13 @@ MUTATIONS = (
         ("tests/pipeline/test_records.py",),
     ),
     Mutation(
+        "the copy into the history before a record is replaced",
+        "src/stepbench/pipeline/history.py",
+        "    keep(path)\n    storage.write_atomically(path, text)\n",
+        "    storage.write_atomically(path, text)\n    keep(path)\n",
+        ("tests/pipeline/test_history.py",),
+    ),
+    Mutation(
         "the lock",
         "src/stepbench/process/lock.py",
         "fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)",

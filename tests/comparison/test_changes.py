@@ -161,6 +161,8 @@ def test_a_record_of_before_an_axis_was_added_is_compared(bench: Bench) -> None:
     records.write(path.with_name("size~nano,context~128.json"), dataclasses.replace(old, cell=without))
     measure(bench, 2, 0.12, only=128)
     assert of(found(bench), 128).comparison.ratio == pytest.approx(100 / 120)
+    (entry,) = known.earlier(States(bench), cell)
+    assert (entry.record.samples, entry.path.name) == (old.samples, "size~nano,context~128.json")
 
 
 # -- since -------------------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ def test_the_document_survives_its_file_and_says_what_is_in_it(four: Bench, tmp_
     made = built(four)
     (tmp_path / "changes.json").write_text(changes_document.dump(made))
     assert changes_document.dump(changes_document.read(tmp_path / "changes.json")) == changes_document.dump(made)
-    text = changes_document.markdown(made, "results/here/figures/changes/trend.svg")
+    text = changes_document.markdown(made, figure=changes_document.picture("results/here/figures/changes/trend"))
     assert text.startswith("# What changed\n\n2 points measured by other code or software before: 1 SLOWER, 1 UNCLEAR.")
     assert "## module kernels/naive" in text
     assert "Commit 0303030303 before, 0404040404 now." in text
@@ -224,7 +226,7 @@ def test_the_document_survives_its_file_and_says_what_is_in_it(four: Bench, tmp_
 
 def test_a_machine_without_a_past_says_so(bench: Bench) -> None:
     measure(bench, 1, 0.1)
-    text = changes_document.markdown(built(bench), "x.svg")
+    text = changes_document.markdown(built(bench), figure="x")
     assert "Nothing was measured with other code or software before" in text
     assert "Over time" not in text
 

@@ -60,3 +60,19 @@ def test_another_layout_of_a_table_leaves_nothing_in_the_history(measured: Copy)
     assert "All is the same." in Path(measured.root, "results/here/tables/toy/toy.md").read_text()
     assert kept(measured) == {}
     assert changes(measured)[1] == ""
+
+
+def test_measuring_again_says_which_of_two_is_kept(measured: Copy) -> None:
+    """Beside other work the second measurement is a disturbed one, which does not replace a better one by itself."""
+    history = measured.root / "results/here/history/toy"
+    before = measured.record(TOYS[0])["started"]
+    done = measured.python("-m", "stepbench", "measure", "toy", "behaviour=fine")
+    assert done.code == 0, done.err
+    assert "a fresh record of quality " in done.out
+    assert ("it takes its place" in done.out) == (measured.record(TOYS[0])["started"] > before)
+    assert len(list(history.glob("*/*.json"))) == 1
+    now = measured.record(TOYS[0])["started"]
+    done = measured.python("-m", "stepbench", "measure", "toy", "behaviour=fine", "--replace")
+    assert "it takes its place, and the old record is in the history" in done.out
+    assert measured.record(TOYS[0])["started"] > now
+    assert len(list(history.glob("*/*.json"))) == 2

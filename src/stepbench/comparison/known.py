@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import history, planning, records
 from stepbench.pipeline.cells import Cell
+from stepbench.pipeline.history import Entry
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.reporting.columns import axis_words
@@ -63,22 +65,34 @@ def load(states: States) -> dict[Point, list[Known]]:
 
     A record of before an axis was added counts for the cell in which that axis has its default.
     """
-    bench = states.bench
-    machine = bench.root / "results" / bench.machine
     found: dict[Point, list[Known]] = {}
-    standing = [bench.root / path for path in planning.recorded(bench)]
-    earlier = [entry.path for path in history.recorded(machine) for entry in history.read(path).entries]
-    for path in (*standing, *earlier):
+    for cell, path, record in _measured(states):
+        values = tuple((axis, value) for axis, value in cell.values.items() if axis != REPLICATE)
+        known = Known(record, path.as_posix(), _is_fresh(states, cell, record))
+        found.setdefault(Point(record.experiment, values), []).append(known)
+    return {point: sorted(each, key=lambda known: known.record.started) for point, each in found.items()}
+
+
+def earlier(states: States, cell: Cell) -> list[Entry]:
+    """Return the measurements of one cell that do not stand in its file, the earliest first."""
+    standing = states.bench.path(cell)
+    found = [Entry(path, record) for each, path, record in _measured(states) if each == cell and path != standing]
+    return sorted(found, key=lambda entry: entry.record.started)
+
+
+def _measured(states: States) -> Iterator[tuple[Cell, Path, Record]]:
+    """Yield every record with numbers of this machine: its cell, its file relative to the root, and what is in it."""
+    bench = states.bench
+    histories = history.recorded(bench.root / "results" / bench.machine)
+    replaced = [file for path in histories for file in sorted(history.folder(path).glob("*.json"))]
+    for path in (*(bench.root / path for path in planning.recorded(bench)), *replaced):
         try:
             record = records.read(path)
             cell = _completed(record)
         except (records.RecordError, FileNotFoundError, ValueError, TypeError):
-            continue  # the states of the cells name it
+            continue  # the state of its cell, or `stepbench history`, says what is wrong with it
         if record.ok:
-            values = tuple((axis, value) for axis, value in cell.values.items() if axis != REPLICATE)
-            known = Known(record, path.relative_to(bench.root).as_posix(), _is_fresh(states, cell, record))
-            found.setdefault(Point(record.experiment, values), []).append(known)
-    return {point: sorted(each, key=lambda known: known.record.started) for point, each in found.items()}
+            yield cell, path.relative_to(bench.root), record
 
 
 def _completed(record: Record) -> Cell:
