@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, open_bench, print_shown
+from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, add_format, open_bench, print_tables
 from stepbench.pipeline.state import States
 
 FAILURES = ("slower", "faster", "unclear")
@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--fail-if", choices=FAILURES, action="append", default=[], help="exit with 1 if a verdict is this; repeatable"
     )
+    add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=changes)
 
@@ -35,8 +36,7 @@ def changes(options: argparse.Namespace) -> int:
     points = known.load(states)
     found = found_by.find(points, states.bench.root, options.since)
     document = changes_document.build(points, found)
-    for part in document.parts:
-        print_shown(part)
+    print_tables(document.parts, options.format)
     for line in filter(None, (document.lead, document.last)):
         print(line, file=sys.stderr)
     failed = any(found.has(Verdict(name.upper())) for name in options.fail_if)
