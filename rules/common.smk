@@ -7,6 +7,7 @@ from stepbench.process.interruption import leave_if_ended
 
 BENCH = asked.open_bench(workflow, config)
 STATES = States(BENCH)
+asked.explain_dry_run(STATES, workflow)
 SHARDS_DIR = BENCH.shards_dir
 MEASURE = asked.measuring_command(workflow, BENCH)
 COMPARED = staleness.compared(BENCH)

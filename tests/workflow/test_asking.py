@@ -39,6 +39,18 @@ def test_a_single_cell_outside_of_the_grid_is_measured_by_its_path(measured: Cop
     assert "wildcards: behaviour=other, size=micro, replicate=7" in done.err
 
 
+def test_a_dry_run_ends_with_the_reasons_each_once(measured: Copy) -> None:
+    measured.set("protocol.seed", 7)
+    measured.edit("src/stepbench/models/toy_kernel.py", "FACTOR = 1", "FACTOR = 2")
+    done = measured.snakemake("-n", *measured.targets(), "results/here/toy/behaviour~new,size~nano,replicate~0.json")
+    assert done.code == 0, done.err
+    assert done.said == [
+        "3 cells to measure: 1 missing, 2 stale",
+        "2 (toy): definition: protocol.seed was 0, is 7; source: stepbench.models.toy_kernel changed",
+    ]
+    assert measured.snakemake("-n", "results/here/plain/label~a.json").said == []
+
+
 def test_a_home_that_cannot_be_written_to_is_not_needed(fresh: Copy) -> None:
     """A container's user may have none (HOME=/); `/dev/null` cannot be written into by root either."""
     done = fresh.snakemake("results/here/plain/label~a.json", HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from stepbench.pipeline import config, durations
 from stepbench.pipeline.bench import NO_EXPERIMENTS, Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.pipeline.state import States
+
+MOST_GROUPS, MOST_REASONS = 10, 4
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,33 @@ def plan(states: States, names: Sequence[str] = ()) -> Plan:
             formula_s = durations.of(bench, cell)
             waiting.append(Waiting(str(bench.path(cell)), state.kind, state.reasons, kind_of(cell), formula_s))
     return Plan(total, tuple(waiting), recorded_s)
+
+
+def grouped(states: States, paths: Iterable[str], most: int = MOST_GROUPS) -> list[str]:
+    """Return how many cells are to be measured for which reasons, a line for each set of reasons, the largest first.
+
+    Args:
+        states: those of the configuration.
+        paths: the records to be measured, relative to the root.
+        most: how many lines for stale and failed cells; the last one counts what the others leave out.
+    """
+    found = [(cell.experiment, states.of(cell)) for cell in map(states.bench.locate, paths)]
+    kinds = Counter(state.kind for _, state in found)
+    if not found:
+        return []
+    lines = [f"{len(found)} cells to measure: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}"]
+    why: dict[tuple[str, ...], list[str]] = {}
+    for experiment, state in found:
+        if state.kind != "missing":
+            why.setdefault(state.reasons or (f"{state.kind}, and asked for again",), []).append(experiment)
+    groups = sorted(why.items(), key=lambda group: -len(group[1]))
+    for reasons, names in groups[:most]:
+        more = f"; and {len(reasons) - MOST_REASONS} more reasons" if len(reasons) > MOST_REASONS else ""
+        told = "; ".join(reasons[:MOST_REASONS])
+        lines.append(f"{len(names)} ({', '.join(dict.fromkeys(names))}): {told}{more}")
+    if left := sum(len(names) for _, names in groups[most:]):
+        lines.append(f"{left} for other reasons; `stepbench plan` lists all")
+    return lines
 
 
 def kind_of(cell: Cell) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import gc
@@ -16,9 +17,10 @@ import psutil
 
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, fingerprint, inputs, staleness
+from stepbench.pipeline import cells, fingerprint, inputs, planning, staleness
 from stepbench.pipeline.bench import RUN_LOCK, STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA, ConfigError
+from stepbench.pipeline.state import States
 from stepbench.process import interruption, lock, storage
 from stepbench.process.lock import BusyError
 
@@ -140,6 +142,18 @@ def refuse_ignored_markers(
     return made
 
 
+def explain_dry_run(states: States, workflow: Any) -> None:
+    """After a dry run, say how many cells it would measure for which reasons; Snakemake has ten lines for each job."""
+
+    def explain() -> None:
+        # Whether it is one is not known while the Snakefile is read.
+        paths = _to_measure(workflow) if workflow.dryrun and workflow.dag is not None else []
+        for line in planning.grouped(states, paths):
+            print(f"stepbench: {line}", file=sys.stderr)  # noqa: T201
+
+    atexit.register(explain)
+
+
 def start_run(bench: Bench, workflow: Any) -> None:
     """Lock the folder, check data and disk, and store the start of the run; exit with one line if that fails."""
     interruption.end_run_on_signals()  # again: Snakemake has replaced the handler for SIGTERM
@@ -157,7 +171,8 @@ def start_run(bench: Bench, workflow: Any) -> None:
 
 def _to_measure(workflow: Any) -> list[str]:
     """Return the records of the cells that this run will measure."""
-    jobs = (job for job in workflow.dag.needrun_jobs() if job.rule.name.startswith("measure_"))
+    needed = workflow.dag.needrun_jobs(exclude_finished=False)  # a dry run has "finished" all of them
+    jobs = (job for job in needed if job.rule.name.startswith("measure_"))
     return [str(path) for job in jobs for path in job.output]
 
 
