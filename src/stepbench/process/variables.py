@@ -56,21 +56,20 @@ def environment(found: Mapping[str, str] | None = None) -> dict[str, str]:
     named = tuple(name.strip() for name in found.get(NAMING_MORE, "").split(","))
     allowed = {name: value for name, value in found.items() if _is_among(name, (*NEUTRAL, *CHANGING)) or name in named}
     kept = {name: value for name, value in allowed.items() if name not in IGNORED}
-    if (folder := _compiler_folder(kept)) is not None:
-        kept["TORCHINDUCTOR_CACHE_DIR"] = folder
+    if (folder := _quotable_folder()) is not None:
+        kept["TMPDIR"] = folder
     # Without it torch searches every installed package for backends that this project does not measure: 0.2 s.
     return {**allocator.environment(kept), **devices.ENVIRONMENT, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 
-def _compiler_folder(variables: Mapping[str, str]) -> str | None:
-    """Return where torch.compile may keep its files, or None if its own choice will do.
+def _quotable_folder() -> str | None:
+    """Return another folder for temporary files, or None where the usual one will do.
 
-    That is a folder of TMPDIR, whose name torch does not quote when it calls the C++ compiler.
+    torch.compile does not quote the names of its files, which are there, when it calls the C++ compiler.
     """
-    if "TORCHINDUCTOR_CACHE_DIR" in variables or not re.search(r"\s", tempfile.gettempdir()):
+    if not re.search(r"\s", tempfile.gettempdir()):
         return None
-    found = (each for each in ("/tmp", "/var/tmp") if os.access(each, os.W_OK))  # noqa: S108 - a name of our own in it
-    return next((f"{each}/stepbench-{os.getuid()}-compiled" for each in found), None)
+    return next((each for each in ("/tmp", "/var/tmp") if os.access(each, os.W_OK)), None)  # noqa: S108
 
 
 def _is_among(name: str, names: tuple[str, ...]) -> bool:
