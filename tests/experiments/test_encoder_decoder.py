@@ -66,11 +66,14 @@ def test_epochs_are_timed_by_rank_and_what_they_hold_is_counted(
     found, cell = measured(name), CELLS[name]
     for key, count in (
         ("epoch_s", MEASURED_EPOCHS),
+        ("epoch_page_faults", MEASURED_EPOCHS),
+        ("epoch_system_s", MEASURED_EPOCHS),
         ("data_wait_s", MEASURED_EPOCHS),
         ("loss_nats", MEASURED_EPOCHS),
         ("warmup_epoch_s", WARMUP_EPOCHS),
     ):
         assert [len(values) for values in found.samples[key]] == [count] * cell.ranks
+    assert all(faults >= 0 for mine in found.samples["epoch_page_faults"] for faults in mine)
     waits, whole = found.samples["data_wait_s"], found.samples["epoch_s"]
     assert all(
         0 < wait < epoch

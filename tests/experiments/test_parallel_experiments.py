@@ -128,14 +128,14 @@ def _default_precision() -> Any:
     [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("torch_") else []) for name in TRAINED],
 )
 def test_samples_are_lists_by_rank(measured: Callable[[str], Measurement], name: str) -> None:
-    timed = [*PHASES, "step"]
-    once = [f"{each}_{unit}" for each in timed for unit in ("s", "page_faults", "system_s")]
+    units = ("s", "page_faults", "system_s")
+    timed = [*PHASES, "step", *(["without_communication"] if name in WITHOUT_COMMUNICATION else [])]
+    once = [f"{each}_{unit}" for each in timed for unit in units]
     if (operations := OPERATIONS[name]) is not None:
         once += ["comm_wait_s", *(f"{each}_{kind}_s" for each in operations for kind in ("wait", "busy"))]
-    if name in WITHOUT_COMMUNICATION:
-        once.append("without_communication_s")
     # A ratio near 1 needs more of them.
-    paired = dict.fromkeys(["paired_s", "beside_s"] if name in PAIRED else [], 2 * MEASURED_STEPS)
+    in_turn = [f"{each}_{unit}" for each in ("paired", "beside") for unit in units] if name in PAIRED else []
+    paired = dict.fromkeys(in_turn, 2 * MEASURED_STEPS)
     # One round warms up; each has a step by phases, a whole one and perhaps one without communication, and the
     # profiler sees two more.
     losses = (1 + MEASURED_STEPS) * (3 if name in WITHOUT_COMMUNICATION else 2) + 2

@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 from stepbench.data import disk_shards, epochs, shards
 from stepbench.data.epochs import Batches
 from stepbench.kernels.api import bind
-from stepbench.measure import clock, device_load, memory
+from stepbench.measure import clock, device_load, memory, paging
 from stepbench.measure.clock import Clock
 from stepbench.measure.measurement import Setting, WrongResultError
+from stepbench.measure.paging import Paging
 from stepbench.models.decoder import next_token_loss
 from stepbench.models.encoder_decoder import EncoderDecoder
 from stepbench.models.precision import AUTOCAST, set_precision
@@ -38,7 +39,8 @@ def run(*, setting: dict[str, Any], what: dict[str, Any], epochs: dict[str, int]
 
     Returns:
         `samples` of this rank, an entry for each measured epoch: `epoch_s`, `data_wait_s` (of it spent waiting for the
-        next batch) and `loss_nats` (the mean of its steps); `warmup_epoch_s`. `scalars`, and the `clock`'s name.
+        next batch) and `loss_nats` (the mean of its steps), page faults and system time; `warmup_epoch_s`. `scalars`,
+        and the `clock`'s name.
 
     Raises:
         WrongResultError: a loss is not finite, or the ranks' parameters have drifted apart.
@@ -58,17 +60,28 @@ def run(*, setting: dict[str, Any], what: dict[str, Any], epochs: dict[str, int]
         batches.epoch = number
         data.forget()
         distributed.barrier()
-        return trainer.epoch(load)
+        before = paging.read()
+        found = trainer.epoch(load)
+        paged.add(before, paging.read())
+        return found
 
+    paged = Paging()
     first = [epoch(number) for number in range(epochs["warmup"])]
     memory.reset_peak(given.device)
+    paged, calls = Paging(), memory.AllocatorCalls(given.device)
+    calls.start()
     with device_load.DeviceLoad(given.device, position=position) as sampled:
         measured = [epoch(epochs["warmup"] + number) for number in range(epochs["measured"])]
+    called = calls.scalars()
     check_equal(replica.module)
     samples = dict(zip(("epoch_s", "data_wait_s", "loss_nats"), map(list, zip(*measured, strict=True)), strict=True))
     return {
-        "samples": {**samples, "warmup_epoch_s": [seconds for seconds, _, _ in first]},
-        "scalars": {**scalars, **sampled.scalars(), **memory.peak_bytes(given.device)},
+        "samples": {
+            **samples,
+            **paged.samples("epoch"),
+            "warmup_epoch_s": [seconds for seconds, _, _ in first],
+        },
+        "scalars": {**scalars, **called, **sampled.scalars(), **memory.peak_bytes(given.device)},
         "clock": timer.name,
     }
 

@@ -42,9 +42,9 @@ def run(
         `samples` of this rank: `forward_s`, `backward_s`, `synchronization_s`, `optimizer_s`, `step_s`, perhaps
         `without_communication_s`, `paired_s` and `beside_s`; `loss_nats`; for strategies that count `comm_wait_s`, and
         `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps); page faults and system time of the phases
-        and the whole steps. `scalars`: those of the equivalence check
-        and what was counted. `lanes`: one step over time. `predicted` and `measured`: bytes, and `timeline`, where
-        asked for. `beside_reason`: why the other one was not timed.
+        and of each kind of steps. `scalars`: those of the equivalence check and what was counted. `lanes`: one step
+        over time. `predicted` and `measured`: bytes, and `timeline`, where asked for. `beside_reason`: why the other
+        one was not timed.
     """
     given, own = Setting(**setting), StepSpec.of_plain(spec)
     checked = equivalence.check(own, given)
@@ -91,7 +91,8 @@ def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> d
     timer, traffic = clock.for_device(setting.device), replica.traffic
     samples: dict[str, list[float]] = {}
     counted: dict[str, int] = {}
-    paged = {name: Paging() for name in (*step.phases, "step")}
+    alone = ["without_communication"] if without_communication else []
+    paged = {name: Paging() for name in (*step.phases, "step", *alone)}
     calls = memory.AllocatorCalls(setting.device)
     for number in range(warmup + measured):
         if number == warmup:
@@ -108,7 +109,8 @@ def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> d
             counted["collectives_per_step"] = sum(each.calls for each in traffic)
             counted["payload_bytes"] = sum(each.payload_bytes for each in traffic)
         if without_communication:
-            found["without_communication_s"] = _together(step.run_without_communication, timer)
+            work = step.run_without_communication
+            found["without_communication_s"] = _together(work, timer, paged["without_communication"])
         if number >= warmup:
             for name, value in found.items():
                 samples.setdefault(name, []).append(value)
@@ -128,14 +130,18 @@ def _time_in_turn(specs: dict[str, StepSpec], setting: Setting) -> dict[str, lis
     steps = {name: rank_step.build(spec, setting, steps=rounds)[0] for name, spec in specs.items()}
     timer = clock.for_device(setting.device)
     samples: dict[str, list[float]] = {name: [] for name in steps}
+    paged = {name: Paging() for name in steps}
     for number in range(rounds):
+        if number == warmup:
+            paged = {name: Paging() for name in steps}
         # Who runs second finds warm caches: they take turns at that.
         for name in list(steps) if number % 2 else reversed(steps):
-            seconds = _together(steps[name].run, timer)
+            seconds = _together(steps[name].run, timer, paged[name])
             if number >= warmup:
                 samples[name].append(seconds)
-    for step in steps.values():
+    for name, step in steps.items():
         step.loss_values()
+        samples |= paged[name].samples(name.removesuffix("_s"))
     return samples
 
 

@@ -100,13 +100,13 @@ def _unsupported_reason(cell: Cell, setting: Setting, preset: Preset, data: Shar
 
 
 def _together(by_rank: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the ranks come to: rates and power add up, of a peak the largest counts, of the rest the mean."""
+    """Return what the ranks come to: rates, power and calls add up, of a peak the largest counts, else the mean."""
     found: dict[str, Any] = {}
     for key in by_rank[0]:
         values = [each[key] for each in by_rank if each[key] is not None]
         if not values:
             found[key] = None
-        elif key.endswith("_bytes_per_s") or key == "power_watts":
+        elif key.endswith("_bytes_per_s") or key in ("power_watts", "allocator_retries", "device_allocations"):
             found[key] = sum(values)
         elif key.startswith("peak_"):
             found[key] = max(values)
