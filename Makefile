@@ -12,7 +12,7 @@ REPORT := .venv/.report-$(TORCH)
 TEST := .venv/.test-$(TORCH)
 FAKE := .venv-fake-gpu/.torch-$(TORCH)
 
-.PHONY: report test quick test-slow test-ranks test-fake-gpu lint check mutate same gpu-check clean
+.PHONY: report test quick test-slow test-ranks test-slurm test-fake-gpu lint check mutate same gpu-check clean
 
 report: $(REPORT)
 	$(BIN)/snakemake --cores 1 $(if $(SCALE),--config scale=$(SCALE)) -- report/writeup.md all
@@ -44,6 +44,11 @@ $(FAKE): $(TEST)
 	.venv-fake-gpu/bin/python -m pip install --quiet --no-deps $$(sed -n 's/^torch==/torch===/p' constraints/torch-$(TORCH).txt)
 	.venv-fake-gpu/bin/python -m pip install --quiet --no-deps --upgrade --target .venv-fake-gpu/headers nvidia-cuda-runtime===13.0.96
 	touch $@
+
+# On Debian: apt install slurmctld slurmd slurm-client munge. Starts a cluster of three nodes on this host, and writes nothing outside of its folder.
+test-slurm: $(TEST)
+	$(PIP) --editable '.[slurm]'
+	$(BIN)/python -m pytest -m slurm
 
 check: lint
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/workflow/test_lint.py

@@ -10,6 +10,7 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/machines.smk"
 include: "rules/data.smk"
 include: "rules/ceilings.smk"
 include: "rules/end_to_end.smk"

@@ -9,6 +9,7 @@ rule measure_attention:
         "<results>/logs/attention/implementation~{implementation},seq~{seq},head_dim~{head_dim},heads~{heads},batch~{batch},dtype~{dtype},causal~{causal},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_attention:
         rendered_files("attention"),
     log:
         "<results>/logs/rendered/attention.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -9,6 +9,7 @@ rule measure_ceilings:
         "<results>/logs/ceilings/operation~{operation},dtype~{dtype},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_ceilings:
         rendered_files("ceilings"),
     log:
         "<results>/logs/rendered/ceilings.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -9,6 +9,7 @@ rule measure_checkpointing:
         "<results>/logs/checkpointing/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_checkpointing:
         rendered_files("checkpointing"),
     log:
         "<results>/logs/rendered/checkpointing.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -3,13 +3,15 @@ rule measure_collectives:
         needs("collectives"),
     output:
         update(
-            "<results>/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},replicate~{replicate}.json"
+            "<results>/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},nodes~{nodes},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},replicate~{replicate}.log",
+        "<results>/logs/collectives/operation~{operation},backend~{backend},ranks~{ranks},payload_bytes~{payload_bytes},nodes~{nodes},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
+        nodes=nodes,
     shell:
         "{MEASURE} {output:q} {log:q}"
 
@@ -22,6 +24,7 @@ rule render_collectives:
         rendered_files("collectives"),
     log:
         "<results>/logs/rendered/collectives.log",
+    localrule: True
     resources:
         machine=1,
     script:

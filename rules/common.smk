@@ -10,6 +10,9 @@ STATES = States(BENCH)
 asked.explain_dry_run(STATES, workflow)
 SHARDS_DIR = BENCH.shards_dir
 MEASURE = asked.measuring_command(workflow, BENCH)
+DESCRIBE = asked.describing_command()
+NODE = asked.node_resources(BENCH)
+nodes = asked.nodes
 COMPARED = staleness.compared(BENCH)
 
 # Input functions: for what is stale they return a marker file that lists the reasons.

@@ -7,6 +7,7 @@ rule comparison:
         json="report/comparison.json",
     log:
         "<results>/logs/comparison.log",
+    localrule: True
     resources:
         machine=1,
     script:

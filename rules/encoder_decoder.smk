@@ -3,13 +3,15 @@ rule measure_encoder_decoder:
         needs("encoder_decoder"),
     output:
         update(
-            "<results>/encoder_decoder/preset~{preset},data~{data},megabytes~{megabytes},ranks~{ranks},batch~{batch},context~{context},steps~{steps},precision~{precision},attention~{attention},replicate~{replicate}.json"
+            "<results>/encoder_decoder/preset~{preset},data~{data},megabytes~{megabytes},ranks~{ranks},nodes~{nodes},batch~{batch},context~{context},steps~{steps},precision~{precision},attention~{attention},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/encoder_decoder/preset~{preset},data~{data},megabytes~{megabytes},ranks~{ranks},batch~{batch},context~{context},steps~{steps},precision~{precision},attention~{attention},replicate~{replicate}.log",
+        "<results>/logs/encoder_decoder/preset~{preset},data~{data},megabytes~{megabytes},ranks~{ranks},nodes~{nodes},batch~{batch},context~{context},steps~{steps},precision~{precision},attention~{attention},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
+        nodes=nodes,
     shell:
         "{MEASURE} {output:q} {log:q}"
 
@@ -22,6 +24,7 @@ rule render_encoder_decoder:
         rendered_files("encoder_decoder"),
     log:
         "<results>/logs/rendered/encoder_decoder.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -9,6 +9,7 @@ rule measure_end_to_end:
         "<results>/logs/end_to_end/size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},implementation~{implementation},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},passes~{passes},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_end_to_end:
         rendered_files("end_to_end"),
     log:
         "<results>/logs/rendered/end_to_end.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -3,13 +3,15 @@ rule measure_fsdp:
         needs("fsdp"),
     output:
         update(
-            "<results>/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},nodes~{nodes},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/fsdp/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},nodes~{nodes},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},compute_dtype~{compute_dtype},prefetch~{prefetch},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
+        nodes=nodes,
     shell:
         "{MEASURE} {output:q} {log:q}"
 
@@ -22,6 +24,7 @@ rule render_fsdp:
         rendered_files("fsdp"),
     log:
         "<results>/logs/rendered/fsdp.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -9,6 +9,7 @@ rule measure_memory:
         "<results>/logs/memory/source~{source},size~{size},context~{context},batch~{batch},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},passes~{passes},optimizer~{optimizer}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_memory:
         rendered_files("memory"),
     log:
         "<results>/logs/rendered/memory.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -7,6 +7,7 @@ rule measure_numerics:
         "<results>/logs/numerics/case~{case}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -20,6 +21,7 @@ rule render_numerics:
         rendered_files("numerics"),
     log:
         "<results>/logs/rendered/numerics.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -3,13 +3,15 @@ rule measure_optimizer_sharding:
         needs("optimizer_sharding"),
     output:
         update(
-            "<results>/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.json"
+            "<results>/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},nodes~{nodes},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.json"
         ),
     log:
-        "<results>/logs/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
+        "<results>/logs/optimizer_sharding/source~{source},size~{size},variant~{variant},context~{context},batch~{batch},ranks~{ranks},nodes~{nodes},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
+        nodes=nodes,
     shell:
         "{MEASURE} {output:q} {log:q}"
 
@@ -22,6 +24,7 @@ rule render_optimizer_sharding:
         rendered_files("optimizer_sharding"),
     log:
         "<results>/logs/rendered/optimizer_sharding.log",
+    localrule: True
     resources:
         machine=1,
     script:

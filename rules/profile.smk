@@ -9,6 +9,7 @@ rule measure_profile:
         "<results>/logs/profile/size~{size},context~{context},batch~{batch},precision~{precision},implementation~{implementation},passes~{passes},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_profile:
         rendered_files("profile"),
     log:
         "<results>/logs/rendered/profile.log",
+    localrule: True
     resources:
         machine=1,
     script:

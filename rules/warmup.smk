@@ -9,6 +9,7 @@ rule measure_warmup:
         "<results>/logs/warmup/size~{size},warmup~{warmup},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_warmup:
         rendered_files("warmup"),
     log:
         "<results>/logs/rendered/warmup.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -21,6 +21,7 @@ rule write_up:
         failures="report/failures.txt",
     log:
         "<results>/logs/writeup.log",
+    localrule: True
     resources:
         machine=1,
     script:
@@ -35,6 +36,7 @@ rule all_measured:
         touch("report/all_measured"),
     log:
         "report/all_measured.log",
+    localrule: True
     resources:
         machine=1,
     shell:

@@ -62,7 +62,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_a_described_machine_makes_the_whole_grid(tmp_path: Path, bench_of: Callable[..., Bench]) -> None:
     write(tmp_path)
-    bench = bench_of()
+    bench = bench_of(scale="gpu")
     assert (bench.machine, bench.device, bench.scale, bench.threads) == (NAME, "cuda", "gpu", 112)
     assert len(bench.cells) > 1000
     print_ = States(bench).fingerprint(bench.cells[0])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import platform
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +82,7 @@ def test_another_machine_than_described_is_never_measured(
     states = States(Bench(SETTINGS, root=tmp_path, schema=ROOT / config.SCHEMA))
     found = run.measure_cell(states, CELL)
     assert (found.status, found.kind, found.samples) == ("error", "landed_elsewhere", {})
-    told = f"landed on {platform.node()}, which is not {bench.machine} as described: "
+    told = f"landed on {environment.node()}, which is not {bench.machine} as described: "
     assert found.reason == told + f"`cpu_cores` is {machine.here('cpu').cpu_cores} instead of 1000"
     assert states.of(CELL).kind == "failed"  # the next run tries again
 

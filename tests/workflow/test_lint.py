@@ -10,10 +10,12 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 # A rule's software is the Snakefile's own: what a number was measured with is recorded and part of its fingerprint, and
 # a second environment for each rule would be a second torch. MEASURE holds two paths, of the interpreter that runs this
-# and of a script; what a record depends on is in its fingerprint, and params would be evaluated for each of 5 000 jobs.
+# and of a script, DESCRIBE that interpreter's; what a record depends on is in its fingerprint, and params would be
+# evaluated for each of 5 000 jobs.
 ACCEPTED = {
     "Specify a conda environment or container for each rule.",
     "Shell command directly uses variable MEASURE from outside of the rule",
+    "Shell command directly uses variable DESCRIBE from outside of the rule",
 }
 
 

@@ -42,6 +42,16 @@ def device_count(device: str) -> int:
     return cores() if device == "cpu" else len(used(device))
 
 
+def node() -> str:
+    """Return the name by which a cluster, or the network, knows this machine."""
+    return os.environ.get("SLURMD_NODENAME") or platform.node()
+
+
+def comparable(device: str) -> dict[str, Any]:
+    """Return in what the nodes of one measurement must be the same: devices, driver, software."""
+    return {"device_names": list(device_names(device)), "driver": devices.driver(), **software.versions()}
+
+
 def machine_name(device: str) -> str:
     """Return the name of the folder that holds this machine's records: `nvidia-h200-1x`, `amd-epyc-2c`.
 

@@ -93,13 +93,13 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="stepbench-ranks-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         job = {
-            "function": _where(function),
+            "function": where(function),
             "arguments": dict(arguments or {}),
             "backend": backend,
             "threads": threads,
             "timeout_s": deadline_s + _LATER_S,
             "launcher": os.getpid(),
-            "one_node": nodes is None,
+            "interface": "lo" if nodes is None else nodes.interface,
             "sys_path": sys.path,
         }
         try:
@@ -134,8 +134,12 @@ def _check(
         raise ValueError(f"`ranks` must be at most {torch.cuda.device_count()}, one per CUDA device, got {ranks}")
 
 
-def _where(function: Callable[..., Any]) -> dict[str, str | None]:
-    """Return how a new process finds a function."""
+def where(function: Callable[..., Any]) -> dict[str, str | None]:
+    """Return how a new process finds a function, on this node or another.
+
+    Raises:
+        ValueError: it was typed into an interpreter.
+    """
     module, script = function.__module__, None
     if module == "__main__":
         main = sys.modules["__main__"]

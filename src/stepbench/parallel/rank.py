@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -120,12 +120,12 @@ def _run(job: dict[str, Any]) -> Any:
     if job["backend"] == "nccl":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    if job["one_node"] and sys.platform == "linux":
+    if job["interface"] is not None and sys.platform == "linux":
         # Otherwise Gloo asks the resolver for this machine's name, which may know none, or take its time.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", job["interface"])
     # Longer than the launcher waits, which is the one that can tell who hangs.
     distributed.init_process_group(job["backend"], timeout=timedelta(seconds=job["timeout_s"]), device_id=device)
-    result = _function(job["function"])(**job["arguments"])
+    result = function(job["function"])(**job["arguments"])
     distributed.destroy_process_group()
     return result
 
@@ -137,7 +137,8 @@ def _as_json(result: Any) -> str:
         raise TypeError(f"`function` must return what JSON can hold, got {error}") from error
 
 
-def _function(where: dict[str, Any]) -> Callable[..., Any]:
+def function(where: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the function that `stepbench.parallel.launch.where` describes."""
     found: Any = _script(where["script"]) if where["script"] else importlib.import_module(where["module"])
     for name in where["qualname"].split("."):
         found = getattr(found, name)

@@ -26,12 +26,16 @@ class Nodes:
         rank: which one this is; 0 hosts the store.
         endpoint: `host:port` of node 0, reachable from all.
         job: a name that launchers of another job do not use, so that a leftover of it cannot join.
+        store: one at `endpoint` that is open already; None to open one there.
+        interface: the network interface on which ranks talk through Gloo; None leaves it to the resolver.
     """
 
     count: int
     rank: int
     endpoint: str
     job: str = "stepbench"
+    store: TCPStore | None = None
+    interface: str | None = None
 
     def __post_init__(self) -> None:
         if self.count < 2:
@@ -72,7 +76,9 @@ class FixedRendezvous(RendezvousHandler):
             self._store, host, rank, count = _loopback_store(self._timeout), _LOOPBACK, 0, 1
         else:
             (host, port), rank, count = self.nodes.address, self.nodes.rank, self.nodes.count
-            self._store = TCPStore(host, port, is_master=rank == 0, timeout=self._timeout, wait_for_workers=False)
+            self._store = self.nodes.store or TCPStore(
+                host, port, is_master=rank == 0, timeout=self._timeout, wait_for_workers=False
+            )
         store: Store = PrefixStore(self.get_run_id(), self._store)
         store.set(f"here/{rank}", "yes")
         store.wait([f"here/{other}" for other in range(count)], self._timeout)

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import gc
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ import psutil
 
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import cells, fingerprint, inputs, planning, staleness
+from stepbench.pipeline import cells, fingerprint, inputs, machine, planning, staleness
 from stepbench.pipeline.bench import RUN_LOCK, STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA, ConfigError
 from stepbench.pipeline.state import States
@@ -25,6 +26,7 @@ from stepbench.process import interruption, lock, storage
 from stepbench.process.lock import BusyError
 
 RUN_NOTE = "run.json"
+MINUTES_TO_START = 5  # of a job beyond the limit of its cell: Python on a slow file system
 USAGE_EXIT_CODE = 2
 NESTED_TEXT = (
     "\nSnakemake reads each number inside of `--config KEY={…}` as a text: write it to a file and use `--configfile`"
@@ -71,7 +73,8 @@ def wildcards_of() -> dict[str, str]:
             patterns[axis.pattern] = axis.type
             if set(patterns.values()) != {axis.type}:
                 raise TypeError(f"axis `{axis.name}` of {name} must have the same type as in other experiments")
-    return {"shards": shards.PATTERN} | {name: "|".join(patterns) for name, patterns in found.items()}
+    own = {"shards": shards.PATTERN, "described": machine.NAME.pattern}
+    return own | {name: "|".join(patterns) for name, patterns in found.items()}
 
 
 def measuring_command(workflow: Any, bench: Bench) -> str:
@@ -91,6 +94,31 @@ def measuring_command(workflow: Any, bench: Bench) -> str:
             storage.write_atomically(bench.root / settings, text)
     script = Path(workflow.basedir, "workflow_scripts", "measure.py")
     return shlex.join(["exec", sys.executable, str(script), str(settings)])
+
+
+def describing_command() -> str:
+    """Return the shell command that describes the machine on which it runs, without the name."""
+    return shlex.join([sys.executable, "-m", "stepbench", "describe"])
+
+
+def node_resources(bench: Bench) -> dict[str, int | str]:
+    """Return what each measurement asks of a cluster: a whole node of the described machine, and time.
+
+    Nothing may run beside a measurement, so the node is exclusive, with all its memory, cores and GPUs. A machine that
+    measures itself asks nobody.
+    """
+    host = bench.host
+    if not host.described:
+        return {}
+    minutes = math.ceil(bench.settings["limits"]["time_s"] / 60) + MINUTES_TO_START
+    gpus = {"gres": f"gpu:{host.device_count}"} if host.device == "cuda" else {}
+    # With `mem_mb` 0 no memory is asked for, and an exclusive node comes with all that it has.
+    return {"runtime": minutes, "cpus_per_task": host.cpu_cores, "mem_mb": 0, "slurm_extra": "--exclusive", **gpus}
+
+
+def nodes(wildcards: Any) -> int:
+    """Return on how many nodes a cell is measured."""
+    return int(wildcards.nodes)
 
 
 def rendered_files(bench: Bench, report: Callable[..., Any], name: str) -> list[Any]:

@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import json
 import os
-import platform
 import signal
 import tempfile
 import time
@@ -60,17 +59,18 @@ def measure_cell(
         path.parent.mkdir(parents=True, exist_ok=True)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         if instead := machine.found_instead(bench.host):
-            facts: dict[str, Any] = {"hostname": platform.node()}
+            facts: dict[str, Any] = {}
             outcome = _landed_elsewhere(bench.machine, instead)
         else:
             facts = environment.describe(bench.device, bench.root)
-            own = getattr(cell, "ranks", 1)
+            own = getattr(cell, "ranks", 1) // getattr(cell, "nodes", 1)
             facts["before"] = environment.state(bench.device, own)
             with DeviceWatch(environment.used(bench.device)[:own]) as watch:
                 outcome = _supervise(bench, cell, attempt)
             facts["during"] = outcome.pop("load", None)
             facts["gpus_during"] = watch.found()
             facts["after"] = environment.state(bench.device, own)
+        facts["node"] = environment.node()
     finally:
         attempt.end()
     states.forget()
@@ -111,7 +111,7 @@ def _limit(bench: Bench, outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def _landed_elsewhere(name: str, instead: list[str]) -> dict[str, Any]:
-    reason = f"landed on {platform.node()}, which is not {name} as described: {'; '.join(instead)}"
+    reason = f"landed on {environment.node()}, which is not {name} as described: {'; '.join(instead)}"
     return failures.failure("landed_elsewhere", reason, duration_s=0.0)
 
 

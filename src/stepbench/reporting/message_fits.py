@@ -16,7 +16,7 @@ import numpy as np
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
-RATE_AXES = ("operation", "backend", "ranks")
+RATE_AXES = ("operation", "backend", "ranks", "nodes")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Fit:
         residual_ratio: how far the fit is off at the worst message, over the measured time; None with two messages,
             through which any two numbers go.
         messages: how many sizes it rests on.
+        nodes: over how many machines the ranks are divided.
     """
 
     operation: str
@@ -41,6 +42,7 @@ class Fit:
     bytes_per_s: float
     residual_ratio: float | None
     messages: int
+    nodes: int = 1
 
     def seconds(self, payload_bytes: float) -> float:
         """Return the fitted time of a message."""
@@ -61,22 +63,22 @@ def bus_bytes_per_s(group: Group, seconds: float) -> float:
 
 def fits(results: Results) -> list[Fit]:
     """Return a fit for each operation, backend and number of ranks that has at least two sizes of messages."""
-    points: dict[tuple[str, str, int], list[tuple[int, float]]] = {}
+    points: dict[tuple[str, str, int, int], list[tuple[int, float]]] = {}
     for group in results.groups():
         summary = group.summary("call_s")
         if summary is not None and summary.median > 0:
-            operation, backend, ranks = (group.point[axis] for axis in RATE_AXES)
-            points.setdefault((operation, backend, ranks), []).append((message_bytes(group), summary.median))
+            operation, backend, ranks, nodes = (group.point[axis] for axis in RATE_AXES)
+            points.setdefault((operation, backend, ranks, nodes), []).append((message_bytes(group), summary.median))
     return [
-        Fit(*key, *fit(known), messages=len(known))
-        for key, known in points.items()
+        Fit(operation, backend, ranks, *fit(known), messages=len(known), nodes=nodes)
+        for (operation, backend, ranks, nodes), known in points.items()
         if len({size for size, _ in known}) > 1
     ]
 
 
 def groups_of(results: Results, fitted: Fit) -> list[Group]:
     """Return the points that a fit rests on."""
-    key = (fitted.operation, fitted.backend, fitted.ranks)
+    key = (fitted.operation, fitted.backend, fitted.ranks, fitted.nodes)
     return [group for group in results.groups() if tuple(group.point[axis] for axis in RATE_AXES) == key]
 
 
@@ -92,9 +94,10 @@ def fit(points: Sequence[tuple[int, float]]) -> tuple[float, float, float | None
     return float(latency), float(1 / per_byte), float(residuals.max()) if len(points) > 2 else None
 
 
-def chosen(results: Results | None, operation: str, ranks: int) -> Fit | None:
-    """Return the fit of an operation on a number of ranks, NCCL's before Gloo's."""
-    found = [each for each in fits(results) if (each.operation, each.ranks) == (operation, ranks)] if results else []
+def chosen(results: Results | None, operation: str, ranks: int, nodes: int = 1) -> Fit | None:
+    """Return the fit of an operation on a number of ranks and nodes, NCCL's before Gloo's."""
+    wanted = (operation, ranks, nodes)
+    found = [each for each in fits(results) if (each.operation, each.ranks, each.nodes) == wanted] if results else []
     return next(iter(sorted(found, key=lambda each: each.backend != "nccl")), None)
 
 

@@ -141,6 +141,6 @@ def replicated(group: Group, results: Results) -> Group | None:
 
 def _alike(group: Group) -> tuple[Any, ...]:
     """Return what two points of these experiments must share to be compared."""
-    axes = (SOURCE, "size", "context", "batch", "ranks", "optimizer")
+    axes = (SOURCE, "size", "context", "batch", "ranks", "nodes", "optimizer")
     dtype = group.point.get("compute_dtype") or group.point.get("precision")
     return (*(group.point.get(axis) for axis in axes), dtype, group.point.get("parameter_dtype", "fp32"))

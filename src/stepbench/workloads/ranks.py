@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from stepbench.measure import environment
 from stepbench.measure.measurement import Setting, UnsupportedError
-from stepbench.parallel.launch import launch
 from stepbench.parallel.outcome import RankError
+from stepbench.parallel.team import Call, Team, TeamError
 
 # Before the measuring process itself is ended, so that the record can name the rank that hung.
 MARGIN_S = 5.0
@@ -22,29 +23,36 @@ DEVICES = ("cuda", "cpu")
 UNLIMITED_S = 24 * 3600.0
 
 
-def call(function: Callable[..., dict[str, Any]], setting: Setting, *, ranks: int, **arguments: Any) -> list[Any]:
+def call(
+    function: Callable[..., dict[str, Any]], setting: Setting, *, ranks: int, nodes: int = 1, **arguments: Any
+) -> list[Any]:
     """Call `function(setting=…, **arguments)` in `ranks` processes on this host; return what each returned.
+
+    With several `nodes` the ranks are divided among them (`stepbench.parallel.team`), in the order of ranks.
 
     On CUDA each rank has a device of its own and talks through NCCL; on a CPU the threads of the protocol are divided,
     and ranks talk through Gloo.
 
     Raises:
-        UnsupportedError: this host has not enough devices or cores, or a rank said that it cannot do what is asked for.
+        UnsupportedError: the nodes have not enough devices or cores, the ranks cannot be divided among them, or a rank
+            said that it cannot do what is asked for.
         stepbench.parallel.outcome.RankError: a rank failed in another way, or had not ended in time; the message names
             it, and `kind` says whether memory ran out or a check failed.
+        stepbench.parallel.team.TeamError: the nodes did not come together.
     """
-    threads = threads_per_rank(setting, ranks)
+    given = Call(
+        function,
+        ranks // nodes,
+        {"setting": setting.plain(), **arguments},
+        backend(setting),
+        threads_per_rank(setting, ranks, nodes),
+    )
     left_s = UNLIMITED_S if setting.deadline is None else setting.deadline - time.monotonic()
+    deadline_s = max(1.0, left_s - MARGIN_S)
     try:
-        return launch(
-            function,
-            ranks,
-            arguments={"setting": setting.plain(), **arguments},
-            backend=backend(setting),
-            deadline_s=max(1.0, left_s - MARGIN_S),
-            threads=threads,
-            fork=setting.may_fork and backend(setting) == "gloo",
-        )
+        if nodes > 1:
+            return _on_nodes(given, nodes, setting.device, deadline_s)
+        return given.run(None, deadline_s, fork=setting.may_fork and given.backend == "gloo")
     except RankError as error:
         told = UnsupportedError(error.message) if error.kind == UnsupportedError.kind else error
         if error.traceback:
@@ -52,19 +60,33 @@ def call(function: Callable[..., dict[str, Any]], setting: Setting, *, ranks: in
         raise told from None
 
 
+def _on_nodes(given: Call, nodes: int, device: str, deadline_s: float) -> list[Any]:
+    with Team(nodes, device, environment.comparable(device)) as team:
+        try:
+            return team.call(given, deadline_s)
+        except RankError as error:
+            if silent := team.silent():
+                told = f"{error.message or error}; {', '.join(silent)} fell silent"
+                raise TeamError(told) from error
+            raise
+
+
 def backend(setting: Setting) -> str:
     """Return what the ranks of a device talk through."""
     return "nccl" if setting.device == "cuda" else "gloo"
 
 
-def threads_per_rank(setting: Setting, ranks: int) -> int:
+def threads_per_rank(setting: Setting, ranks: int, nodes: int = 1) -> int:
     """Return how many threads each rank computes with.
 
     Raises:
-        UnsupportedError: there is not a device, or not a thread, for each rank.
+        UnsupportedError: the ranks cannot be divided among the nodes, or there is not a device, or a thread, for each.
     """
     if ranks < 1:
         raise UnsupportedError(f"there must be at least one rank, got {ranks}")
+    if ranks % nodes:
+        raise UnsupportedError(f"`ranks` must be a multiple of `nodes`, got {ranks} on {nodes}")
+    ranks //= nodes
     if setting.device not in DEVICES:
         raise UnsupportedError(f"ranks need the device cuda or cpu, got {setting.device}")
     threads = setting.protocol["threads"]

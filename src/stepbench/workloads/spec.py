@@ -38,6 +38,7 @@ class StepSpec:
         groups: blocks per checkpointed group, from the outermost groups to the innermost; () is no checkpointing.
         strategy: a name of `stepbench.parallel.names`, or None for a step that knows of no other rank.
         ranks: how many train together.
+        nodes: over how many machines they are divided.
         bucket_mib: of strategies with buckets; None is their default.
         prefetch: of strategies that gather weights ahead; None is their default.
         compute_dtype: of strategies that cast weights: `bf16`, or `fp32` for no casts.
@@ -57,6 +58,7 @@ class StepSpec:
     groups: tuple[int, ...] = ()
     strategy: str | None = None
     ranks: int = 1
+    nodes: int = 1
     bucket_mib: int | None = None
     prefetch: int | None = None
     compute_dtype: str = "fp32"

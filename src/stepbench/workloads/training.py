@@ -32,7 +32,7 @@ def measure(
         UnsupportedError: this host cannot.
         PredictedOutOfMemoryError: the step is predicted not to fit on a rank's device.
     """
-    ranks.threads_per_rank(setting, spec.ranks)
+    ranks.threads_per_rank(setting, spec.ranks, spec.nodes)
     rank_step.raise_unsupported(spec, setting)
     rank_step.check_fit(spec, setting)
     beside = None if partner is None else dataclasses.replace(spec, strategy=partner, prefetch=None)
@@ -40,6 +40,7 @@ def measure(
         training_on_ranks.run,
         setting,
         ranks=spec.ranks,
+        nodes=spec.nodes,
         spec=spec.plain(),
         beside=None if beside is None else beside.plain(),
         without_communication=without_communication,
@@ -63,7 +64,7 @@ def measure(
             "optimizer": spec.optimizer,
             "attention": spec.attention,
             "backend": ranks.backend(setting),
-            "threads_per_rank": ranks.threads_per_rank(setting, spec.ranks),
+            "threads_per_rank": ranks.threads_per_rank(setting, spec.ranks, spec.nodes),
             **equivalence.stated(),
         },
     )

@@ -21,4 +21,5 @@ class Cell(cells.Cell):
     backend: Literal["gloo", "nccl"]
     ranks: int
     payload_bytes: int
+    nodes: int = 1
     replicate: int = 0

@@ -17,10 +17,11 @@ COLUMNS = 2
 @figures.styled
 def bandwidth(results: Results) -> Figure:
     """Draw bus bandwidth over the message's bytes, a panel for each backend and number of ranks, with the fits."""
-    panels: dict[tuple[str, int], list[Group]] = {}
+    panels: dict[tuple[str, int, int], list[Group]] = {}
     for group in results.groups():
         if group.summary("call_s") is not None:
-            panels.setdefault((group.point["backend"], group.point["ranks"]), []).append(group)
+            where = (group.point["backend"], group.point["ranks"], group.point["nodes"])
+            panels.setdefault(where, []).append(group)
     if not panels:
         return figures.nothing("No collective has numbers.")
     rows = -(-len(panels) // COLUMNS)
@@ -28,12 +29,15 @@ def bandwidth(results: Results) -> Figure:
     figure = figures.new(0.9 + 2.9 * rows, "Both axes are logarithmic.")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
     fitted = fits(results)
-    for axes, ((backend, ranks), groups) in zip(grid, panels.items(), strict=False):
+    for axes, ((backend, ranks, nodes), groups) in zip(grid, panels.items(), strict=False):
         for place, operation in enumerate(figures.order(groups, "operation")):
             known = [group for group in groups if group.point["operation"] == operation]
-            line = next((f for f in fitted if (f.operation, f.backend, f.ranks) == (operation, backend, ranks)), None)
+            line = next(
+                (f for f in fitted if (f.operation, f.backend, f.ranks, f.nodes) == (operation, backend, ranks, nodes)),
+                None,
+            )
             _draw(axes, known, line, place)
-        axes.set_title(f"{ranks} ranks, {backend}")
+        axes.set_title(f"{ranks} ranks, {backend}" + (f", {nodes} nodes" if nodes > 1 else ""))
         axes.set_xlabel("bytes of the message")
     for axes in list(grid):
         axes.set_visible(False)

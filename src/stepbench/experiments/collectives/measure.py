@@ -29,6 +29,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         on_ranks.timed,
         on,
         ranks=cell.ranks,
+        nodes=cell.nodes,
         operation=cell.operation,
         payload_bytes=cell.payload_bytes,
     )

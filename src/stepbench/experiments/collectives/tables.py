@@ -16,7 +16,7 @@ from stepbench.reporting.tables import Table
 def messages(results: Results) -> Table:
     """Return one row for each operation and message: time of the slowest rank, bandwidths, skew."""
     rows = [_row(group) for group in results.groups()]
-    axes = ["backend", "ranks"]
+    axes = ["backend", "ranks", "nodes"]
     columns = [
         col.value("operation", text=col.axis_text, numeric=False),
         *col.axis_columns(rows, axes),
@@ -52,6 +52,7 @@ def fits(results: Results) -> Table:
         col.value("operation", text=col.axis_text, numeric=False),
         col.word("backend"),
         col.value("ranks"),
+        col.value("nodes"),
         col.value("latency_s", "latency α", units.seconds),
         col.value("bytes_per_s", "bandwidth β", units.byte_rate),
         col.value("bus_bytes_per_s", "bus bandwidth of β", units.byte_rate),

@@ -30,6 +30,7 @@ class Cell(cells.Cell):
     batch: int = 4
     bucket_mib: int | None = None
     ranks: int = 2
+    nodes: int = 1
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     parameter_dtype: Literal["fp32", "bf16"] = "fp32"
     attention: kernels.Name = "naive"

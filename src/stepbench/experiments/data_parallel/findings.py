@@ -18,7 +18,7 @@ from stepbench.reporting.statistics import Comparison
 
 STEP, WAIT, PAIRED = "step_s", "comm_wait_s", "paired_s"
 LARGE_DISAGREEMENT = 0.1  # of the step
-MODEL_AXES = ("size", "context", "batch", "ranks", "precision", "optimizer")
+MODEL_AXES = ("size", "context", "batch", "ranks", "nodes", "precision", "optimizer")
 
 
 def find(results: Results) -> list[Finding]:
@@ -109,7 +109,7 @@ def _bucket(groups: list[Group], results: Results, place: str) -> list[Finding]:
     else:
         found = said("bucket size", [_best_measured(order, names, place)], evidence)
     collectives = results.others.get("collectives")
-    fit = chosen(collectives, "all_reduce", groups[0].point["ranks"])
+    fit = chosen(collectives, "all_reduce", groups[0].point["ranks"], groups[0].point["nodes"])
     backward, payload = best.summary("backward_s"), best.scalar("payload_bytes")
     if collectives is None or fit is None or backward is None or not payload:
         return found

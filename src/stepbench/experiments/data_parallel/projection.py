@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -30,7 +30,10 @@ def basis(results: Results) -> tuple[Group, Work] | None:
     found = [
         (group.scalar("parameters"), group)
         for group in results.groups()
-        if group.records and group.point["strategy"] in ("none", "bucketed") and group.scalar("parameters")
+        if group.records
+        and group.point["nodes"] == 1
+        and group.point["strategy"] in ("none", "bucketed")
+        and group.scalar("parameters")
     ]
     if not found:
         return None
@@ -127,6 +130,7 @@ def check(results: Results) -> Table:
     columns = [
         value("name", "strategy", numeric=False),
         value("ranks"),
+        value("nodes"),
         value("projected_s", "by the model", units.seconds),
         value("measured_s", "measured step", units.seconds),
         value("over_measured_ratio", "model over measured", units.ratio),
@@ -141,27 +145,33 @@ def check(results: Results) -> Table:
 
 def _checks(results: Results) -> list[tuple[dict[str, Any], tuple[Group, ...]]]:
     """Return the rows of `check`, each with the points that it rests on."""
+    places = sorted({(each.point["nodes"], each.point["ranks"]) for each in results.groups() if each.records})
+    return [row for nodes, ranks in places for row in _checks_on(results, ranks, nodes)]
+
+
+def _checks_on(results: Results, ranks: int, nodes: int) -> list[tuple[dict[str, Any], tuple[Group, ...]]]:
+    """Return the rows of some ranks on some nodes, with the fit of their own collectives as the model's network."""
     found, collectives = basis(results), results.others.get("collectives")
     if found is None or collectives is None:
         return []
     group, work = found
-    ranks = group.point["ranks"]
-    fits = [chosen(collectives, each, ranks) for each in ("all_reduce", "all_gather")]
+    fits = [chosen(collectives, each, ranks, nodes) for each in ("all_reduce", "all_gather")]
     fit = next((each for each in fits if each is not None), None)
     if fit is None:
         return []
     network, fitted = _as_network(fit), groups_of(collectives, fit)
+    place = {"ranks": ranks, "nodes": nodes}
     measured = {
-        "data parallel": results.group(strategy="bucketed"),
-        "sharded optimizer": _other(results, "optimizer_sharding", SHARDED, group),
-        "FSDP": _other(results, "fsdp", FULLY, group),
+        "data parallel": results.group(strategy="bucketed", **place),
+        "sharded optimizer": _other(results, "optimizer_sharding", SHARDED, group, place),
+        "FSDP": _other(results, "fsdp", FULLY, group, place),
     }
     rows = []
     for name, other in measured.items():
         summary, step = other.summary("step_s") if other else None, STRATEGIES[name](work, network, ranks)
         if other is not None and summary is not None and step is not None:
             used = (group, other, *fitted)
-            row = {"name": name, "ranks": ranks, "operation": fit.operation}
+            row = {"name": name, **place, "operation": fit.operation}
             row |= {"projected_s": step.seconds, "measured_s": summary.median}
             row |= {"over_measured_ratio": step.seconds / summary.median, **warned(summary.marks)}
             rows.append((row | {RECORDS: {"": [path for each in used for path in each.paths]}}, used))
@@ -169,16 +179,20 @@ def _checks(results: Results) -> list[tuple[dict[str, Any], tuple[Group, ...]]]:
 
 
 def _checked(results: Results) -> list[Finding]:
-    """Say how near the model comes to measured steps."""
-    found = _checks(results)
-    if not found:
-        return []
-    first, _ = found[0]
+    """Say how near the model comes to measured steps, for each place where some were measured."""
+    by_place: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[Group, ...]]]] = {}
+    for row, groups in _checks(results):
+        by_place.setdefault((row["nodes"], row["ranks"]), []).append((row, groups))
+    return [finding for (nodes, ranks), found in by_place.items() for finding in _told(found, ranks, nodes)]
+
+
+def _told(found: list[tuple[dict[str, Any], tuple[Group, ...]]], ranks: int, nodes: int) -> list[Finding]:
     parts = [f"{row['name']} {units.ratio(row['over_measured_ratio'])}" for row, _ in found]
+    across = f" on {nodes} nodes" if nodes > 1 else ""
     text = (
-        f"With latency and bandwidth of this machine's own {axis_words(first['operation'])} the same model gives for "
-        f"{first['ranks']} ranks, over the measured step: {listing(parts)}. Below 1 it is too optimistic, as expected "
-        "where ranks share cores and cannot overlap."
+        f"With latency and bandwidth of this machine's own {axis_words(found[0][0]['operation'])} the same model gives "
+        f"for {ranks} ranks{across}, over the measured step: {listing(parts)}. Below 1 it is too optimistic, as "
+        "expected where ranks share cores and cannot overlap."
     )
     used = {tuple(group.paths): group for _, groups in found for group in groups}
     return said("model check", [text], Evidence.of(used.values(), "step_s", "call_s", *PHASE_KEYS))
@@ -192,10 +206,10 @@ def _as_network(fit: Fit) -> Network:
     return Network(fit.ranks, link, link)
 
 
-def _other(results: Results, experiment: str, variant: str, like: Group) -> Group | None:
+def _other(results: Results, experiment: str, variant: str, like: Group, place: Mapping[str, int]) -> Group | None:
     other = results.others.get(experiment)
-    shared = {axis: like.point[axis] for axis in ("size", "context", "batch", "ranks")}
-    return other.group(variant=variant, **shared) if other else None
+    shared = {axis: like.point[axis] for axis in ("size", "context", "batch")}
+    return other.group(variant=variant, **shared, **place) if other else None
 
 
 def _row(work: Work, network: Network, ranks: int) -> dict[str, Any]:

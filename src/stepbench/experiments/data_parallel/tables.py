@@ -111,7 +111,7 @@ def _row(group: Group) -> dict[str, Any]:
 
 
 def _bucket_row(group: Group, results: Results) -> dict[str, Any]:
-    fit = chosen(results.others.get("collectives"), "all_reduce", group.point["ranks"])
+    fit = chosen(results.others.get("collectives"), "all_reduce", group.point["ranks"], group.point["nodes"])
     backward = group.summary("backward_s")
     payload = group.scalar("payload_bytes") or (group.scalar("parameters") or 0) * 4
     row = _row(group) | dict.fromkeys(("predicted_exposed_s", "best_bucket_bytes", "best_exposed_s"))

@@ -23,6 +23,7 @@ class Cell(cells.Cell):
     data: Literal["memory", "disk"]
     megabytes: int
     ranks: int
+    nodes: int = 1
     batch: int = 32
     context: int = 128
     steps: int | None = None

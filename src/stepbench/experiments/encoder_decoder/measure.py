@@ -27,7 +27,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         stepbench.data.shards.ShardError: a shard is missing, cut or altered.
     """
     preset = Preset(**setting.definition["preset"])
-    threads = ranks.threads_per_rank(setting, cell.ranks)
+    threads = ranks.threads_per_rank(setting, cell.ranks, cell.nodes)
     try:
         data = data_set.whole(cell, preset.vocabulary, setting.protocol["seed"])
     except ValueError as error:
@@ -40,6 +40,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         epochs_on_ranks.run,
         setting,
         ranks=cell.ranks,
+        nodes=cell.nodes,
         what={
             "data": cell.data,
             "megabytes": cell.megabytes,
