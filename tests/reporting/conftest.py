@@ -1,15 +1,21 @@
+import dataclasses
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.reporting import synthetic, synthetic_inside, synthetic_on_ranks
 
 from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import records
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
 from stepbench.reporting import frames, tables
 from stepbench.reporting.frames import Results
 
+REAL_RECORDS = Path(__file__).with_name("real_records.json.gz")
 FOLDER = "results/imaginary-2c/tables/any"  # where links of a table begin
 SMALL_GRIDS = {
     "ceilings": [{"operation": ["matmul"], "dtype": ["fp32", "bf16"]}, {"operation": ["copy"]}],
@@ -93,6 +99,23 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     synthetic.fill(made, *SMALL_GRIDS)
     synthetic_inside.fill(made, *INSIDE_GRIDS)
     synthetic_on_ranks.fill(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A bench with records that a machine has measured; not to be written to.
+
+    They count as fresh, and an axis that is younger than they are has its default.
+    """
+    grids = yaml.safe_load(REAL_RECORDS.with_name("real_records.yaml").read_text(encoding="utf-8"))["experiments"]
+    made = synthetic.bench(tmp_path_factory.mktemp("measured"), **{name: each["cpu"] for name, each in grids.items()})
+    states = States(made)
+    for name, content in json.loads(gzip.decompress(REAL_RECORDS.read_bytes()))["records"].items():
+        record = records.believe(content, Path(name))
+        cell = experiments.load(record.experiment).cell(**record.cell)
+        fresh = dataclasses.replace(record, cell=cell.values, fingerprint=states.fingerprint(cell))
+        records.write(made.root / made.path(cell), fresh)
     return made
 
 

@@ -177,6 +177,8 @@ def _plain(about: Iterable[Mapping[str, Any]]) -> Iterator[float]:
         for key, value in row.items():
             if _is_number(value) and not key.endswith(("_s", "_bytes", "_ratio")):
                 yield float(value)
+            if key.startswith("on "):  # a column for each card, such as `on RTX 5090 (32 GB)`
+                yield from map(float, re.findall(r"(?<![\w.])\d+(?![\w.])", key))
             elif isinstance(value, str):
                 yield from map(float, re.findall(r"(?<![\w.])\d+(?![\w.])", value))
 
@@ -246,6 +248,7 @@ def _counts(finding: Finding, about: Sequence[Mapping[str, Any]], rows: Rows) ->
     yield from range(len(own.rows) + 1) if finding.kind in ("warnings", "cells without numbers") else ()
     yield from (float(count) for count in (len(about), len(points), len(own.groups()), len(own.rows)))
     yield float(sum("agree" in str(row.get("verdict")) for row in about))
+    yield from (float(value) for group in points for value in group.point.values() if _is_number(value))
     if points:
         yield float(max(len(group.records) for group in points))
         yield float(len({group.point.get("groups") for group in points}) - 1)

@@ -14,6 +14,7 @@ from tests.reporting.conftest import results
 from tests.reporting.held_sentences import Rows
 
 from stepbench.experiments import experiment as experiments
+from stepbench.experiments.fits.ways import CONTEXT
 from stepbench.experiments.numerics.cell import TERMS
 from stepbench.pipeline.bench import Bench
 from stepbench.reporting import rendering, units
@@ -22,12 +23,12 @@ from stepbench.reporting.findings import Finding
 from stepbench.reporting.statistics import MIN_PROCESSES, Verdict
 
 # Limits that sentences state: 1 %, 5 %, 10 %, and the least share that is shown.
-CONSTANTS = {"%": (0.01, 0.05, 0.1, units.LEAST_SHARE), "": (TERMS,)}
+CONSTANTS = {"%": (0.01, 0.05, 0.1, units.LEAST_SHARE), "": (TERMS, CONTEXT)}
 COUNTING = ("warnings", "cells without numbers")
 Values = list[Mapping[str, Any]]
 
 
-@pytest.fixture(params=["synthetic"])
+@pytest.fixture(params=["synthetic", "real"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """A bench with records of every experiment: of nobody's, and of a machine."""
     found: Bench = request.getfixturevalue({"synthetic": "everything", "real": "measured"}[request.param])

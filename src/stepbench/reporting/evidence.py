@@ -36,7 +36,8 @@ class Evidence:
     """The rows that a sentence speaks of, and what they allow it to say.
 
     Attributes:
-        records: the keys of the rows: the paths of their records, relative to the root.
+        records: the keys of the rows: the paths of their records, relative to the root; of a sentence about what
+            became of cells also of those that have none.
         scope: what all points share, in words.
         points: how many points there are.
         doubtful: how many of them have quality C.
@@ -104,7 +105,7 @@ class Evidence:
             ValueError: there is no row.
         """
         found = list(rows)
-        return cls(_keys(found), points=len(found))
+        return cls(tuple(dict.fromkeys(row["path"] for row in found)), points=len(found))
 
     @property
     def quality(self) -> str:

@@ -35,6 +35,7 @@ def row(group: Group, peaks: Peaks) -> dict[str, Any]:
     whole = summaries[WHOLE]
     measured, vendor = utilisation(group, peaks)
     tokens = group.scalar("tokens_per_step")
+    forward, backward = group.scalar("forward_flops"), group.scalar("backward_flops")
     values: dict[str, Any] = {
         "parameters": group.scalar("parameters"),
         "samples": whole.samples if whole else None,
@@ -47,6 +48,7 @@ def row(group: Group, peaks: Peaks) -> dict[str, Any]:
         **col.facts(group, warnings(group)),
         **values,
         "backward_forward_ratio": _over(summaries["backward"], summaries["forward"]),
+        "backward_forward_flops_ratio": forward and backward and backward / forward,
         "tokens_per_s": tokens / whole.median if tokens and whole and whole.median else None,
         "flops": flops(group),
         "mfu_measured_ratio": measured,
