@@ -29,6 +29,7 @@ __all__ = [
     "all_gather",
     "allocation_history",
     "allocator_calls",
+    "cpu_has_bf16_units",
     "float32_products_are_tf32",
     "foreach_norm",
     "in_backward",
@@ -72,6 +73,11 @@ def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.T
     # Under torch.compile a second backward pass cannot be refused, which torch says in a warning unless it is allowed.
     options = torch.nn.LinearCrossEntropyOptions(allow_retain_graph=torch.compiler.is_compiling())
     return torch.nn.functional.linear_cross_entropy(x, weight, targets, ignore_index=ignored, options=options)
+
+
+def cpu_has_bf16_units() -> bool:
+    """Tell whether this CPU multiplies bfloat16 by instructions of its own, and not by those of float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stepbench.experiments.ladder.cell import settings_of, steps_of
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
 from stepbench.pipeline import config, records
@@ -175,7 +177,26 @@ def attention(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) 
     }
 
 
+# How long a token takes with a rung, over how long without.
+RUNGS = {"sdpa": 0.8, "foreach_adamw": 0.9, "fused_adamw": 1.1, "chunked_head": 0.95, "compiled": 0.6}
+
+
+def ladder(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> dict[str, Any]:
+    """Return samples of the step before a rung and with it, or why there are none."""
+    if cell.rung not in RUNGS:
+        return {"status": "unsupported", "reason": f"{cell.rung} needs a CUDA device, got cpu"}
+    found, definition = decoder_step(bench, cell, rng, spread), bench.definition(cell)
+    base, step = (settings_of(each) for each in steps_of(definition))
+    before = 3 * math.prod(RUNGS[name] for name in definition["kept"])
+    samples = {"base_s": before, "step_s": before * RUNGS[cell.rung]}
+    whole = found["samples"]["step_s"]
+    found["samples"] = {name: [factor * seconds for seconds in whole] for name, factor in samples.items()}
+    found["scalars"] |= {"base_tokens_per_step": found["scalars"]["tokens_per_step"], "predicted_peak_bytes": 10**8}
+    return {**found, "details": {"kept": list(definition["kept"]), "base": base, "step": step}}
+
+
 MEASURED = {
+    "ladder": ladder,
     "end_to_end": decoder_step,
     "warmup": decoder_step,
     "ceilings": ceilings,

@@ -11,7 +11,7 @@ from stepbench.data import tokens
 from stepbench.data.shards import ShardSet
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import devices
-from stepbench.pipeline import config, fingerprint, grids, machine
+from stepbench.pipeline import config, fingerprint, grids, machine, records
 from stepbench.pipeline.cells import Cell
 
 STATE_FOLDER = ".stepbench"
@@ -205,9 +205,19 @@ class Bench:
         used |= {
             axis: self.settings[key][getattr(cell, axis)] for axis, key in config.NAMED.items() if hasattr(cell, axis)
         }
+        below = cell.builds_on(self.grid(cell.experiment))
+        used |= cell.learned(self.settings, {each: self._record(each) for each in below})
         if self.shards(cell) is not None:
             used["shards_dir"] = str(self.shards_dir)  # another disk has another speed
         return used
+
+    def _record(self, cell: Cell) -> records.Record | None:
+        """Return the record of a cell if it holds numbers, fresh or not."""
+        try:
+            found = records.read(self.root / self.path(cell))
+        except (FileNotFoundError, records.RecordError):
+            return None
+        return found if found.ok else None
 
     def memo(self, kind: str) -> Path:
         """Return the folder that caches digests of files for other processes."""

@@ -20,6 +20,7 @@ import functools
 import re
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -150,6 +151,23 @@ class Cell:
     def named(self) -> tuple[str, ...]:
         """The modules that the cell's values select, such as that of its attention implementation."""
         return ()
+
+    def modules(self, definition: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the modules that the cell and its definition select: those of `named`, or others."""
+        return self.named
+
+    def builds_on(self, grid: Iterable[Any]) -> tuple[Any, ...]:
+        """Return the cells of the experiment's grid whose records decide what this one measures; mostly none."""
+        return ()
+
+    def learned(self, settings: Mapping[str, Any], below: Mapping[Any, Any]) -> dict[str, Any]:
+        """Return what those records add to the cell's definition.
+
+        Args:
+            settings: config.yaml.
+            below: the cells of `builds_on` with their records, None where there is none that holds numbers.
+        """
+        return {}
 
 
 @functools.cache

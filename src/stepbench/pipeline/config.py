@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stepbench.experiments import experiment as experiments
+from stepbench.experiments.ladder.cell import rung_mistakes
 from stepbench.models.presets import Preset
 from stepbench.models.sizes import ModelSize, Shape, ShapeError
 from stepbench.pipeline import grids, strict_yaml
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["NAMED", "SCHEMA", "ConfigError", "check", "merge", "read"]
 
 SCHEMA = "config.schema.yaml"
-NAMED = {"size": "sizes", "preset": "presets"}  # an axis whose values are keys of a section
+NAMED = {"size": "sizes", "preset": "presets", "rung": "rungs"}  # an axis whose values are keys of a section
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -122,6 +123,7 @@ def _mistakes_of(error: jsonschema.ValidationError) -> Iterator[Mistake]:
 def _meaning(config: Mapping[str, Any]) -> Iterator[Mistake]:
     yield from _shapes(config)
     yield from _vocabularies(config)
+    yield from _rungs(config)
     for name, scales in _section(config, "experiments").items():
         if name not in experiments.names():
             told = f"is not an experiment{hint(name, experiments.names())}"
@@ -148,6 +150,14 @@ def _shapes(config: Mapping[str, Any]) -> Iterator[Mistake]:
                 yield from (Mistake("value", problem.message, problem.path) for problem in error.problems)
 
 
+def _rungs(config: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what is wrong with the settings of the ladder's rungs."""
+    for name, values in _section(config, "rungs").items():
+        if isinstance(values, Mapping):
+            for key, message in rung_mistakes(values).items():
+                yield Mistake("value", message, ("rungs", name, key))
+
+
 def _vocabularies(config: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield each vocabulary of a size that is too small for the prepared tokens."""
     least = config.get("vocabulary")
@@ -164,7 +174,7 @@ def _names(config: Mapping[str, Any], grid: Iterable[Any], path: tuple[Key, ...]
     """Yield each size and preset that a grid names and that is not there."""
     for axis, key in NAMED.items():
         there = _section(config, key)
-        if not there and key != "presets":
+        if not there and key == "sizes":
             continue
         for each in sorted({getattr(cell, axis) for cell in grid if hasattr(cell, axis)} - there.keys()):
             yield Mistake("unknown", f"names the {axis} {each!r}, which does not exist{hint(each, there)}", path)

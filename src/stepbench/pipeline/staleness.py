@@ -53,7 +53,8 @@ def needs(states: States, name: str) -> InputFunction:
     """Return the input function of an experiment's measuring rule.
 
     It returns nothing for a fresh record, the files that the cell reads (tokens, shards) for a missing one, and these
-    and a marker file for one that is stale or will be retried.
+    and a marker file for one that is stale or will be retried. What a cell builds on is read by it: it is measured
+    again after any of these.
     """
     bench = states.bench
     cell_type = experiments.load(name).cell
@@ -66,13 +67,15 @@ def needs(states: States, name: str) -> InputFunction:
         if (cell := configured.get(text)) is None:
             cell = cells.parse(cell_type, text)
             bench.check_cell(cell)
+        below = cell.builds_on(bench.grid(name))
+        read = [str(bench.path(each)) for each in below]
         if not os.path.exists(f"{folder}/{text}.json"):  # noqa: PTH110 - called for every cell of a large grid
-            return inputs.of(bench, cell)
+            return inputs.of(bench, cell) + read
         state = states.of(cell)
         if state.kind == "fresh":
-            return []
+            return [] if all(states.of(each).kind == "fresh" for each in below) else read
         marker = [] if state.kind == "missing" else [_mark(bench, bench.path(cell), state.reasons)]
-        return marker + inputs.of(bench, cell)
+        return marker + inputs.of(bench, cell) + read
 
     return function
 

@@ -87,12 +87,13 @@ class States:
 
     def fingerprint(self, cell: Cell) -> dict[str, Any]:
         """Return the cell's current fingerprint; source files are read once (see `forget`)."""
-        roots = (f"{experiments.load(cell.experiment).module}.measure", *cell.named)
+        definition = self.bench.definition(cell)
+        roots = (f"{experiments.load(cell.experiment).module}.measure", *cell.modules(definition))
         if roots not in self._sources:
             self._sources[roots] = reach.source(*roots, memo=self.bench.memo("source"))
         return {
             fingerprint.SOURCE: self._sources[roots],
-            "definition": self.bench.definition(cell),
+            "definition": definition,
             **self._software_and_machine(),
         }
 

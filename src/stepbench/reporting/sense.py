@@ -142,6 +142,8 @@ def _flops(group: Group, peaks: Peaks) -> Iterable[str]:
 
 def _peak(group: Group, peaks: Peaks) -> float | None:
     dtype = group.point.get("precision") or group.point.get("compute_dtype")
+    if dtype is None and group.records:  # of a cell whose axes do not say
+        dtype = group.records[0].protocol.get("precision")
     if dtype is not None or "dtype" not in group.point:
         return peaks.flops_per_s(str(dtype or "fp32"))
     # A kernel may compute float32 in slices of a smaller type.

@@ -32,7 +32,9 @@ class StepSpec:
         parameter_dtype: `fp32`, or `bf16` for parameters, gradients and optimizer state in bfloat16 without autocast.
         attention: a name of `stepbench.kernels.names`.
         head: head and loss, a name of `stepbench.kernels.heads.names`.
-        implementation: `eager`, or `compiled` for the whole model as one graph of torch.compile.
+        implementation: `eager`; `compiled` for model and loss as one graph of torch.compile; `compiled_graphs` for the
+            same in its mode `reduce-overhead`, which launches CUDA graphs; `captured` for the whole eager step as one
+            CUDA graph, the optimizer included.
         passes: how much of the step runs: `forward` (without gradients), `forward_backward` or `train_step`.
         optimizer: one of `OPTIMIZERS`; `adamw_foreach` is what torch chooses by itself on CUDA.
         groups: blocks per checkpointed group, from the outermost groups to the innermost; () is no checkpointing.

@@ -21,6 +21,7 @@ from stepbench.models.precision import AUTOCAST, precision_reason, set_precision
 from stepbench.workloads.spec import StepSpec
 
 LEARNING_RATE = 3e-4
+GRAPHS = ("compiled_graphs", "captured")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -82,7 +83,7 @@ class Step:
         self.spec, self.model = spec, model
         self.losses: list[Tensor] = []
         self._device, self._module, self._optimizer, self._replica = device, module, optimizer, replica
-        self._batches = iter(batches)
+        self.batches: Batches = iter(batches)
         self._autocast = AUTOCAST.get(spec.autocast_precision)
         scales = with_scaler and spec.autocast_precision == "fp16" and optimizer is not None
         self._scaler = torch.amp.GradScaler(device, enabled=scales)
@@ -148,12 +149,15 @@ class Step:
         return values
 
     def _forward(self) -> None:
-        inputs, targets = next(self._batches)
+        inputs, targets = next(self.batches)
+        if replays := self.spec.implementation == "compiled_graphs":
+            torch.compiler.cudagraph_mark_step_begin()
         gradients = contextlib.nullcontext() if self.spec.passes != "forward" else torch.no_grad()
         autocast = torch.autocast(self._device, dtype=self._autocast, enabled=self._autocast is not None)
         with gradients, autocast:
             self._loss = self._module(inputs, targets)
-        self.losses.append(self._loss.detach())
+        loss = self._loss.detach()
+        self.losses.append(loss.clone() if replays else loss)  # the next replay writes over a graph's output
 
     def _backward(self) -> None:
         # The optimizer's parameters, because between forward and backward pass a sharded model shows others.
@@ -197,11 +201,14 @@ def build(
         raise UnsupportedError(reason)
     model = decoder(spec, setting, attention=attention)
     module: nn.Module = model
-    if spec.implementation == "compiled":
+    if spec.implementation.startswith("compiled"):
         # A model that torch.compile had to cut into pieces would be slower, and the number would not say so.
-        module = cast(nn.Module, torch.compile(model, fullgraph=True))
+        mode = "reduce-overhead" if spec.implementation == "compiled_graphs" else None
+        module = cast(nn.Module, torch.compile(model, fullgraph=True, mode=mode))
     optimizer, replica = None, None
     cls, options = optimizer_named(spec.optimizer)
+    if spec.implementation == "captured" and spec.optimizer != "sgd":
+        options["capturable"] = True
     options |= optimizer_options or {}
     if wrap is not None:
         replica = wrap(module, cls, options)
@@ -245,6 +252,10 @@ def unsupported_reason(spec: StepSpec, device: str) -> str | None:
         return f"parameters in bf16 need the precision bf16, got {spec.precision}"
     if (reason := precision_reason(spec.precision, device)) is not None:
         return reason
+    if spec.implementation in GRAPHS and device != "cuda":
+        return f"CUDA graphs need a CUDA device, got {device}"
+    if spec.implementation == "captured" and (spec.precision == "fp16" or spec.passes != "train_step"):
+        return "a captured step must be a whole training step without a gradient scaler, which reads a value"
     if spec.passes != "train_step" and spec.strategy is not None:
         return f"a strategy needs whole training steps, got {spec.passes}"
     low = spec.compute_dtype if spec.compute_dtype == "bf16" else spec.precision

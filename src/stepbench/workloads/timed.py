@@ -43,7 +43,7 @@ def measure(spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None
     samples["loss_nats"] = made.loss_values()
     counted = {**memory.peak_bytes(setting.device), **calls.scalars()}
     del made  # the check needs room of its own
-    _check_loss(samples["loss_nats"][0], spec, setting)
+    check_loss(samples["loss_nats"][0], spec, setting)
     return Measurement(
         samples=samples,
         scalars={**spec.work(), **counted},
@@ -83,7 +83,7 @@ def stated(spec: StepSpec, setting: Setting, *, warmup_steps: int) -> dict[str, 
     }
 
 
-def _check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
+def check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
     """Hold the loss of the first step against that of a plain model: the same weights and tokens, eager, in float32.
 
     Raises:

@@ -1,0 +1,73 @@
+"""The table of the ladder: the plain step, and each rung with what it bought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepbench.experiments.ladder.climb import AXIS, BASE, STEP, Climbed, ladders
+from stepbench.reporting import columns as col
+from stepbench.reporting import marks, statistics, units
+from stepbench.reporting.columns import axis_words
+from stepbench.reporting.frames import Results
+from stepbench.reporting.peaks import Peaks
+from stepbench.reporting.tables import Table
+
+FOOT = "plain"
+CAPTION = (
+    "Each rung is the fastest step before it with one measure more; both were timed one after the other in the same "
+    "processes, in turns from process to process. Bought: the speed per token with the measure over that without, with "
+    f"its {100 * statistics.RATIO_LEVEL:.0f} % interval over process medians. A rung stays if a token takes less time "
+    "with it in the middle process; one that does not is left out of those after it. MFU: FLOPs of the model's matrix "
+    "products over time and measured peak. Distance: the time of the step over that of its products at the measured "
+    "peak and AdamW's bytes at the rate of a copy. Peak memory on a CPU: predicted, of eager steps. The plain step: "
+    "fp32, eager, naive attention, AdamW as a loop, all logits at once."
+)
+
+
+def ladder(results: Results) -> Table:
+    """Return the plain step and each rung: time, tokens/s, MFU, peak memory, what it bought, and whether it stays."""
+    rows: list[dict[str, Any]] = []
+    for each in ladders(results.groups()):
+        if each.foot is not None:
+            rows.append(_row(each.foot, results.peaks, BASE))
+        rows += [_row(rung, results.peaks, STEP) for rung in each.rungs]
+    unit = col.time_unit(rows, [STEP])
+    axes = col.rest(results.axes, AXIS)
+    columns = [
+        *col.axis_columns(rows, axes),
+        col.value(AXIS, AXIS, axis_words, numeric=False),
+        col.interval(STEP, unit, "whole step"),
+        col.value("tokens_per_s", "tokens/s", units.number),
+        col.value("mfu_ratio", "MFU", units.percent),
+        col.value("peak_bytes", "peak memory", units.byte_count),
+        col.ratio("bought", "bought"),
+        col.word("verdict"),
+        col.word("stays"),
+        col.value("distance_ratio", "distance", units.ratio),
+        col.WARNINGS,
+        col.STATUS,
+    ]
+    return Table("The ladder to the fastest step", CAPTION, rows, columns, "The grid has no rung.", axes)
+
+
+def _row(rung: Climbed, peaks: Peaks, which: str) -> dict[str, Any]:
+    summary, found = rung.summary(which), rung.comparison if which == STEP else None
+    own = [mark for mark in summary.marks if mark not in rung.group.marks] if summary else []
+    values: dict[str, Any] = {
+        **col.facts(rung.group, marks.about(which, own)),
+        "settings": _text(rung.settings) if which == STEP else "",
+        **col.statistics_of(STEP, summary),
+        "tokens_per_s": rung.tokens_per_s(which),
+        "mfu_ratio": rung.mfu_ratio(peaks, which),
+        "peak_bytes": rung.peak_bytes(which),
+        **col.ratio_of("bought", found),
+        "verdict": found.verdict.value if found else None,
+        "stays": None if found is None else "yes" if rung.kept else "no",
+        "distance_ratio": rung.distance_ratio(peaks, which),
+    }
+    return values if which == STEP else values | {AXIS: FOOT}
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{axis_words(key)} {axis_words(value)}" for key, value in settings.items())

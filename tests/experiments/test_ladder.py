@@ -1,0 +1,62 @@
+"""One rung, really measured: both steps are timed, and the rung's is the model's."""
+
+from __future__ import annotations
+
+import pytest
+
+from stepbench import versions
+from stepbench.experiments.ladder.cell import Cell
+from stepbench.experiments.ladder.measure import measure
+from stepbench.measure.measurement import Setting, UnsupportedError, WrongResultError
+from stepbench.workloads import step
+from stepbench.workloads.spec import StepSpec
+
+SIZE = {"d_model": 32, "d_ff": 64, "layers": 2, "heads": 2}
+CELL = Cell("tiny", 16, "r", batch=2)
+
+
+def setting(rung: dict[str, object], **kept: dict[str, object]) -> Setting:
+    return Setting(
+        device="cpu",
+        protocol={"warmup_steps": 1, "measured_steps": 2, "seed": 0, "threads": 1},
+        definition={"vocabulary": 50, "size": SIZE, "rung": rung, "kept": kept},
+    )
+
+
+@pytest.mark.parametrize("replicate", [0, 1])
+def test_a_rung_is_timed_beside_the_fastest_step_so_far(replicate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[StepSpec] = []
+    build = step.build
+    monkeypatch.setattr(step, "build", lambda spec, *rest, **more: (built.append(spec), build(spec, *rest, **more))[1])
+    cell = Cell("tiny", 16, "r", batch=2, replicate=replicate)
+    found = measure(cell, setting({"batch": 4, "head": "chunked"}, s={"attention": "sdpa"}))
+    timed = built[:2] if replicate == 0 else built[1::-1]
+    assert [(each.attention, each.head, each.batch, each.optimizer) for each in timed] == [
+        ("sdpa", "whole", 2, "adamw_loop"),
+        ("sdpa", "chunked", 4, "adamw_loop"),
+    ]
+    assert len(found.samples["step_s"]) == len(found.samples["base_s"]) == 2
+    assert (found.scalars["tokens_per_step"], found.scalars["base_tokens_per_step"]) == (64, 32)
+    assert found.details["kept"] == ["s"]
+    assert found.protocol["order"] == ("base first" if replicate == 0 else "base second")
+    if replicate == 0:
+        assert found.scalars["predicted_peak_bytes"] > found.scalars["base_predicted_peak_bytes"]
+
+
+def test_what_the_device_cannot_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnsupportedError, match="CUDA graphs need a CUDA device, got cpu"):
+        measure(CELL, setting({"implementation": "captured"}))
+    monkeypatch.setattr(versions, "cpu_has_bf16_units", lambda: False)
+    with pytest.raises(UnsupportedError, match="bf16 is a rung where the CPU has units for it"):
+        measure(CELL, setting({"precision": "bf16"}))
+
+
+def test_a_rung_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stepbench.kernels.heads import whole
+
+    bind = step.heads.bind
+    monkeypatch.setattr(
+        step.heads, "bind", lambda name: bind(name) if name == "whole" else lambda x, w, t: 1.01 * whole.loss(x, w, t)
+    )
+    with pytest.raises(WrongResultError, match="the first loss must be within"):
+        measure(CELL, setting({"head": "chunked"}))
