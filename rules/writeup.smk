@@ -3,6 +3,7 @@ rule write_up:
         [getattr(rules, name).input for name in BENCH.names],
         "report/templates/writeup.md.j2",
         "report/templates/section.md.j2",
+        "report/templates/summary.md.j2",
         "report/templates/writeup.html.j2",
         "report/templates/page.css",
         "report/templates/page.js",

@@ -92,6 +92,13 @@ class Experiment:
             return None
         return self._part("data_set").find
 
+    @property
+    def summarize(self) -> Callable[[Any], Any] | None:
+        """The function that returns what it contributes to the report's summary, where there is a `summary.py`."""
+        if not (FOLDER / self.name / "summary.py").exists():
+            return None
+        return self._part("summary").summarize
+
     def _part(self, part: str) -> ModuleType:
         return importlib.import_module(f"{self.module}.{part}")
 

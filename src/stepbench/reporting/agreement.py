@@ -14,7 +14,7 @@ from stepbench.reporting import columns as col
 from stepbench.reporting import marks, units
 from stepbench.reporting.columns import axis_words
 from stepbench.reporting.evidence import Evidence
-from stepbench.reporting.findings import Finding, said
+from stepbench.reporting.findings import CONTRADICTION, Finding, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.points import Group, compared
@@ -195,7 +195,7 @@ def find(found: Sequence[Agreement]) -> list[Finding]:
             f"Two measurements of {each.quantity} disagree: {_told(each.first)} and {_told(each.second)}, "
             f"{units.ratio(each.ratio)}."
         )
-        told += said("agreement", [text], _evidence(each))
+        told += said(CONTRADICTION, [text], _evidence(each))
     agree = [each for each in found if each.verdict == AGREES]
     if agree and not told:
         count = "One quantity" if len(agree) == 1 else f"{len(agree)} quantities"

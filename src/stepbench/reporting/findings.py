@@ -19,6 +19,7 @@ from stepbench.reporting.evidence import SCOPE, Certainty, Evidence, scope
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.statistics import Verdict
 
+CONTRADICTION = "disagreement"  # the kind of a finding that two numbers disagree
 MAX_NAMED = 4  # names in a sentence
 
 
@@ -56,6 +57,7 @@ class Told:
 
     Attributes:
         kind, text, verdict: as in `Finding`.
+        ratio: of a comparison of times: how many times as fast.
         records, scope, warnings: as in `Evidence`.
         quality: the worst of its numbers.
         certainty: a value of `Certainty`.
@@ -69,6 +71,7 @@ class Told:
     quality: str
     certainty: str
     verdict: str | None
+    ratio: float | None = None
 
 
 def said(kind: str, sentences: Iterable[str], evidence: Evidence) -> list[Finding]:
@@ -96,6 +99,7 @@ def told(found: Finding) -> Told:
         evidence.quality,
         evidence.certainty.value,
         found.verdict,
+        evidence.comparison.ratio if evidence.comparison else None,
     )
 
 

@@ -17,7 +17,7 @@ from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.process.storage import write_atomically
-from stepbench.reporting import findings, frames, marks, markup, page, points, protocol, sections, units
+from stepbench.reporting import findings, frames, marks, markup, page, points, protocol, sections, summary_text, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.sections import Target
 
@@ -75,7 +75,7 @@ def write_up(
     ordered = sections.order(folder / sections.ORDER, by_name)
     for path, for_page in ((out_md, False), (out_html, True)):
         target = sections.Target(bench, path.parent, for_page=for_page)
-        made = []
+        made = [summary_text.section(environment, bench, experiments, results, target)]
         for _, name in ordered:
             if name in sections.OTHERS:
                 made.append(others[name](target) if name in others else "")
