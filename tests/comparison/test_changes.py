@@ -165,6 +165,21 @@ def test_a_record_of_before_an_axis_was_added_is_compared(bench: Bench) -> None:
     assert (entry.record.samples, entry.path.name) == (old.samples, "size~nano,context~128.json")
 
 
+def test_another_peak_of_memory_is_told_without_a_verdict(bench: Bench) -> None:
+    for day, gib, differs in ((1, 1.0, {"source": {KERNEL: "0"}}), (2, 1.5, {})):
+        measure(bench, day, 0.1, only=128, **differs)
+        cell = next(each for each in bench.grid(EXPERIMENT) if each.context == 128)
+        path = bench.root / bench.path(cell)
+        peak = {"peak_memory_bytes": int(gib * 2**30)}
+        records.write(path, dataclasses.replace(records.read(path), samples={}, scalars=peak))
+    every = found(bench)
+    assert every.found == ()
+    assert [(peak.ratio, changes.causes(peak.causes)) for peak in every.peaks] == [(1.5, "module kernels/naive")]
+    text = changes_document.markdown(built(bench))
+    assert "The peak memory of 1 point is another one than before." in text
+    assert "| size nano, context 128 | 1.00 GiB | 1.50 GiB | 1.50× | module kernels/naive |" in text
+
+
 # -- since -------------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ SOFTWARE = "software"
 VARIES = (SOURCE, SOFTWARE)
 IN_AN_ENVIRONMENT = ("torch", "triton", "cuda", "python")  # what another Python environment can bring
 MAX_MODULES = 3
+PEAK = "peak_memory_bytes"  # of the allocator or of a timeline; that of a process scatters
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T.*)?")
 _VERSION = re.compile(r"(?:([a-z]+)[= ])?(\d+(?:\.\d+)+.*)")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -59,16 +60,42 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Peak:
+    """A point whose peak memory is another one than before.
+
+    Attributes:
+        point: which.
+        causes: in what source and software differ.
+        old, new: the measurements.
+        old_bytes, new_bytes: the largest peak of each side.
+    """
+
+    point: Point
+    causes: tuple[Difference, ...]
+    old: tuple[Known, ...]
+    new: tuple[Known, ...]
+    old_bytes: int
+    new_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """The new peak over the old one: above 1 it needs more now."""
+        return self.new_bytes / self.old_bytes
+
+
+@dataclass(frozen=True)
 class Changes:
     """All changes.
 
     Attributes:
-        found: the largest first.
+        found: the times, the largest change first.
+        peaks: the peaks of memory that are not the same, the largest change first.
         redefined: how many points have only numbers of another definition or machine to be compared with.
         waiting: how many points were measured before and have no number of today's code and software yet.
     """
 
     found: tuple[Change, ...]
+    peaks: tuple[Peak, ...] = ()
     redefined: int = 0
     waiting: int = 0
 
@@ -97,20 +124,28 @@ def find(points: Mapping[Point, Sequence[Known]], root: Path, since: str | None 
         ValueError: `since` is none of these.
     """
     is_old = _old(since, root) if since is not None else lambda _: True
-    found, redefined, waiting = [], 0, 0
+    found: list[Change] = []
+    peaks: list[Peak] = []
+    redefined = waiting = 0
     for point, measured in points.items():
-        timed = [each for each in measured if main_time.median(each.record)]
-        new = [each for each in timed if each.fresh]
+        new = [each for each in measured if each.fresh]
         if not new:
-            waiting += bool(timed)
+            waiting += 1
             continue
-        others = [each for each in timed if not each.fresh]
+        others = [each for each in measured if not each.fresh]
         alike = [each for each in others if is_alike(each.record, new[0].record)]
         redefined += bool(others and not alike)
         if old := [each for each in alike if is_old(each.record)]:
             last = version(old[-1].record)
-            found.append(_change(point, [each for each in old if version(each.record) == last], new))
-    return Changes(tuple(sorted(found, key=lambda change: -change.size)), redefined, waiting)
+            sides = [each for each in old if version(each.record) == last], new
+            found += _change(point, *sides)
+            peaks += _peak(point, *sides)
+    return Changes(
+        tuple(sorted(found, key=lambda change: -change.size)),
+        tuple(sorted(peaks, key=lambda peak: -abs(math.log(peak.ratio)))),
+        redefined,
+        waiting,
+    )
 
 
 def cause(difference: Difference) -> str:
@@ -131,12 +166,15 @@ def causes(found: Sequence[Difference]) -> str:
     return "; ".join([*software, *shown, *([f"{more} more modules"] if more > 1 else [])])
 
 
-def _change(point: Point, old: Sequence[Known], new: Sequence[Known]) -> Change:
-    sides = [_undisturbed(side) for side in (old, new)]
+def _change(point: Point, old: Sequence[Known], new: Sequence[Known]) -> Iterator[Change]:
+    """Yield the change of a point's time, if both sides have one."""
+    timed = [[each for each in side if main_time.median(each.record)] for side in (old, new)]
+    if not all(timed):
+        return
+    sides = [_undisturbed(side) for side in timed]
     medians = [[main_time.median(each.record) or 0.0 for each in side] for side in sides]
     comparison = statistics.compare(medians[0], medians[1])
-    differences = fingerprint.difference(sides[0][0].record.fingerprint, sides[1][0].record.fingerprint)
-    found = tuple(each for each in differences if each.part in VARIES)
+    found = _causes(sides[0][0].record, sides[1][0].record)
     warnings = [
         mark
         for name, side in zip(("old", "new"), sides, strict=True)
@@ -145,7 +183,18 @@ def _change(point: Point, old: Sequence[Known], new: Sequence[Known]) -> Change:
     settles = None
     if comparison.verdict is Verdict.UNCLEAR:
         settles = _command(point, found, sides[0][-1].record, sides[1][-1].record)
-    return Change(point, found, tuple(sides[0]), tuple(sides[1]), comparison, tuple(dict.fromkeys(warnings)), settles)
+    yield Change(point, found, tuple(sides[0]), tuple(sides[1]), comparison, tuple(dict.fromkeys(warnings)), settles)
+
+
+def _peak(point: Point, old: Sequence[Known], new: Sequence[Known]) -> Iterator[Peak]:
+    """Yield the change of a point's peak memory, if it is one; load and clocks change none."""
+    most = [max((each.record.scalars.get(PEAK) or 0 for each in side), default=0) for side in (old, new)]
+    if all(most) and abs(math.log(most[1] / most[0])) > statistics.NEGLIGIBLE:
+        yield Peak(point, _causes(old[0].record, new[0].record), tuple(old), tuple(new), most[0], most[1])
+
+
+def _causes(old: Record, new: Record) -> tuple[Difference, ...]:
+    return tuple(each for each in fingerprint.difference(old.fingerprint, new.fingerprint) if each.part in VARIES)
 
 
 def _warnings(records: Sequence[Record]) -> tuple[Mark, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from stepbench.comparison.changes import Change, Changes
 from stepbench.comparison.known import Known, Point
 from stepbench.pipeline.fingerprint import SOURCE
 from stepbench.reporting import columns as col
-from stepbench.reporting import main_time, markup, past, statistics, tables
+from stepbench.reporting import main_time, markup, past, statistics, tables, units
 from stepbench.reporting.findings import plural
 from stepbench.reporting.sections import Target
 from stepbench.reporting.statistics import Verdict
@@ -55,6 +55,8 @@ def build(points: Mapping[Point, Sequence[Known]], found: Changes) -> Document:
     verdicts = [change.comparison.verdict for change in found.found]
     counts = ", ".join(f"{verdicts.count(each)} {each}" for each in Verdict if each in verdicts)
     lead = "Nothing was measured with other code or software before, on this machine and with the same settings."
+    if found.peaks and not found.found:
+        lead = f"The peak memory of {plural(len(found.peaks), 'point')} is another one than before."
     if found.found:
         lead = (
             f"{plural(len(found.found), 'point')} measured by other code or software before: {counts}. Old and new "
@@ -69,7 +71,7 @@ def build(points: Mapping[Point, Sequence[Known]], found: Changes) -> Document:
         )
     return Document(
         lead,
-        [tables.show(_table(group)) for group in found.by_cause()],
+        [tables.show(table) for table in (*map(_table, found.by_cause()), *_peaks(found))],
         f"Not compared: {'; '.join(last)}." if last else "",
         min(len(trend.find(points)), trend.MOST_SHOWN),
     )
@@ -171,6 +173,33 @@ def _row(change: Change) -> dict[str, Any]:
         **col.warned(change.warnings),
         col.RECORDS: {name: [each.path for each in side] for name, side in sides.items()},
     }
+
+
+def _peaks(found: Changes) -> Iterator[Table]:
+    if not found.peaks:
+        return
+    rows = [
+        {
+            "experiment": peak.point.experiment,
+            "point": peak.point.words,
+            "causes": changes.causes(peak.causes),
+            "old_bytes": peak.old_bytes,
+            "new_bytes": peak.new_bytes,
+            "peak_ratio": peak.ratio,
+            col.RECORDS: {"old": [each.path for each in peak.old], "new": [each.path for each in peak.new]},
+        }
+        for peak in found.peaks
+    ]
+    columns = [
+        col.value("experiment", text=markup.escape, numeric=False),
+        col.value("point", text=markup.escape, numeric=False),
+        col.value("old_bytes", "old", units.byte_count),
+        col.value("new_bytes", "new", units.byte_count),
+        col.value("peak_ratio", "new over old", units.ratio),
+        col.value("causes", "what differs", markup.escape, numeric=False),
+    ]
+    caption = "The largest peak of each side, where the two differ by more than 1 %. Above 1: it needs more now."
+    yield Table("Peak memory", caption, rows, columns)
 
 
 def _commits(group: Sequence[Change]) -> str:
