@@ -240,6 +240,45 @@ def test_no_file_is_longer_than_it_was() -> None:
     assert {name for name in LONG if lengths.get(name, 0) <= LONGEST_LINES} == set(), "take these off the list"
 
 
+# Comparisons of a device with "cuda" outside of the one place for devices: kernels that are written for CUDA, what
+# torch has for CUDA alone, and the memory of a machine. The list may only get shorter.
+ASKS_FOR_CUDA = {
+    "experiments/collectives/measure.py": 1,
+    "experiments/fits/ways.py": 1,
+    "experiments/ladder/measure.py": 1,
+    "experiments/memory/findings.py": 1,
+    "kernels/compiled.py": 1,
+    "kernels/contract.py": 1,
+    "kernels/heads/triton.py": 1,
+    "kernels/triton/launch.py": 1,
+    "measure/allocator_memory.py": 1,
+    "measure/memory.py": 1,
+    "measure/nsys.py": 1,
+    "measure/predicted_memory.py": 1,
+    "models/precision.py": 2,
+    "parallel/team.py": 1,
+    "parallel/traffic.py": 1,
+    "pipeline/workflow.py": 1,
+    "reporting/summary_text.py": 1,
+    "workloads/profiled.py": 1,
+    "workloads/step.py": 1,  # CUDA graphs
+}
+
+
+def test_devices_differ_in_one_place() -> None:
+    found: dict[str, int] = {}
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare) and any(
+                isinstance(side, ast.Constant) and side.value == "cuda" for side in (node.left, *node.comparators)
+            ):
+                name = str(file.relative_to(SOURCE))
+                found[name] = found.get(name, 0) + 1
+    found.pop("measure/device_probe.py")  # it is of that place
+    assert {name: count for name, count in found.items() if count > ASKS_FOR_CUDA.get(name, 0)} == {}
+    assert {name for name in ASKS_FOR_CUDA if name not in found} == set(), "take these off the list"
+
+
 def test_reporting_never_imports_torch() -> None:
     assert [e.place for e in ALL if part_of(e.file) == "reporting" and e.top in ("torch", "triton")] == []
 

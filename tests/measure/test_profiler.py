@@ -13,6 +13,7 @@ from torch.autograd import DeviceType
 from torch.profiler import record_function
 
 from stepbench.measure import profiler
+from stepbench.measure.measurement import UnsupportedError
 
 
 def event(
@@ -140,3 +141,10 @@ def test_a_real_step_is_told_apart_and_its_trace_kept(tmp_path: Path) -> None:
     assert json.loads(json.dumps(seen.details()))["operators"][0].keys() == {
         "phase", "name", "calls", "self_s", "device_s",
     }  # fmt: skip
+
+
+def test_a_profile_without_kernels_of_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without CUPTI every time would be the host's, under captions of device time."""
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
+    with pytest.raises(UnsupportedError, match="saw no kernel of the GPU"):
+        profiler.run({"forward": lambda: torch.ones(2) + 1}, device="cuda", ranges="")

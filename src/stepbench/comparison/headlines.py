@@ -13,6 +13,7 @@ from typing import Any
 
 from stepbench.pipeline.records import Record
 from stepbench.reporting import points, units
+from stepbench.reporting.conditions import runs_on_gpu
 from stepbench.reporting.message_fits import bus_factor
 from stepbench.reporting.points import REPLICATE
 
@@ -68,8 +69,7 @@ class Headline:
     @property
     def devices(self) -> int:
         """How many devices did it: the ranks on GPUs; a CPU is one."""
-        device = self.records[0].environment.get("device")
-        return int(self.cell.get("ranks", 1)) if device == "cuda" else 1
+        return int(self.cell.get("ranks", 1)) if runs_on_gpu(self.records[0].environment) else 1
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from stepbench import versions
 from stepbench.measure import memory
+from stepbench.measure.devices import KINDS
 from stepbench.measure.memory_timeline import Change, Claim, Span, Timeline, WatchedStep, build
 
 DEVICE_TYPES = {"cpu": 0, "cuda": 1}  # c10::DeviceType, as the trace gives it
@@ -118,8 +119,8 @@ def read(
 def _marked(name: str, device: str) -> Iterator[None]:
     with record_function(f"{MARK}{name}"):
         yield
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if KINDS[device].counts_memory:
+            torch.accelerator.synchronize()
 
 
 def _addresses(owned: Mapping[str, Iterable[Tensor]]) -> dict[str, list[int]]:

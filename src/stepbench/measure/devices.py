@@ -43,7 +43,7 @@ class Kind:
     Attributes:
         is_gpu: whether its cells are those of the gpu grids.
         counts_memory: whether torch's allocator counts what is allocated on it.
-        has_events: whether its streams can be timed between two events, and held.
+        has_events: whether its streams can be timed between two events, and held; torch profiles its kernels.
         backend: what its ranks talk through, or None where there are no ranks.
         workers: processes that read ahead for each rank.
         suffix: of the machine's name, after the number of devices.

@@ -19,10 +19,17 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
+from stepbench.measure.devices import KINDS
+from stepbench.measure.measurement import UnsupportedError
+
 MARK = "stepbench phase: "
 STEP = "step"
 PROFILED_STEPS = 3
 MICROSECOND = 1e-6
+NO_KERNELS = (
+    "torch's profiler saw no kernel of the GPU, so that all its times would be the host's: CUPTI must be there and "
+    "allowed (NVreg_RestrictProfilingToAdminUsers=0, or the capability SYS_ADMIN in a container)"
+)
 _BACKWARD_NODE = "autograd::engine::evaluate_function: "
 _MAX_NAME = 200  # a templated kernel's name can be a page long
 
@@ -96,7 +103,7 @@ def run(
         ranges: prefix of the names of the ranges to report.
         trace: where to write the Chrome trace, a path that ends in `.json.gz`.
     """
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if KINDS[device].has_events else [])
     rounds = schedule(wait=0, warmup=1, active=PROFILED_STEPS, repeat=1)
     with profile(activities=activities, schedule=rounds, acc_events=True) as profiler:
         for _ in range(PROFILED_STEPS + 1):
@@ -104,12 +111,15 @@ def run(
                 for name, work in phases.items():
                     with record_function(f"{MARK}{name}"):
                         work()
-                        if device == "cuda":
-                            torch.cuda.synchronize()
+                        if KINDS[device].has_events:
+                            torch.accelerator.synchronize()
             profiler.step()
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
-    return read(profiler.events() or [], list(phases), ranges=ranges)
+    events = profiler.events() or []
+    if KINDS[device].has_events and not any(event.device_type == DeviceType.CUDA for event in events):
+        raise UnsupportedError(NO_KERNELS)
+    return read(events, list(phases), ranges=ranges)
 
 
 def read(events: Iterable[Any], phases: Iterable[str], *, ranges: str) -> Profile:

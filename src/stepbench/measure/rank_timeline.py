@@ -14,6 +14,8 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
+from stepbench.measure.devices import KINDS
+
 MARK = "stepbench rank: "
 MICROSECOND = 1e-6
 GAP_S = 20e-6  # kernels closer than this form one span
@@ -43,7 +45,7 @@ def watch(
     Returns:
         `computation` and `communication` -> `[name, start_s, end_s]`, ordered by start.
     """
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if KINDS[device].has_events else [])
     only_the_last = schedule(wait=0, warmup=PROFILED_STEPS - 1, active=1)
     with profile(activities=activities, schedule=only_the_last) as profiler:
         for number in range(PROFILED_STEPS):
@@ -53,8 +55,8 @@ def watch(
             for name, work in phases.items():
                 with record_function(f"{MARK}{name}"):
                     work()
-                    if device == "cuda":
-                        torch.cuda.synchronize()
+                    if KINDS[device].has_events:
+                        torch.accelerator.synchronize()
     lanes = read(profiler.events() or [], list(phases))
     return {lane: [[span.name, round(span.start_s, DIGITS), round(span.end_s, DIGITS)] for span in spans]
             for lane, spans in lanes.items()}  # fmt: skip

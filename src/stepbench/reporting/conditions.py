@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from stepbench.measure.devices import KINDS
 from stepbench.pipeline.records import Record
 from stepbench.reporting import units
 from stepbench.reporting.marks import Mark
@@ -36,6 +37,12 @@ THROTTLE_REASONS = {
     0x40: "heat",
     0x80: "the power supply's brake",
 }
+
+
+def runs_on_gpu(environment: Mapping[str, Any]) -> bool:
+    """Return whether a record's environment is that of a GPU."""
+    kind = KINDS.get(str(environment.get("device")))
+    return kind is not None and kind.is_gpu
 
 
 def find(records: Sequence[Record]) -> tuple[Mark, ...]:
@@ -85,7 +92,7 @@ def _disturbed(record: Record) -> Iterable[str]:
     wall_s, cores = _number(load, "wall_s"), _number(load, "cores")
     if not wall_s or not cores:
         return
-    on_gpu = record.environment.get("device") == "cuda"
+    on_gpu = runs_on_gpu(record.environment)
     shares = {
         "{} of the CPU used by other processes": _number(load, "others_cpu_s"),
         "{} CPU steal": _number(load, "stolen_cpu_s"),

@@ -15,6 +15,7 @@ from stepbench.measure.timing import MIN_REGION_S
 from stepbench.pipeline.records import Record
 from stepbench.reporting import peaks as peaks_module
 from stepbench.reporting import units
+from stepbench.reporting.conditions import runs_on_gpu
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.peaks import Peaks
 from stepbench.reporting.points import Group
@@ -27,7 +28,7 @@ PARTS_BETWEEN = (0.9, 1.3)  # the phases' sum over the whole step; synchronising
 # Ranks wait for each other elsewhere in a whole step: 0.88 was seen on two ranks that share two cores.
 PARTS_OF_RANKS_BETWEEN = (0.8, 1.5)
 LEAST_REGION_S = 1e-8  # no call of a Python function takes less
-MIN_EVENT_REGION_S = 1e-5  # of CUDA events, which tell half a microsecond
+MIN_EVENT_REGION_S = 1e-5  # of events on a stream, which tell half a microsecond
 # AdamW in float32 reads weight, gradient and both moments, writes all but the gradient, and holds four numbers.
 ADAMW_MOVED_BYTES, ADAMW_HELD_BYTES = 28, 16
 
@@ -74,7 +75,8 @@ def _is_wrong(record: Record) -> bool:
 
 def _regions(group: Group) -> Iterable[Mark]:
     for record in group.records:
-        least_s = MIN_EVENT_REGION_S if record.protocol.get("clock") == "CUDA events" else MIN_REGION_S
+        by_events = "events" in str(record.protocol.get("clock"))
+        least_s = MIN_EVENT_REGION_S if by_events else MIN_REGION_S
         for key in filter(TIMED.fullmatch, record.samples):
             seconds = _median([_slowest(record.samples[key])])
             if seconds is None:
@@ -134,7 +136,7 @@ def _flops(group: Group, peaks: Peaks) -> Iterable[str]:
         if seconds and work and work / seconds > ABOVE_PEAK * peak:
             yield f"{name} {units.ratio(work / seconds / peak)} the measured peak"
     seconds, work = _median(group.processes("epoch_s")), group.scalar("epoch_flops")
-    on_gpus = bool(group.records) and group.records[0].environment.get("device") == "cuda"
+    on_gpus = bool(group.records) and runs_on_gpu(group.records[0].environment)
     together = peak * (group.point.get("ranks", 1) if on_gpus else 1)  # ranks on a CPU share what was measured
     if seconds and work and work / seconds > ABOVE_PEAK * together:
         yield f"the epoch {units.ratio(work / seconds / together)} the measured peak"

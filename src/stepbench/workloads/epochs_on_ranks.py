@@ -14,6 +14,7 @@ from stepbench.data.epochs import Batches
 from stepbench.kernels.api import bind
 from stepbench.measure import clock, device_load, memory, paging
 from stepbench.measure.clock import Clock
+from stepbench.measure.devices import KINDS
 from stepbench.measure.measurement import Setting, WrongResultError
 from stepbench.measure.paging import Paging
 from stepbench.models.decoder import next_token_loss
@@ -24,7 +25,6 @@ from stepbench.parallel.replica import Replica
 from stepbench.parallel.strategies import parallelize
 
 LEARNING_RATE = 3e-4
-WORKERS = {"cuda": 4}  # per rank; one elsewhere, where workers share the cores with what they feed
 LOADER_BATCHES = 200  # at most, when the loader is timed without training
 LOADER_EPOCH = 10**6  # of that: an order that no measured epoch has
 
@@ -54,7 +54,7 @@ def run(*, setting: dict[str, Any], what: dict[str, Any], epochs: dict[str, int]
     load, batches = data.loader()
     scalars = {"steps_per_epoch": len(batches), "workers": load.num_workers, "loader_bytes_per_s": rate}
     trainer = _Trainer(given, replica, what["precision"], timer)
-    position = torch.cuda.current_device() if given.device == "cuda" else 0
+    position = torch.accelerator.current_device_index() if KINDS[given.device].is_gpu else 0
 
     def epoch(number: int) -> tuple[float, float, float]:
         batches.epoch = number
@@ -154,8 +154,8 @@ class _Data:
         whole = self._set.samples // (batch * ranks)
         steps = self._what["steps"] if at_most is None else min(at_most, whole)
         batches = epochs.Batches(self._set.samples, batch=batch, rank=rank, ranks=ranks, seed=self._seed, steps=steps)
-        workers = WORKERS.get(self._device, 1)
-        return epochs.loader(self._pairs, batches, workers=workers, pinned=self._device == "cuda"), batches
+        workers = KINDS[self._device].workers
+        return epochs.loader(self._pairs, batches, workers=workers, pinned=KINDS[self._device].is_gpu), batches
 
     def forget(self) -> None:
         """Have the next epoch read the disk, if there is one."""

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from stepbench.measure import environment
+from stepbench.measure.devices import KINDS
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.parallel.outcome import RankError
 from stepbench.parallel.team import Call, Team, TeamError
 
 # Before the measuring process itself is ended, so that the record can name the rank that hung.
 MARGIN_S = 5.0
-DEVICES = ("cuda", "cpu")
+DEVICES = tuple(name for name, kind in KINDS.items() if kind.backend is not None)
 UNLIMITED_S = 24 * 3600.0
 
 
@@ -73,7 +74,7 @@ def _on_nodes(given: Call, nodes: int, device: str, deadline_s: float) -> list[A
 
 def backend(setting: Setting) -> str:
     """Return what the ranks of a device talk through."""
-    return "nccl" if setting.device == "cuda" else "gloo"
+    return KINDS[setting.device].backend or "gloo"
 
 
 def threads_per_rank(setting: Setting, ranks: int, nodes: int = 1) -> int:
@@ -90,9 +91,9 @@ def threads_per_rank(setting: Setting, ranks: int, nodes: int = 1) -> int:
     if setting.device not in DEVICES:
         raise UnsupportedError(f"ranks need the device cuda or cpu, got {setting.device}")
     threads = setting.protocol["threads"]
-    if setting.device == "cuda":
-        if (devices := torch.cuda.device_count()) < ranks:
-            raise UnsupportedError(f"{ranks} ranks need {ranks} CUDA devices, got {devices}")
+    if KINDS[setting.device].is_gpu:
+        if (devices := torch.accelerator.device_count()) < ranks:
+            raise UnsupportedError(f"{ranks} ranks need {ranks} GPUs, got {devices}")
         return max(1, threads // ranks)
     if threads < ranks:
         raise UnsupportedError(f"{ranks} ranks need a core each, got `protocol.threads` {threads}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from stepbench.measure.devices import KINDS
 from stepbench.measure.measurement import Setting, WrongResultError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def timed(*, setting: dict[str, Any], operation: str, payload_bytes: int) -> dic
     from stepbench.parallel.communicator import Communicator
 
     given = Setting(**setting)
-    device = torch.device(given.device, *((torch.cuda.current_device(),) if given.device == "cuda" else ()))
+    on_gpu = KINDS[given.device].is_gpu
+    device = torch.device(given.device, *((torch.accelerator.current_device_index(),) if on_gpu else ()))
     communicator = Communicator(device)
     world, rank = communicator.size, communicator.rank
     length = max(1, payload_bytes // 4 // world) * world

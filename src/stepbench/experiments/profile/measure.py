@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepbench.experiments.profile.cell import Cell
-from stepbench.measure import profiler
+from stepbench.measure import memory, profiler
 from stepbench.measure.measurement import Measurement, Setting
 from stepbench.models import ranged_attention
 from stepbench.workloads import predicted, profiled, timed
@@ -26,6 +26,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
     samples |= {f"profiled_{phase}_s": seconds for phase, seconds in seen.phase_s.items()}
     samples["loss_nats"] = made.loss_values()
     del made
+    memory.collect(setting.device)  # nsys' process finds an empty device
     return Measurement(
         samples=samples,
         scalars=spec.work(),
