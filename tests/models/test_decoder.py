@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from stepbench.models.architecture import EPS, ROPE_BASE
 from stepbench.models.costs import parameters
 from stepbench.models.decoder import Decoder, next_token_loss
-from stepbench.models.layers import EPS, ROPE_THETA
 from stepbench.models.sizes import ModelSize
 
 SIZE = ModelSize(d_model=48, d_ff=80, layers=3, heads=4)
@@ -83,7 +83,7 @@ def llama(model: Decoder) -> nn.Module:
             num_attention_heads=SIZE.heads,
             num_key_value_heads=SIZE.heads,
             rms_norm_eps=EPS,
-            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
             max_position_embeddings=512,
             tie_word_embeddings=False,
             attention_bias=False,

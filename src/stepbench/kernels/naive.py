@@ -12,8 +12,8 @@ from stepbench.kernels.contract import UP_TO_DOUBLE, Answer, Case, Implementatio
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, scale: float, return_lse: bool) -> Answer:
     """Compute softmax(q kᵀ · scale) v with the whole score matrix in memory. For the contract see `api.attention`."""
-    group = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    if (group := q.shape[1] // k.shape[1]) > 1:  # with 1 it would be a copy of both
+        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     scores = q @ k.transpose(-2, -1) * scale
     if is_causal:
         visible = visible_keys(q.shape[-2], k.shape[-2], q.device)

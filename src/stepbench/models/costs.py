@@ -20,18 +20,28 @@ terms; its 96 counts the forward pass once more for recomputation.
 
 from __future__ import annotations
 
+from stepbench.models.architecture import GPT2, Architecture
 from stepbench.models.sizes import ModelSize
 
 
 def parameters(size: ModelSize, vocabulary: int) -> int:
-    """Count the parameters of a decoder, embedding and untied head included.
+    """Count the parameters of a decoder, embedding and head included; a tied head is the embedding.
 
-    A block has four attention matrices `[C, C]`, three of SwiGLU `[C, F]` and two norms `[C]`. Outside the blocks
-    are the embedding `[V, C]`, the head `[V, C]` and the final norm `[C]`.
+    A block of LLaMA has the attention matrices of queries and output `[C, H·D]`, and of keys and values `[C, K·D]`,
+    three of SwiGLU `[C, F]` and two norms `[C]`, perhaps two more `[D]`. One of GPT-2 has two feed-forward matrices,
+    and everything has biases. Outside the blocks are the embedding `[V, C]`, the head `[V, C]`, the final norm `[C]`,
+    and learned positions `[P, C]`.
     """
-    norms = 2 * size.d_model
-    block = _block_matrix_entries(size) + norms
-    return 2 * vocabulary * size.d_model + size.layers * block + size.d_model
+    shape = Architecture.of(size)
+    width = shape.d_model
+    matrices = vocabulary * width * (1 if shape.tied else 2) + shape.positions * width
+    block = _block_matrix_entries(shape)
+    if shape.architecture == GPT2:
+        inner = shape.heads * shape.head_dim
+        biases = 3 * inner + width + shape.d_ff + width
+        return matrices + shape.layers * (block + biases + 4 * width) + 2 * width
+    norms = 2 * width + (2 * shape.head_dim if shape.qk_norm else 0)
+    return matrices + shape.layers * (block + norms) + width
 
 
 def forward_flops(size: ModelSize, *, vocabulary: int, batch: int, context: int) -> int:
@@ -39,10 +49,11 @@ def forward_flops(size: ModelSize, *, vocabulary: int, batch: int, context: int)
 
     Source: Narayanan et al. 2021 (arXiv:2104.04473), appendix, with SwiGLU's third matrix.
     """
+    shape = Architecture.of(size)
     tokens = batch * context
-    matrices = size.layers * _block_matrix_entries(size) + vocabulary * size.d_model
-    # Scores and values: [T, D]·[D, T] and [T, T]·[T, D] for each head, and heads · head_dim is d_model.
-    attention = size.layers * 2 * (2 * tokens * context * size.d_model)
+    matrices = shape.layers * _block_matrix_entries(shape) + vocabulary * shape.d_model
+    # Scores and values: [T, D]·[D, T] and [T, T]·[T, D] for each head.
+    attention = shape.layers * 2 * (2 * tokens * context * shape.heads * shape.head_dim)
     return 2 * tokens * matrices + attention
 
 
@@ -51,5 +62,6 @@ def backward_flops(size: ModelSize, *, vocabulary: int, batch: int, context: int
     return 2 * forward_flops(size, vocabulary=vocabulary, batch=batch, context=context)
 
 
-def _block_matrix_entries(size: ModelSize) -> int:
-    return 4 * size.d_model**2 + 3 * size.d_model * size.d_ff
+def _block_matrix_entries(shape: Architecture) -> int:
+    attention = 2 * shape.d_model * shape.head_dim * (shape.heads + shape.key_heads)
+    return attention + (2 if shape.architecture == GPT2 else 3) * shape.d_model * shape.d_ff

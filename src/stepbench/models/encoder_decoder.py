@@ -16,8 +16,8 @@ from typing import Unpack
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stepbench.models.architecture import EPS
 from stepbench.models.layers import (
-    EPS,
     Attention,
     Made,
     MultiHeadAttention,

@@ -17,7 +17,9 @@ MARK = "stepbench attention: "
 
 
 def ranged_attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
-    """Return attention over q, k, v `[B, H, T, D]`, same shape and dtype; scores are scaled by 1/√D."""
+    """Return attention over q `[B, H, T, D]` and k, v `[B, K, T, D]`, as q; scores are scaled by 1/√D."""
+    if (shared := q.shape[1] // k.shape[1]) > 1:
+        k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
     with record_function(f"{MARK}{SCORES}"):
         scores_BHTT = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.shape[-1]))
         if is_causal:
