@@ -17,7 +17,7 @@ from torch import distributed as dist
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = [
     "FP_FUSION",
@@ -42,6 +42,7 @@ __all__ = [
     "tensor_descriptor_type",
     "tensor_memory_columns",
     "tensors_are_fake",
+    "tree_leaves",
     "tree_map",
     "triton_interprets",
 ]

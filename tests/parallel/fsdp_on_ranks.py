@@ -525,7 +525,6 @@ def check_modules_of_many_shapes() -> None:
         lambda: nn.Linear(4, 3),
         Attending,
         Looping,
-        lambda: nn.Sequential(nn.LayerNorm(4)),
         lambda: nn.Sequential(nn.Linear(4, 0), nn.Linear(0, 3)),
     ):
         torch.manual_seed(0)
@@ -566,3 +565,42 @@ def check_a_rank_alone_in_its_group() -> None:
     single = model()
     loss(single).backward()
     assert_same_gradients(wrapped, {name: each.grad for name, each in single.named_parameters()})
+
+
+class Raw(nn.Module):
+    """Holds its matrix itself, as transformers' Conv1D does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(4, 4, dtype=torch.float64))
+        self.shift = nn.Parameter(torch.zeros(4, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.matrix + self.shift
+
+
+def check_the_caller_says_which_classes_are_sharded() -> None:
+    torch.manual_seed(0)
+    module = nn.ModuleDict({"blocks": nn.Sequential(nn.Sequential(Raw(), nn.Tanh(), Raw()), nn.Sequential(Raw()))})
+    single, data = copy.deepcopy(module)["blocks"], torch.randn(2, 3, 4, dtype=torch.float64)
+    for rank in range(2):
+        (single(data[rank]).square().mean() / 2).backward()
+    with raises(ValueError, "`sharded` must name classes that hold a matrix to shard, got Linear, Embedding; in this"):
+        FSDP(copy.deepcopy(module["blocks"]))
+    wrapped = FSDP(module["blocks"], sharded=(Raw,))
+    assert wrapped.sharded_ratio == 3 * 16 / (3 * 20)
+    kept = sum(each.numel() for name, each in wrapped.named_parameters() if name.endswith("matrix"))
+    assert kept == 3 * 16 / 2
+    wrapped(data[dist.get_rank()]).square().mean().backward()
+    wrapped.finish_gradient_synchronization()
+    assert_same_gradients(wrapped, {name: each.grad for name, each in single.named_parameters()})
+
+
+def check_norms_are_left_in_full_precision() -> None:
+    wrapped = FSDP(model(torch.float32), torch.bfloat16, full_precision=(nn.LayerNorm,))
+    norm = next(each for each in wrapped.modules() if isinstance(each, nn.LayerNorm))
+    seen: list[torch.dtype] = []
+    norm.register_forward_hook(lambda module, given, out: seen.extend((module.weight.dtype, given[0].dtype, out.dtype)))
+    step(wrapped)
+    assert seen == [torch.float32, torch.float32, torch.bfloat16]
+    assert {each.grad.dtype for each in wrapped.parameters()} == {torch.float32}

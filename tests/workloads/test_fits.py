@@ -30,7 +30,7 @@ def predicted_bytes(spec: StepSpec, batch: int, context: int) -> int:
 )
 def test_shallow_steps_predict_the_deep_one_exactly(layers: int, vocabulary: int, more: dict[str, Any]) -> None:
     spec = StepSpec(ModelSize(layers=layers, **SMALL), vocabulary, context=1, batch=1, **more)
-    assert max(fits.depths(spec)) < layers
+    assert max(fits.depths(spec, layers)) < layers
     found = fits.find(spec, SETTING)
     assert found.peak_bytes(7, 320) == predicted_bytes(spec, 7, 320)
     # With a batch of 1 torch makes a few small copies less.

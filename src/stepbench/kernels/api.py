@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from stepbench import own_code
+from stepbench.kernels import own
 from stepbench.kernels.contract import (
     MAX_HEAD_DIM,
     MIN_HEAD_DIM,
@@ -49,7 +51,7 @@ def attention(
         v: like k.
         is_causal: whether a query sees only the keys up to its own position.
         scale: positive factor of the scores; 1/√D by default.
-        impl: a name of `IMPLEMENTATIONS`.
+        impl: a name of `IMPLEMENTATIONS`, or `path.py:function` (`stepbench.kernels.own`).
         return_lse: whether to return the logsumexp as well.
 
     Returns:
@@ -139,7 +141,9 @@ def _reason(impl: str, *case: Any) -> str | None:
 
 
 def _implementation(impl: str) -> Implementation:
-    if impl not in IMPLEMENTATIONS:
+    if impl not in _LOADED and own_code.is_own(impl):
+        _LOADED[impl] = own.implementation(impl)
+    elif impl not in IMPLEMENTATIONS and impl not in _LOADED:
         raise ValueError(f"`impl` must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
     if impl not in _LOADED:
         module, _, attribute = IMPLEMENTATIONS[impl].partition(":")

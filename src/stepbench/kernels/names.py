@@ -4,7 +4,7 @@ The standard library alone: config.yaml and target paths are checked against the
 implementation is one file that defines an `Implementation`, and one line here.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 IMPLEMENTATIONS: dict[str, str] = {
     "naive": "stepbench.kernels.naive:IMPLEMENTATION",
@@ -23,13 +23,17 @@ IMPLEMENTATIONS: dict[str, str] = {
     "flex": "stepbench.kernels.flex:IMPLEMENTATION",
 }
 
+# The section of config.yaml that names kernels of one's own.
+SECTION = "attention"
+
 # The type of an experiment's axis; a type checker cannot look into a dictionary.
 if TYPE_CHECKING:
     Name = str
 else:
-    Name = Literal[tuple(IMPLEMENTATIONS)]
+    Name = Annotated[Literal[tuple(IMPLEMENTATIONS)], SECTION]
 
 
 def modules(*names: str) -> tuple[str, ...]:
-    """Return the modules that implement these names, such as `stepbench.kernels.sdpa`."""
-    return tuple(dict.fromkeys(IMPLEMENTATIONS[name].partition(":")[0] for name in names))
+    """Return the modules that implement these names, such as `stepbench.kernels.sdpa`; one's own kernels have none."""
+    known = (IMPLEMENTATIONS[name] for name in names if name in IMPLEMENTATIONS)
+    return tuple(dict.fromkeys(where.partition(":")[0] for where in known))

@@ -52,6 +52,10 @@ class Setting:
     deadline: float | None = None
     may_fork: bool = False
 
+    def kernel(self, name: str) -> str:
+        """Return what a cell's attention names: an implementation, or `path.py:function` of the user's own kernel."""
+        return str(self.definition["kernel"]["function"]) if "kernel" in self.definition else name
+
     def plain(self) -> dict[str, Any]:
         """Return the values that another process needs to measure under the same conditions, as JSON values."""
         return {

@@ -46,6 +46,11 @@ def lacks_compiler() -> str | None:
     return f"{' and '.join(missing)} missing: install gcc and {python}-dev (or {python}-devel, or a Python from uv)"
 
 
+def transformers_version() -> str | None:
+    """Return the version of transformers, which builds models from a config.json; None if it is not installed."""
+    return _version("transformers")
+
+
 @functools.cache
 def _version(package: str) -> str | None:
     try:

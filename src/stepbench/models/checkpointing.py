@@ -15,55 +15,85 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stepbench.models.decoder import Decoder
+from stepbench.own_code import OwnCodeError
 
 
 class CheckpointedBlocks(nn.Module):
     """Consecutive blocks whose activations are recomputed in the backward pass.
 
     Args:
-        blocks: modules that take (x, cos, sin) and return x.
+        blocks: modules that take x `[B, T, C]` and the same further arguments, and return x, or a tuple that begins
+            with it. They use no random numbers: there is no dropout.
     """
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-        """Return `[B, T, C]` from `[B, T, C]` and the angles `[T, E]`, as the blocks would."""
+    def forward(self, x_BTC: Tensor, *same: Any, **named: Any) -> Any:
+        """Return what the last block returns, each called with what the one before it returned."""
         # There is no dropout, so no state of a random generator needs to be restored.
-        return checkpoint(self._run, x_BTC, cos_TE, sin_TE, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(self._run, x_BTC, *same, use_reentrant=False, preserve_rng_state=False, **named)
 
-    def _run(self, x_BTC: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    def _run(self, x_BTC: Tensor, *same: Any, **named: Any) -> Any:
+        output: Any = x_BTC
         for block in self.blocks:
-            x_BTC = block(x_BTC, cos_TE, sin_TE)
-        return x_BTC
+            output = block(output[0] if isinstance(output, tuple) else output, *same, **named)
+        return output
 
 
-def checkpoint_blocks(model: Decoder, *group_sizes: int) -> None:
-    """Move a decoder's blocks into checkpointed groups, in place; the parameters are the same tensors.
+def blocks_of(model: nn.Module) -> tuple[nn.Module, str]:
+    """Return the module that holds the list of a model's blocks, and the attribute.
+
+    It is the one that the attribute `blocks_name` names, or else the only ModuleList or Sequential that stands in no
+    other, as `blocks` of a `Decoder` does.
+
+    Raises:
+        OwnCodeError: there is no such list, or several.
+    """
+    named: str | None = getattr(model, "blocks_name", None)
+    lists = [name for name, each in model.named_modules() if isinstance(each, nn.ModuleList | nn.Sequential)]
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    if named is None and len(outermost) == 1:
+        named = outermost[0]
+    if named is None or named not in lists:
+        source = getattr(model, "source", "the model")
+        shown = ", ".join(name.removeprefix("module.") for name in outermost) or "none"
+        raise OwnCodeError(f"`{source}` must have one list of blocks, or `blocks` in config.yaml name it; got {shown}")
+    parent, _, attribute = named.rpartition(".")
+    return model.get_submodule(parent), attribute
+
+
+def checkpoint_blocks(model: nn.Module, *group_sizes: int) -> None:
+    """Move a model's blocks into checkpointed groups, in place; the parameters are the same tensors.
 
     Parameters get other names: `blocks.0.…` becomes `blocks.0.blocks.0.…`.
 
     Args:
-        model: a decoder that is not checkpointed yet.
+        model: a decoder, or another model with a list of blocks (`blocks_of`), that is not checkpointed yet.
         group_sizes: blocks per group, one number per level of nesting, from the outermost groups to the innermost,
             strictly decreasing. The last group of a level may be smaller.
 
     Raises:
         ValueError: there is no size, one is below 1 or above the number of blocks, or they do not decrease.
+        OwnCodeError: it is not clear which its blocks are.
     """
-    blocks = list(model.blocks)
+    parent, attribute = blocks_of(model)
+    container: Any = getattr(parent, attribute)
+    blocks = list(container)
     falling = all(outer > inner for outer, inner in itertools.pairwise(group_sizes))
     if not group_sizes or not falling or group_sizes[-1] < 1 or group_sizes[0] > len(blocks):
         raise ValueError(
             f"`group_sizes` must be decreasing numbers from {len(blocks)} (the blocks) to 1, got {list(group_sizes)}"
         )
-    model.blocks = nn.ModuleList(_grouped(blocks, group_sizes))
+    groups = _grouped(blocks, group_sizes)
+    is_list = isinstance(container, nn.ModuleList)
+    setattr(parent, attribute, nn.ModuleList(groups) if is_list else nn.Sequential(*groups))
 
 
 def theoretical_best(blocks: int) -> float:

@@ -26,36 +26,42 @@ from stepbench import versions
 from stepbench.parallel.bucket import Bucket, by_kind
 from stepbench.parallel.communicator import Communicator
 from stepbench.parallel.data_parallel import device_of, refuse_unfrozen, start_equal
+from stepbench.parallel.full_precision import keep
 from stepbench.parallel.gradient_norm import ShardGradient
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, Synchronizes, with_plain_optimizer
 from stepbench.parallel.traffic import Traffic
 from stepbench.parallel.unit import Unit
-from stepbench.parallel.unit_plan import PlannedUnit, plan
+from stepbench.parallel.unit_plan import SHARDED, PlannedUnit, plan
 from stepbench.parallel.visit_order import VisitOrder
 from stepbench.parallel.weight_use import WeightUse
 from stepbench.versions import tree_map
 
 
 class FSDP(Synchronizes, nn.Module):
-    """A module whose Linear and Embedding weights are sharded, each block's together; used as the data-parallel ones.
+    """A module whose matrices are sharded, each block's together; used as the data-parallel ones.
 
     Make the optimizer after wrapping, from `parameters()`: it must be one that works on each element by itself. All
     ranks must run the same modules in the same order, since they gather together; torch's FSDP asks the same. A weight
-    is whole only while the Linear or Embedding that holds it is called, so nobody else may compute with it. Inside
+    is whole only while the module that holds it is called, so nobody else may compute with it. Inside
     `no_sync()` whole gradients are kept, which costs the memory of all of them, in the masters' dtype. The norm of a
     gradient is that of the whole one and a collective, so `torch.nn.utils.clip_grad_norm_` is called on all ranks.
 
     Args:
-        module: any module, on its device. Its parameters and buffers are overwritten with those of rank 0. Biases,
-            norms and all else that is no Linear or Embedding weight is replicated.
+        module: any module, on its device. Its parameters and buffers are overwritten with those of rank 0.
         compute_dtype: of the gathered weights, of the replicated parameters where they are used, and of floating-point
             inputs. The parameters themselves keep their dtype, and so do their gradients. None: no casts.
         prefetch: how many units to gather ahead of the one in use; 0 for none.
         group: the process group, or None for all ranks.
+        sharded: classes of modules whose own parameters of two dims or more are sharded; all else is replicated.
+        full_precision: classes of modules, such as norms, that compute in the dtype of their parameters whatever
+            `compute_dtype` is.
+
+    Attributes:
+        sharded_ratio: the share of the parameters' elements that is sharded.
 
     Raises:
-        ValueError: the ranks hold different modules, `prefetch` is negative, or an Embedding asks for `max_norm` or
-            sparse gradients, which need the whole weight.
+        ValueError: the ranks hold different modules, `prefetch` is negative, nothing would be sharded, or an Embedding
+            asks for `max_norm` or sparse gradients, which need the whole weight.
     """
 
     def __init__(
@@ -65,6 +71,8 @@ class FSDP(Synchronizes, nn.Module):
         *,
         prefetch: int = 1,
         group: dist.ProcessGroup | None = None,
+        sharded: tuple[type[nn.Module], ...] = SHARDED,
+        full_precision: tuple[type[nn.Module], ...] = (),
     ) -> None:
         if prefetch < 0:
             raise ValueError(f"`prefetch` must be 0 or more, got {prefetch}")
@@ -77,14 +85,19 @@ class FSDP(Synchronizes, nn.Module):
         self._in_flight: Unit | None = None
         self._records = False
         start_equal(module, self.communicator)
-        self._units = [(planned, self._shard(planned)) for planned in plan(module)]
+        units = plan(module, sharded)
+        elements = sum(weight.numel() for planned in units for weight in planned.weights)
+        self.sharded_ratio = elements / max(1, sum(parameter.numel() for parameter in module.parameters()))
+        if not units:
+            raise ValueError(_nothing_to_shard(module, sharded))
+        self._units = [(planned, self._shard(planned)) for planned in units]
         pieces = {piece for _, unit in self._units for piece in unit.pieces}
         named = module.named_parameters(remove_duplicate=False)
         self._replicated = {name: each for name, each in named if each not in pieces}
         self._frozen = {name: each for name, each in self._replicated.items() if not each.requires_grad}
         trained = dict.fromkeys(each for each in self._replicated.values() if each.requires_grad)
         self._buckets = [Bucket(same_kind, self.communicator) for same_kind in by_kind(trained)]
-        self._substitute(module)
+        self._substitute(module, full_precision)
 
     def _shard(self, planned: PlannedUnit) -> Unit:
         """Return a unit in the place of whole weights, which are let go."""
@@ -95,7 +108,7 @@ class FSDP(Synchronizes, nn.Module):
         planned.weights.clear()
         return unit
 
-    def _substitute(self, module: nn.Module) -> None:
+    def _substitute(self, module: nn.Module, full_precision: tuple[type[nn.Module], ...]) -> None:
         """Have every module see whole weights, in the compute dtype, while it runs."""
         uses: dict[nn.Module, WeightUse] = {}
         for planned, unit in self._units:
@@ -109,7 +122,9 @@ class FSDP(Synchronizes, nn.Module):
                 user.register_forward_hook(lambda *_, unit=unit: self._after_forward(unit), always_call=True)
         if self._compute_dtype is not None:
             replicated = set(self._replicated.values())
-            for each in module.modules():
+            kept = [each for each in module.modules() if isinstance(each, full_precision)]
+            keep(kept, self._compute_dtype)
+            for each in set(module.modules()).difference(*(each.modules() for each in kept)):
                 for attribute, parameter in each.named_parameters(recurse=False):
                     if parameter in replicated and parameter.is_floating_point():
                         use = uses.setdefault(
@@ -236,6 +251,18 @@ class FSDP(Synchronizes, nn.Module):
         return value.to(self._compute_dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def _nothing_to_shard(module: nn.Module, sharded: tuple[type[nn.Module], ...]) -> str:
+    """Return what to do about a module of which nothing would be sharded."""
+    matrices = {
+        type(each).__name__: None
+        for each in module.modules()
+        if any(parameter.dim() >= 2 for parameter in each.parameters(recurse=False))
+    }
+    wanted = ", ".join(each.__name__ for each in sharded) or "none"
+    there = ", ".join(matrices) or "no class"
+    return f"`sharded` must name classes that hold a matrix to shard, got {wanted}; in this module {there} do"
+
+
 def _in_backward() -> bool:
     return versions.in_backward()
 
@@ -249,9 +276,16 @@ def _hand_over_slices(optimizer: Optimizer, *_: Any) -> None:
 
 
 def _build(
-    module: nn.Module, recipe: Recipe, group: Group, *, compute_dtype: torch.dtype | None = None, prefetch: int = 1
+    module: nn.Module,
+    recipe: Recipe,
+    group: Group,
+    *,
+    compute_dtype: torch.dtype | None = None,
+    prefetch: int = 1,
+    sharded: tuple[type[nn.Module], ...] = SHARDED,
 ) -> Replica:
-    replica = with_plain_optimizer(FSDP(module, compute_dtype, prefetch=prefetch, group=group), recipe)
+    wrapped = FSDP(module, compute_dtype, prefetch=prefetch, group=group, sharded=sharded)
+    replica = with_plain_optimizer(wrapped, recipe)
     replica.optimizer.register_step_pre_hook(_hand_over_slices)
     return replica
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+SHARDED: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding)
 _WITHOUT_FORWARD = (nn.ModuleList, nn.ModuleDict)
 _CONTAINERS = (*_WITHOUT_FORWARD, nn.Sequential)
 
@@ -35,12 +36,17 @@ class PlannedUnit:
     users: list[nn.Module] = field(default_factory=list)
 
 
-def plan(module: nn.Module) -> list[PlannedUnit]:
+def plan(module: nn.Module, sharded: tuple[type[nn.Module], ...] = SHARDED) -> list[PlannedUnit]:
     """Return the units of a module.
 
-    The weights of all Linear and Embedding modules inside one element of a ModuleList, Sequential or ModuleDict (the
-    outermost: a transformer's block) form a unit. Every other weight is a unit of its own, and so is one that is tied
-    across blocks. A weight that something else than a Linear or an Embedding holds as well stays whole.
+    The weights of all sharded modules inside one element of a ModuleList, Sequential or ModuleDict (the outermost: a
+    transformer's block) form a unit. Every other weight is a unit of its own, and so is one that is tied across blocks.
+    A weight that a module of another class holds as well stays whole.
+
+    Args:
+        module: the whole.
+        sharded: classes whose parameters of two dims or more are weights to shard. Their modules must be the only ones
+            that compute with them, in their own forward.
 
     Raises:
         ValueError: an Embedding asks for `max_norm` or sparse gradients.
@@ -52,7 +58,7 @@ def plan(module: nn.Module) -> list[PlannedUnit]:
     block_of = blocks(module)
     units: dict[Hashable, PlannedUnit] = {}
     for weight, held in holders.items():
-        if not all(_is_shardable(holder) for holder in held):
+        if weight.dim() < 2 or not all(_is_shardable(holder, sharded) for holder in held):
             continue
         within = {block_of.get(holder.module) for holder in held}
         block = within.pop() if len(within) == 1 else None
@@ -78,11 +84,11 @@ def blocks(module: nn.Module) -> dict[nn.Module, nn.Module]:
     return found
 
 
-def _is_shardable(holder: Holder) -> bool:
+def _is_shardable(holder: Holder, sharded: tuple[type[nn.Module], ...]) -> bool:
     module = holder.module
     # nn.MultiheadAttention reads the weight of this one without calling it.
-    if not isinstance(module, (nn.Linear, nn.Embedding)) or isinstance(module, NonDynamicallyQuantizableLinear):
+    if not isinstance(module, sharded) or isinstance(module, NonDynamicallyQuantizableLinear):
         return False
     if isinstance(module, nn.Embedding) and (module.max_norm is not None or module.sparse):
         raise ValueError(f"`module` must not have an Embedding with max_norm or sparse gradients, got {module}")
-    return holder.attribute == "weight"
+    return True

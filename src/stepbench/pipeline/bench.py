@@ -11,7 +11,7 @@ from stepbench.data import tokens
 from stepbench.data.shards import ShardSet
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import devices
-from stepbench.pipeline import config, fingerprint, grids, machine, records
+from stepbench.pipeline import config, fingerprint, grids, machine, own_files, records
 from stepbench.pipeline.cells import Cell
 
 STATE_FOLDER = ".stepbench"
@@ -147,15 +147,18 @@ class Bench:
         return cell
 
     def check_cell(self, cell: Cell) -> None:
-        """Check that config.yaml defines the size or preset of a cell.
+        """Check that config.yaml defines the size or preset of a cell, and an attention kernel of one's own.
 
         Raises:
             ValueError: it does not.
         """
-        for axis, key in config.NAMED.items():
-            valid = self.settings.get(key, {})
-            if hasattr(cell, axis) and getattr(cell, axis) not in valid:
-                raise ValueError(f"`{axis}` must be one of {', '.join(valid)}, got {getattr(cell, axis)!r}")
+        named = {axis: list(config.entries(self.settings, axis)) for axis in config.NAMED if hasattr(cell, axis)}
+        for axis in cell.axes():
+            if axis.section is not None:
+                named[axis.name] = [*(axis.choices or ()), *self.settings.get(axis.section, {})]
+        for name, valid in named.items():
+            if getattr(cell, name) not in valid:
+                raise ValueError(f"`{name}` must be one of {', '.join(valid)}, got {getattr(cell, name)!r}")
 
     def check_targets(self, targets: Iterable[str]) -> None:
         """Check the targets that look like records of this workflow.
@@ -202,9 +205,9 @@ class Bench:
             if (source := self.source_file) is not None:
                 used["data"]["content"] = fingerprint.content(self.root / source, self.memo("content"))
         self.check_cell(cell)
-        used |= {
-            axis: self.settings[key][getattr(cell, axis)] for axis, key in config.NAMED.items() if hasattr(cell, axis)
-        }
+        memo = self.memo("content")
+        for key, entry in own_files.entries(self.settings, cell).items():
+            used[key] = own_files.with_content(entry, self.root, memo)
         below = cell.builds_on(self.grid(cell.experiment))
         used |= cell.learned(self.settings, {each: self._record(each) for each in below})
         if self.shards(cell) is not None:

@@ -42,6 +42,8 @@ class Axis:
         choices: the valid words of a `Literal`; None for any value of the type.
         optional: whether a value may be None.
         from_zero: whether an `int` may be 0; most axes are sizes and counts, of which 0 is nothing to measure.
+        section: the section of config.yaml whose keys are valid beside the choices, or None. Whether a word is one of
+            them is checked where the configuration is known (`stepbench.pipeline.config.entries`).
     """
 
     name: str
@@ -49,11 +51,12 @@ class Axis:
     choices: tuple[str, ...] | None
     optional: bool
     from_zero: bool = False
+    section: str | None = None
 
     @functools.cached_property
     def pattern(self) -> str:
         """The regular expression of the axis' canonical texts, for Snakemake's `wildcard_constraints`."""
-        if self.choices is not None:
+        if self.choices is not None and self.section is None:
             core = "|".join(re.escape(choice) for choice in self.choices)
         else:
             core = {int: f"0|{_POSITIVE}" if self.from_zero else _POSITIVE, bool: "true|false", str: _WORD}[self.type]
@@ -63,7 +66,7 @@ class Axis:
     def valid(self) -> str:
         """The valid values, in words."""
         if self.choices is not None:
-            words = "one of " + ", ".join(self.choices)
+            words = "one of " + ", ".join(self.choices) + (f" or a name of `{self.section}`" if self.section else "")
         else:
             words = {
                 int: f"a whole number from {0 if self.from_zero else 1} without leading zeros",
@@ -174,12 +177,13 @@ class Cell:
 def axes(cell_type: Any) -> tuple[Axis, ...]:
     """Return the axes of a cell's dataclass, in the order of its fields.
 
-    A field's type is `str`, `int`, `bool`, a `Literal` of words, or one of these `| None`.
+    A field's type is `str`, `int`, `bool`, a `Literal` of words, or one of these `| None`. A `Literal` that is
+    annotated with a section of config.yaml allows the keys of that section too.
 
     Raises:
         TypeError: a field has another type.
     """
-    hints = typing.get_type_hints(cell_type)
+    hints = typing.get_type_hints(cell_type, include_extras=True)
     from_zero = getattr(cell_type, "FROM_ZERO", Cell.FROM_ZERO)
     return tuple(
         dataclasses.replace(_axis(field.name, hints[field.name]), from_zero=field.name in from_zero)
@@ -224,6 +228,9 @@ def _axis(name: str, hint: Any) -> Axis:
         if len(members) != 1:
             raise TypeError(f"axis `{name}` must have one type, possibly `| None`, got {hint}")
         hint, optional = members[0], True
+    if typing.get_origin(hint) is typing.Annotated:
+        (section,) = hint.__metadata__
+        return dataclasses.replace(_axis(name, hint.__origin__), optional=optional, section=section)
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         if not all(isinstance(choice, str) for choice in choices) or (optional and "none" in choices):

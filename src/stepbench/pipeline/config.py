@@ -11,18 +11,21 @@ import yaml
 
 from stepbench.experiments import experiment as experiments
 from stepbench.experiments.ladder.cell import rung_mistakes
+from stepbench.models.architecture import Architecture
+from stepbench.models.own import OwnModel, is_function, is_own
 from stepbench.models.presets import Preset
 from stepbench.models.sizes import ModelSize, Shape, ShapeError
-from stepbench.pipeline import grids, strict_yaml
+from stepbench.pipeline import cells, grids, strict_yaml
 from stepbench.pipeline.mistakes import ConfigError, Key, Mistake, hint
 
 if TYPE_CHECKING:
     import jsonschema
 
-__all__ = ["NAMED", "SCHEMA", "ConfigError", "check", "merge", "read"]
+__all__ = ["NAMED", "SCHEMA", "ConfigError", "check", "entries", "merge", "read"]
 
 SCHEMA = "config.schema.yaml"
-NAMED = {"size": "sizes", "preset": "presets", "rung": "rungs"}  # an axis whose values are keys of a section
+# An axis whose values are keys of sections.
+NAMED = {"size": ("sizes", "models"), "preset": ("presets",), "rung": ("rungs",)}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -46,6 +49,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             value = merge(there if isinstance(there, Mapping) else {}, value)
         merged[key] = value
     return merged
+
+
+def entries(config: Mapping[str, Any], axis: str) -> dict[str, Any]:
+    """Return what an axis of `NAMED` may name: each key of its sections with its value."""
+    return {name: value for key in NAMED[axis] for name, value in _section(config, key).items()}
 
 
 def check(config: Mapping[str, Any], *, schema: Path, files: Iterable[Path] = ()) -> None:
@@ -122,6 +130,8 @@ def _mistakes_of(error: jsonschema.ValidationError) -> Iterator[Mistake]:
 
 def _meaning(config: Mapping[str, Any]) -> Iterator[Mistake]:
     yield from _shapes(config)
+    yield from _models(config)
+    yield from _kernels(config)
     yield from _vocabularies(config)
     yield from _rungs(config)
     for name, scales in _section(config, "experiments").items():
@@ -158,26 +168,55 @@ def _rungs(config: Mapping[str, Any]) -> Iterator[Mistake]:
                 yield Mistake("value", message, ("rungs", name, key))
 
 
+def _models(config: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what is wrong with the models beside the sizes."""
+    for name, section in _section(config, "models").items():
+        if name in _section(config, "sizes"):
+            yield Mistake("value", "must have a name that no size has", ("models", name))
+        try:
+            OwnModel.from_config(name, section) if is_own(section) else Architecture.from_config(name, section)
+        except ShapeError as error:
+            yield from (Mistake("value", problem.message, problem.path) for problem in error.problems)
+
+
+def _kernels(config: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield what is wrong with the attention kernels of one's own."""
+    axes = {axis for name in experiments.names() for axis in cells.axes(experiments.load(name).cell) if axis.section}
+    for section, built_in in {(str(axis.section), axis.choices or ()) for axis in axes}:
+        for name, where in _section(config, section).items():
+            if name in built_in:
+                yield Mistake("value", "must have a name that no implementation has", (section, name))
+            elif not is_function(where):
+                yield Mistake("value", f"must be path.py:function, got {where!r}", (section, name))
+
+
 def _vocabularies(config: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield each vocabulary of a size that is too small for the prepared tokens."""
     least = config.get("vocabulary")
     if type(least) is not int or _section(config, "data").get("source") == "synthetic":
         return
-    for name, section in _section(config, "sizes").items():
-        found = section.get("vocabulary") if isinstance(section, Mapping) else None
-        if type(found) is int and 0 < found < least:
-            told = f"must be at least `vocabulary` ({least}), got {found}"
-            yield Mistake("value", told, ("sizes", name, "vocabulary"))
+    for key in NAMED["size"]:
+        for name, section in _section(config, key).items():
+            found = section.get("vocabulary") if isinstance(section, Mapping) else None
+            if type(found) is int and 0 < found < least:
+                told = f"must be at least `vocabulary` ({least}), got {found}"
+                yield Mistake("value", told, (key, name, "vocabulary"))
 
 
 def _names(config: Mapping[str, Any], grid: Iterable[Any], path: tuple[Key, ...]) -> Iterator[Mistake]:
-    """Yield each size and preset that a grid names and that is not there."""
-    for axis, key in NAMED.items():
-        there = _section(config, key)
-        if not there and key == "sizes":
+    """Yield each size, preset and kernel of one's own that a grid names and that is not there."""
+    for axis in NAMED:
+        there = entries(config, axis)
+        if not there and axis == "size":
             continue
         for each in sorted({getattr(cell, axis) for cell in grid if hasattr(cell, axis)} - there.keys()):
             yield Mistake("unknown", f"names the {axis} {each!r}, which does not exist{hint(each, there)}", path)
+    if grid := tuple(grid):
+        for own in (each for each in grid[0].axes() if each.section):
+            valid = [*(own.choices or ()), *_section(config, str(own.section))]
+            for each in sorted({getattr(cell, own.name) for cell in grid}.difference(valid)):
+                told = f"names the {own.name} {each!r}, which does not exist{hint(each, valid)}"
+                yield Mistake("unknown", told, path)
 
 
 def _ranks(config: Mapping[str, Any], products: Iterable[Any], path: tuple[Key, ...]) -> Iterator[Mistake]:

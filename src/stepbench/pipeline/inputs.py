@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stepbench.data import shards, tokens
 from stepbench.measure import software
-from stepbench.pipeline import config, fingerprint
+from stepbench.pipeline import config, fingerprint, own_files
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.process import storage
@@ -58,11 +58,16 @@ def _compiles(cell: Cell) -> bool:
 
 
 def check_exist(bench: Bench) -> None:
-    """Check that the source of tokens exists; unlike `check` this is fast.
+    """Check that the source of tokens and the files of models and kernels exist; unlike `check` this is fast.
 
     Raises:
-        stepbench.pipeline.config.ConfigError: it is not a file, and a configured experiment reads it.
+        stepbench.pipeline.config.ConfigError: one is not a file, and a configured cell reads it.
     """
+    entries = (entry for cell in bench.cells for entry in own_files.entries(bench.settings, cell).values())
+    files = {file for entry in entries if (file := own_files.file_of(entry)) is not None}
+    missing = [file for file in files if not (bench.root / file).is_file()]
+    if missing:
+        raise config.ConfigError(*(f"`{file}` must be a file that exists" for file in sorted(missing)))
     source = bench.source_file
     if source is not None and any(map(bench.reads_tokens, bench.names)) and not (bench.root / source).is_file():
         raise config.ConfigError(f"`data.source` must be a file that exists, got {str(source)!r}")

@@ -145,7 +145,7 @@ def unused(bench: Bench) -> dict[str, list[str]]:
     grids = bench.settings["experiments"].values()
     products = [product for scales in grids for grid in scales.values() for product in grid or ()]
     found = {}
-    for axis, section in config.NAMED.items():
+    for axis, (section, *_) in config.NAMED.items():  # models are there to be used by whoever wants one
         used = {name for product in products for name in product.get(axis, ())}
         if names := [name for name in bench.settings.get(section, {}) if name not in used]:
             found[section] = names

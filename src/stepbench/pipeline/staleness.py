@@ -36,6 +36,7 @@ RENDERED_BY: dict[str, tuple[str, ...]] = {
     WRITEUP: ("stepbench.reporting.writeup",),
 }
 PARTS = ("tables", "figures", "findings")
+SHOWN = ("sizes", "models", "vocabulary", "data", "network", "cards")  # the settings that renderings show
 
 _MARKERS = f"{STATE_FOLDER}/stale/"
 
@@ -159,7 +160,7 @@ def _shown(bench: Bench, name: str) -> dict[str, Any]:
         **more,
         "records": dict.fromkeys(paths, True),
         fingerprint.SOURCE: reach.source(*modules, memo=bench.memo("source")),
-        "settings": {key: bench.settings.get(key) for key in ("sizes", "vocabulary", "data", "network", "cards")},
+        "settings": {key: bench.settings.get(key) for key in SHOWN},
         "protocol": bench.protocol,
     }
 

@@ -118,6 +118,7 @@ def _measured(order: dict[str, Any]) -> dict[str, Any]:
     cell = experiments.cell_at(Path(order["path"]))
     measure = experiments.load(cell.experiment).measure
     setting = _setting(order)
+    os.chdir(order["root"])  # models and kernels of the user's own are named by paths relative to it
     torch.set_num_threads(order["protocol"]["threads"])
     if order["host_memory_gib"] is not None and order["device"] == "cpu":
         # Not with CUDA, which reserves address space by the terabyte.

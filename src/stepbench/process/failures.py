@@ -19,6 +19,7 @@ KINDS = {
     "killed": "The measuring process was killed by a signal.",
     "no_result": "The measuring process exited without a result.",
     "unsupported": "The device or the software cannot do what the cell asks for.",
+    "own_code": "A model or a kernel of the user's own cannot be used.",
     "exception": "The measurement raised an exception of no other kind.",
     "rank_failed": "A rank raised, was killed or exited without a result; `details.rank` says which.",
     "rank_deadline": "A rank gave no result within the time limit; `details.rank` says which.",
@@ -32,6 +33,7 @@ STATUSES = {
     "deadline": "timeout",
     "rank_deadline": "timeout",
     "unsupported": "unsupported",
+    "own_code": "unsupported",  # until its file changes
 }  # every other kind is an `error`
 # torch's CPU allocator; cuBLAS, cuDNN and cuSOLVER; torch.AcceleratorError; Triton's launcher; NCCL; ROCm and MPS; what
 # Inductor makes of one of these. Not Triton's "out of resource", which is about shared memory.

@@ -164,16 +164,18 @@ def _watched(bench: Bench) -> tuple[int, ...]:
 
 
 def _order(bench: Bench, cell: Cell, answer: Path) -> dict[str, Any]:
-    stem = bench.root / bench.path(cell).with_suffix("")
+    root = bench.root.absolute()
+    stem = root / bench.path(cell).with_suffix("")
     data = bench.shards(cell)
     return {
+        "root": str(root),
         "path": str(bench.path(cell)),
         "answer": str(answer),
         "device": bench.device,
         "protocol": bench.protocol,
         "definition": bench.definition(cell),
-        "tokens": str(bench.root / bench.token_path) if bench.reads_tokens(cell.experiment) else None,
-        "shards": None if data is None else str(bench.root / bench.shards_dir / data.name),
+        "tokens": str(root / bench.token_path) if bench.reads_tokens(cell.experiment) else None,
+        "shards": None if data is None else str(root / bench.shards_dir / data.name),
         "artifacts": str(stem),
         "trust_prediction": bench.trust_prediction,
         "host_memory_gib": bench.settings["limits"]["host_memory_gib"],

@@ -7,6 +7,7 @@ import dataclasses
 from stepbench.measure import envelope
 from stepbench.measure.envelope import Envelope
 from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.models.sizes import ModelSize
 from stepbench.workloads import predicted
 from stepbench.workloads.spec import StepSpec
 
@@ -21,29 +22,32 @@ def find(spec: StepSpec, setting: Setting) -> Envelope:
     Raises:
         UnsupportedError: the step cannot be predicted, or not from others.
     """
+    if isinstance(spec.size, ModelSize):
+        layers, of_depth = spec.size.layers, {depth: spec.shrunk(depth) for depth in depths(spec, spec.size.layers)}
+    else:  # nobody knows whether the blocks of a model of the user's own are alike
+        layers, of_depth = 1, {1: spec}
     timelines = {
-        depth: [predicted.predict(_shallow(spec, depth, *point), setting) for point in envelope.points()]
-        for depth in depths(spec)
+        depth: [predicted.predict(_at(step, *point), setting) for point in envelope.points()]
+        for depth, step in of_depth.items()
     }
     try:
-        return envelope.fit(timelines, spec.size.layers)
+        return envelope.fit(timelines, layers)
     except envelope.StructureError as error:
         raise UnsupportedError(
             f"attention {spec.attention} with head {spec.head} cannot be predicted from smaller steps: {error}"
         ) from None
 
 
-def depths(spec: StepSpec) -> list[int]:
+def depths(spec: StepSpec, layers: int) -> list[int]:
     """Return the numbers of blocks that are predicted: two small ones, or that of the model where it is as small.
 
     Checkpointed groups repeat as blocks do, and what is left over for a smaller last group stays the same.
     """
     period = spec.groups[0] if spec.groups else 1
-    rest = spec.size.layers % period
+    rest = layers % period
     shallow = [periods * period + rest for periods in (PERIODS_AND_REST if rest else PERIODS)]
-    return shallow if shallow[-1] < spec.size.layers else [spec.size.layers]
+    return shallow if shallow[-1] < layers else [layers]
 
 
-def _shallow(spec: StepSpec, depth: int, batch: int, context: int) -> StepSpec:
-    size = dataclasses.replace(spec.size, layers=depth)
-    return dataclasses.replace(spec, size=size, batch=batch, context=context)
+def _at(spec: StepSpec, batch: int, context: int) -> StepSpec:
+    return dataclasses.replace(spec, batch=batch, context=context)

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from stepbench import versions
 from stepbench.measure import fit, predicted_memory
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.measure.memory_timeline import Timeline
+from stepbench.models import own_module
+from stepbench.models.own import OwnModel
 from stepbench.parallel.replica import Group, Replica
 from stepbench.parallel.strategies import parallelize, strategy
 from stepbench.workloads import step
@@ -45,8 +47,9 @@ def build(
     """
     made: list[Replica] = []
 
-    def wrap(*arguments: Any) -> Replica:
-        made.append(parallelize(str(spec.strategy), *arguments, group=group, **_options(spec)))
+    def wrap(module: nn.Module, *arguments: Any) -> Replica:
+        options = _options(spec) | _sharded(spec, module)
+        made.append(parallelize(str(spec.strategy), module, *arguments, group=group, **options))
         return made[-1]
 
     own = batches or step.feed(spec, setting, rank=distributed.get_rank())
@@ -111,6 +114,13 @@ def raise_unsupported(spec: StepSpec, setting: Setting) -> None:
     """
     if (reason := unsupported_reason(spec, setting.device)) is not None:
         raise UnsupportedError(reason)
+
+
+def _sharded(spec: StepSpec, module: nn.Module) -> dict[str, Any]:
+    """Return which modules are sharded where a model of the user's own has others than ours."""
+    if not isinstance(spec.size, OwnModel) or "sharded" not in strategy(str(spec.strategy)).options:
+        return {}
+    return {"sharded": own_module.classes_named(module, spec.size.sharded or own_module.SHARDED)}
 
 
 def _options(spec: StepSpec) -> dict[str, Any]:

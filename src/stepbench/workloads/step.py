@@ -11,13 +11,10 @@ from torch import Tensor, nn, optim
 
 from stepbench import versions
 from stepbench.data import tokens
-from stepbench.kernels import api
-from stepbench.kernels.heads import api as heads
 from stepbench.measure.measurement import Setting, UnsupportedError, WrongResultError
-from stepbench.models.checkpointing import checkpoint_blocks
-from stepbench.models.decoder import Decoder
 from stepbench.models.layers import Attention
-from stepbench.models.precision import AUTOCAST, precision_reason, set_precision
+from stepbench.models.precision import AUTOCAST, precision_reason
+from stepbench.workloads import decoders
 from stepbench.workloads.spec import StepSpec
 
 LEARNING_RATE = 3e-4
@@ -60,7 +57,7 @@ class Step:
     Args:
         spec: what is computed.
         device: `cuda`, `mps` or `cpu`.
-        model: the decoder itself.
+        model: the decoder itself, or the user's own.
         module: what is called: the decoder, compiled or wrapped.
         optimizer: what is stepped, or None.
         replica: what a strategy has made of them, or None.
@@ -73,7 +70,7 @@ class Step:
         spec: StepSpec,
         device: str,
         *,
-        model: Decoder,
+        model: nn.Module,
         module: nn.Module,
         optimizer: optim.Optimizer | None,
         replica: Replica | None,
@@ -120,7 +117,7 @@ class Step:
             return
         if self.spec.passes != "forward":
             for parameter in self.model.parameters():
-                parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         if self._optimizer is not None:
             self._optimizer.step()
 
@@ -199,7 +196,7 @@ def build(
     """
     if (reason := unsupported_reason(spec, setting.device)) is not None:
         raise UnsupportedError(reason)
-    model = decoder(spec, setting, attention=attention)
+    model = decoders.build(spec, setting, attention=attention)
     module: nn.Module = model
     if spec.implementation.startswith("compiled"):
         # A model that torch.compile had to cut into pieces would be slower, and the number would not say so.
@@ -229,23 +226,6 @@ def build(
     )
 
 
-def decoder(spec: StepSpec, setting: Setting, *, attention: Attention | None = None) -> Decoder:
-    """Return the decoder alone; the precision of matrix products is set for the whole process."""
-    torch.manual_seed(setting.protocol["seed"])
-    set_precision(spec.precision)
-    model = Decoder(
-        spec.size,
-        vocabulary=spec.vocabulary,
-        attention=attention or api.bind(spec.attention),
-        loss=heads.bind(spec.head),
-        dtype=torch.bfloat16 if spec.parameter_dtype == "bf16" else torch.float32,
-        device=setting.device,
-    )
-    if spec.groups:
-        checkpoint_blocks(model, *spec.groups)
-    return model
-
-
 def unsupported_reason(spec: StepSpec, device: str) -> str | None:
     """Return why `device` cannot run such a step, or None if it can."""
     if spec.parameter_dtype == "bf16" and spec.precision != "bf16":
@@ -258,13 +238,7 @@ def unsupported_reason(spec: StepSpec, device: str) -> str | None:
         return "a captured step must be a whole training step without a gradient scaler, which reads a value"
     if spec.passes != "train_step" and spec.strategy is not None:
         return f"a strategy needs whole training steps, got {spec.passes}"
-    low = spec.compute_dtype if spec.compute_dtype == "bf16" else spec.precision
-    dtype = AUTOCAST.get(low, torch.float32)
-    if (reason := heads.unsupported_reason(spec.head, device=device, dtype=dtype)) is not None:
-        return reason
-    return api.unsupported_reason(
-        spec.attention, device=device, dtype=dtype, head_dim=spec.size.head_dim, q_len=spec.context, is_causal=True
-    )
+    return decoders.unsupported_reason(spec, device)
 
 
 def optimizer_named(name: str) -> tuple[type[optim.Optimizer], dict[str, Any]]:

@@ -11,8 +11,7 @@ import torch
 from stepbench.kernels import api
 from stepbench.measure import clock, memory, training_step
 from stepbench.measure.measurement import Measurement, Setting, WrongResultError
-from stepbench.models.decoder import next_token_loss
-from stepbench.workloads import predicted, step
+from stepbench.workloads import decoders, predicted, step
 from stepbench.workloads.spec import StepSpec
 from stepbench.workloads.step import Step
 
@@ -80,6 +79,7 @@ def stated(spec: StepSpec, setting: Setting, *, warmup_steps: int) -> dict[str, 
         "effective_threads": torch.get_num_threads(),
         "optimizer": spec.optimizer,
         "attention": spec.attention,
+        **spec.unknown(),
     }
 
 
@@ -91,11 +91,11 @@ def check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
     """
     plain_spec = dataclasses.replace(spec, precision="fp32", groups=(), head="whole")
     # Bound by its name: no number comes from it, so that a change of it makes no cell stale that does not name it.
-    plain = step.decoder(plain_spec, setting, attention=api.bind("naive")).float()
+    plain = decoders.build(plain_spec, setting, attention=api.bind("naive")).float()
     inputs, targets = next(step.feed(spec, setting))
     with torch.no_grad():  # one sequence at a time, which takes less memory than the step did
         pairs = zip(inputs.to(setting.device).split(1), targets.to(setting.device).split(1), strict=True)
-        expected = float(torch.stack([next_token_loss(plain(x), y) for x, y in pairs]).mean())
+        expected = float(torch.stack([plain(x, y) for x, y in pairs]).mean())
     allowed = LOSS_TOLERANCE_RATIO[spec.precision] * expected
     if not abs(found - expected) <= allowed:
         raise WrongResultError(f"the first loss must be within {allowed:.2g} of {expected:.6g} nats, got {found:.6g}")

@@ -32,6 +32,8 @@ def measure(
         UnsupportedError: this host cannot.
         PredictedOutOfMemoryError: the step is predicted not to fit on a rank's device.
     """
+    if spec.runs_own_code:
+        setting = dataclasses.replace(setting, may_fork=False)  # this process has run it, and autograd
     ranks.threads_per_rank(setting, spec.ranks, spec.nodes)
     rank_step.raise_unsupported(spec, setting)
     rank_step.check_fit(spec, setting)
@@ -63,6 +65,7 @@ def measure(
         protocol={
             "optimizer": spec.optimizer,
             "attention": spec.attention,
+            **spec.unknown(),
             "backend": ranks.backend(setting),
             "threads_per_rank": ranks.threads_per_rank(setting, spec.ranks, spec.nodes),
             **equivalence.stated(),

@@ -90,7 +90,7 @@ def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> d
     step, replica = rank_step.build(spec, setting, steps=steps)
     timer, traffic = clock.for_device(setting.device), replica.traffic
     samples: dict[str, list[float]] = {}
-    counted: dict[str, int] = {}
+    counted: dict[str, float] = {}
     alone = ["without_communication"] if without_communication else []
     paged = {name: Paging() for name in (*step.phases, "step", *alone)}
     calls = memory.AllocatorCalls(setting.device)
@@ -117,6 +117,8 @@ def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> d
     counted |= calls.scalars()
     if (peak_bytes := memory.peak_bytes(setting.device)["peak_memory_bytes"]) is not None:
         counted["peak_memory_bytes"] = peak_bytes
+    if (ratio := getattr(replica.module, "sharded_ratio", None)) is not None:
+        counted["sharded_ratio"] = ratio
     for name, region in paged.items():
         samples |= region.samples(name)
     lanes = rank_timeline.watch(step.phases, device=setting.device, before=distributed.barrier)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,10 +14,10 @@ from stepbench.kernels.api import UnsupportedAttention, attention, bind, unsuppo
 from stepbench.measure import clock, memory, timing
 from stepbench.measure.device_timing import CudaStream, time_on_device
 from stepbench.measure.devices import KINDS
-from stepbench.measure.measurement import Measurement, Setting, UnsupportedError, WrongResultError
+from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 from stepbench.measure.paging import Paging
+from stepbench.workloads import attention_check
 
-CHECKED_ROWS = 128  # query rows that the float64 oracle computes at a time: the scores of a long sequence do not fit
 HELD_CLOCK = "events on a stream that is held while the work is launched"
 L2_FLUSH_BYTES = 256 * 2**20  # five times the 50 MiB of an H100
 
@@ -27,9 +27,10 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
 
     The backward pass is timed alone: each repeat has its own forward pass outside the timed region.
     """
+    implementation = setting.kernel(cell.implementation)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[cell.dtype]
     reason = unsupported_reason(
-        cell.implementation,
+        implementation,
         device=setting.device,
         dtype=dtype,
         head_dim=cell.head_dim,
@@ -45,13 +46,21 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
 
     def forward() -> torch.Tensor:
         try:
-            out = attention(q, k, v, is_causal=cell.causal, impl=cell.implementation)
+            out = attention(q, k, v, is_causal=cell.causal, impl=implementation)
         except UnsupportedAttention as error:  # what a backend of torch says only when it is called
             raise UnsupportedError(str(error)) from error
         assert isinstance(out, torch.Tensor)  # noqa: S101 (no logsumexp was asked for)
         return out
 
-    errors = _errors(forward, (q, k, v), upstream, causal=cell.causal)
+    errors = attention_check.errors(
+        forward,
+        (q, k, v),
+        upstream,
+        causal=cell.causal,
+        exact=bind(reference.IMPLEMENTATION),
+        # Imported, since its errors are recorded: a change of it makes the operator's cells stale, whatever they name.
+        plain=bind(naive.IMPLEMENTATION),
+    )
     saved_bytes = _saved_bytes(forward)
     own_peak = memory.peak_of(
         lambda: torch.autograd.grad(forward(), (q, k, v), upstream), device=setting.device, inputs=(q, k, v, upstream)
@@ -155,59 +164,3 @@ def _saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
         out = forward()
     del out
     return sum(storages.values())
-
-
-def _errors(
-    forward: Callable[[], torch.Tensor], inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor, *, causal: bool
-) -> dict[str, float]:
-    """Return the largest error of output and gradients against float64, beside that of a plain computation.
-
-    Raises:
-        WrongResultError: one is more than twice the plain computation's error and a rounding band, so what would be
-            timed is not attention.
-    """
-    out = forward()
-    found = (out.detach(), *torch.autograd.grad(out, inputs, upstream))
-    operands = [tensor.detach() for tensor in (*inputs, upstream)]
-    device = "cpu" if upstream.device.type == "mps" else upstream.device  # MPS has no float64
-    exact = _by_rows(
-        bind(reference.IMPLEMENTATION), [tensor.to(device, torch.float64) for tensor in operands], causal=causal
-    )
-    # Imported, since its errors are recorded: a change of it makes the operator's cells stale, whatever they name.
-    plain = _by_rows(bind(naive.IMPLEMENTATION), operands, causal=causal)
-    # A score is an exponent: one that is off by δ makes its probability off by 1 + δ. It is float32 at least.
-    q, k = (tensor.to(torch.float32).norm(dim=-1).max() for tensor in operands[:2])
-    through_scores = 2 * torch.finfo(torch.float32).eps * float(q * k) * operands[0].shape[-1] ** -0.5
-    errors: dict[str, float] = {}
-    for name, ours, true, simple in zip(("o", "dq", "dk", "dv"), found, exact, plain, strict=True):
-        error = float((ours.to(true) - true).abs().max())
-        plain_error = float((simple.to(true) - true).abs().max())
-        band = (4 * torch.finfo(ours.dtype).eps + through_scores) * float(true.abs().max())
-        if not error <= 2 * plain_error + band:
-            raise WrongResultError(
-                f"{name} must be within 2 × {plain_error:.3g} + {band:.3g} of float64, got an error of {error:.3g}"
-            )
-        errors |= {f"{name}_error": error, f"{name}_plain_error": plain_error}
-    return errors
-
-
-def _by_rows(
-    attend: Callable[..., torch.Tensor], operands: Sequence[torch.Tensor], *, causal: bool
-) -> tuple[torch.Tensor, ...]:
-    """Return o, dq, dk, dv of attention for q, k, v and do, by blocks of query rows, so that any length fits.
-
-    A causal block sees the keys up to its last row, which is how `attention` aligns what is not square.
-    """
-    q, k, v, upstream = operands
-    o, dq, dk, dv = (torch.zeros_like(operand) for operand in (q, q, k, v))
-    for start in range(0, q.shape[-2], CHECKED_ROWS):
-        stop = min(start + CHECKED_ROWS, q.shape[-2])
-        seen = stop if causal else k.shape[-2]
-        parts = [q[:, :, start:stop], k[:, :, :seen], v[:, :, :seen]]
-        inputs = [part.detach().requires_grad_() for part in parts]
-        out = attend(*inputs, is_causal=causal)
-        o[:, :, start:stop] = out.detach()
-        found = torch.autograd.grad(out, inputs, upstream[:, :, start:stop])
-        for whole, part in zip((dq[:, :, start:stop], dk[:, :, :seen], dv[:, :, :seen]), found, strict=True):
-            whole += part
-    return o, dq, dk, dv

@@ -11,11 +11,10 @@ from stepbench.experiments.checkpointing.cell import Cell
 from stepbench.measure import saved_tensors
 from stepbench.measure.measurement import Measurement, Setting
 from stepbench.measure.memory_timeline import Timeline
-from stepbench.models.checkpointing import theoretical_best
-from stepbench.models.layers import rotary_angles
+from stepbench.models.checkpointing import blocks_of, theoretical_best
 from stepbench.models.precision import AUTOCAST
-from stepbench.versions import FakeTensorMode
-from stepbench.workloads import predicted, step, timed, watched
+from stepbench.versions import FakeTensorMode, tree_leaves
+from stepbench.workloads import decoders, predicted, step, timed, watched
 from stepbench.workloads.spec import StepSpec
 
 
@@ -29,16 +28,17 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         found = timed.measure(spec, setting)
         timeline = watched.watch(spec, setting).timeline
         protocol = {"watched_by": watched.WATCHED_BY, **found.protocol}
+    blocks, saved = _blocks(spec, setting)
     return Measurement(
         samples=found.samples,
         scalars={
             **found.scalars,
-            "blocks": spec.size.layers,
-            "theoretical_best_blocks": theoretical_best(spec.size.layers),
+            "blocks": blocks,
+            "theoretical_best_blocks": theoretical_best(blocks),
             **_activation_bytes(timeline),
             **timeline.scalars(),
         },
-        details={"timeline": timeline.details(), "saved_by_one_block": _saved_by_one_block(spec, setting)},
+        details={"timeline": timeline.details(), "saved_by_one_block": saved},
         protocol=protocol,
     )
 
@@ -56,17 +56,29 @@ def _activation_bytes(timeline: Timeline) -> dict[str, int]:
     }
 
 
-def _saved_by_one_block(spec: StepSpec, setting: Setting) -> list[dict[str, Any]]:
-    """Return what one block keeps for the backward pass where it is not checkpointed, by operation; on fake tensors."""
-    alone = dataclasses.replace(spec, size=dataclasses.replace(spec.size, layers=1), groups=())
+def _blocks(spec: StepSpec, setting: Setting) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many blocks there are, and what one keeps for the backward pass where it is not checkpointed.
+
+    By operation; on fake tensors. The block is called again with what the model calls it with.
+    """
     with FakeTensorMode():
-        model = step.decoder(alone, setting)
-        block = model.blocks[0]
-        shape, like = (spec.batch, spec.context, spec.size.d_model), next(block.parameters())
-        x_BTC = torch.empty(shape, dtype=like.dtype, device=like.device, requires_grad=True)
+        model = decoders.build(dataclasses.replace(spec, groups=()), setting)
+        parent, attribute = blocks_of(model)
+        blocks = list(getattr(parent, attribute))
+        block, called = blocks[0], []
+        handle = block.register_forward_pre_hook(lambda _, *given: called.append(given), with_kwargs=True)
+        inputs, targets = next(step.feed(spec, setting))
         dtype = AUTOCAST.get(spec.autocast_precision)
-        angles = rotary_angles(x_BTC, spec.size.head_dim)
+        autocast = torch.autocast(setting.device, dtype=dtype, enabled=dtype is not None)
+        with autocast, torch.no_grad():
+            model(inputs.to(setting.device), targets.to(setting.device))
+        handle.remove()
+        positional, named = called[0]
+        x_BTC = positional[0].detach().requires_grad_()
+        given: list[Any] = [x_BTC, *positional[1:]]
         with torch.autocast(setting.device, dtype=dtype, enabled=dtype is not None):
-            output = block(x_BTC, *angles)
-        found = saved_tensors.by_operation(output, without=[*block.parameters(), *angles])
-    return [dataclasses.asdict(each) for each in found]
+            output = block(*given, **named)
+        output = output[0] if isinstance(output, tuple) else output
+        tensors = [each for each in tree_leaves((given[1:], named)) if isinstance(each, torch.Tensor)]
+        found = saved_tensors.by_operation(output, without=[*block.parameters(), *tensors])
+    return len(blocks), [dataclasses.asdict(each) for each in found]

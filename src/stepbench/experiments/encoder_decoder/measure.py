@@ -48,7 +48,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
             "context": cell.context,
             "steps": cell.steps,
             "precision": cell.precision,
-            "attention": cell.attention,
+            "attention": setting.kernel(cell.attention),
             "strategy": cell.strategy,
         },
         epochs={"warmup": WARMUP_EPOCHS, "measured": MEASURED_EPOCHS},
@@ -96,7 +96,8 @@ def _unsupported_reason(cell: Cell, setting: Setting, preset: Preset, data: Shar
         "head_dim": preset.head_dim,
         "q_len": cell.context,
     }
-    reasons = (unsupported_reason(cell.attention, is_causal=causal, **shape) for causal in (True, False))
+    attention = setting.kernel(cell.attention)
+    reasons = (unsupported_reason(attention, is_causal=causal, **shape) for causal in (True, False))
     return next((reason for reason in reasons if reason), None)
 
 

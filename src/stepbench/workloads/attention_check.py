@@ -1,0 +1,107 @@
+"""Attention against float64: output and gradients, with the errors of a plain computation as the measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from stepbench.kernels import api
+from stepbench.measure.measurement import WrongResultError
+
+CHECKED_ROWS = 128  # query rows that the float64 oracle computes at a time: the scores of a long sequence do not fit
+OWN_SHAPE = {"batch": 2, "heads": 2, "context": 200}  # of a kernel of the user's own; no multiple of a tile
+
+
+def check_own(where: str, *, device: str, dtype: torch.dtype, head_dim: int, shared: int) -> None:
+    """Check a kernel of the user's own, which no test of ours knows, before a step runs with it.
+
+    Args:
+        where: `path.py:function`.
+        device: where it will run.
+        dtype: of q, k and v there.
+        head_dim: D.
+        shared: how many query heads share a key head.
+
+    Raises:
+        WrongResultError: its output or a gradient is not that of attention.
+        stepbench.own_code.OwnCodeError: it cannot be loaded, or returns something else than a tensor like q.
+    """
+    key_heads, context = OWN_SHAPE["heads"], OWN_SHAPE["context"]
+    made: dict[str, Any] = {"device": device, "dtype": dtype}
+    seeded = torch.Generator(device).manual_seed(0)
+    shapes = [(OWN_SHAPE["batch"], heads, context, head_dim) for heads in (key_heads * shared, key_heads, key_heads)]
+    q, k, v = (torch.randn(shape, generator=seeded, **made).requires_grad_() for shape in shapes)
+    upstream = torch.randn(q.shape, generator=seeded, **made)
+    own = api.bind(where)
+    # Bound by their names: no number comes from them.
+    oracles = {"exact": api.bind("reference"), "plain": api.bind("naive")}
+    errors(lambda: own(q, k, v, is_causal=True), (q, k, v), upstream, causal=True, **oracles)
+
+
+def errors(
+    forward: Callable[[], torch.Tensor],
+    inputs: tuple[torch.Tensor, ...],
+    upstream: torch.Tensor,
+    *,
+    causal: bool,
+    exact: Callable[..., torch.Tensor],
+    plain: Callable[..., torch.Tensor],
+) -> dict[str, float]:
+    """Return the largest error of output and gradients against float64, beside that of a plain computation.
+
+    Args:
+        forward: computes o `[B, H, T, D]` from `inputs`.
+        inputs: q `[B, H, T, D]`, k and v `[B, Hkv, T, D]`, which require a gradient.
+        upstream: the gradient of o.
+        causal: whether a query sees only the keys up to its own position.
+        exact: attention that computes in float64.
+        plain: attention in the inputs' dtype whose errors are the measure.
+
+    Raises:
+        WrongResultError: one is more than twice the plain computation's error and a rounding band, so what would be
+            timed is not attention.
+    """
+    out = forward()
+    found = (out.detach(), *torch.autograd.grad(out, inputs, upstream))
+    operands = [tensor.detach() for tensor in (*inputs, upstream)]
+    device = "cpu" if upstream.device.type == "mps" else upstream.device  # MPS has no float64
+    truth = by_rows(exact, [tensor.to(device, torch.float64) for tensor in operands], causal=causal)
+    simple = by_rows(plain, operands, causal=causal)
+    # A score is an exponent: one that is off by δ makes its probability off by 1 + δ. It is float32 at least.
+    q, k = (tensor.to(torch.float32).norm(dim=-1).max() for tensor in operands[:2])
+    through_scores = 2 * torch.finfo(torch.float32).eps * float(q * k) * operands[0].shape[-1] ** -0.5
+    told: dict[str, float] = {}
+    for name, ours, true, other in zip(("o", "dq", "dk", "dv"), found, truth, simple, strict=True):
+        error = float((ours.to(true) - true).abs().max())
+        plain_error = float((other.to(true) - true).abs().max())
+        band = (4 * torch.finfo(ours.dtype).eps + through_scores) * float(true.abs().max())
+        if not error <= 2 * plain_error + band:
+            raise WrongResultError(
+                f"{name} must be within 2 × {plain_error:.3g} + {band:.3g} of float64, got an error of {error:.3g}"
+            )
+        told |= {f"{name}_error": error, f"{name}_plain_error": plain_error}
+    return told
+
+
+def by_rows(
+    attend: Callable[..., torch.Tensor], operands: Sequence[torch.Tensor], *, causal: bool
+) -> tuple[torch.Tensor, ...]:
+    """Return o, dq, dk, dv of attention for q, k, v and do, by blocks of query rows, so that any length fits.
+
+    A causal block sees the keys up to its last row, which is how `attention` aligns what is not square.
+    """
+    q, k, v, upstream = operands
+    o, dq, dk, dv = (torch.zeros_like(operand) for operand in (q, q, k, v))
+    for start in range(0, q.shape[-2], CHECKED_ROWS):
+        stop = min(start + CHECKED_ROWS, q.shape[-2])
+        seen = stop if causal else k.shape[-2]
+        parts = [q[:, :, start:stop], k[:, :, :seen], v[:, :, :seen]]
+        inputs = [part.detach().requires_grad_() for part in parts]
+        out = attend(*inputs, is_causal=causal)
+        o[:, :, start:stop] = out.detach()
+        found = torch.autograd.grad(out, inputs, upstream[:, :, start:stop])
+        for whole, part in zip((dq[:, :, start:stop], dk[:, :, :seen], dv[:, :, :seen]), found, strict=True):
+            whole += part
+    return o, dq, dk, dv

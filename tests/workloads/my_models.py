@@ -1,0 +1,117 @@
+"""Models and a kernel of a user's own, good ones and wrong ones; the tests name them by path."""
+
+import socket
+
+import torch
+from torch import nn
+
+
+class Mixer(nn.Module):
+    def __init__(self, vocabulary, attention, layers=3):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(vocabulary, 32), nn.Linear(32, vocabulary)
+        self.layers = nn.ModuleList(Layer(attention) for _ in range(layers))
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
+
+
+class Layer(nn.Module):
+    def __init__(self, attention):
+        super().__init__()
+        self.norm, self.qkv, self.out, self.attention = (
+            nn.LayerNorm(32),
+            nn.Linear(32, 96),
+            nn.Linear(32, 32),
+            attention,
+        )
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, 2, 16)).permute(2, 0, 3, 1, 4)
+        return x + self.out(self.attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+def mixer(vocabulary, attention, layers=3):
+    return Mixer(vocabulary, attention, layers)
+
+
+class WithLoss(nn.Module):
+    """As nanoGPT has it: targets perhaps, and (logits, loss)."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(vocabulary, 16), nn.Linear(16, vocabulary)
+
+    def forward(self, tokens, targets=None):
+        logits = self.head(self.embedding(tokens))
+        return logits, None if targets is None else nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def with_loss(vocabulary):
+    return WithLoss(vocabulary)
+
+
+class Wrong(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.embedding, self.answer = nn.Embedding(97, 97), answer
+
+    def forward(self, tokens):
+        return self.answer(self.embedding(tokens))
+
+
+def no_gradient():
+    return Wrong(lambda x: x.detach())
+
+
+def wrong_shape():
+    return Wrong(lambda x: x.mean(-1))
+
+
+def raises():
+    def answer(x):
+        raise RuntimeError("a bug of mine\nand its second line")
+
+    return Wrong(answer)
+
+
+def raises_while_it_is_built():
+    raise KeyError("width")
+
+
+def downloads():
+    socket.create_connection(("example.com", 443), timeout=1)
+
+
+def downloads_quietly():
+    try:
+        socket.create_connection(("example.com", 443), timeout=1)
+    except OSError:
+        return WithLoss(97)
+
+
+def needs_more(width):
+    return WithLoss(width)
+
+
+def no_module():
+    return 3
+
+
+def needs_values():
+    return Wrong(lambda x: x * (1.0 if x.sum().item() < 1e9 else 2.0))
+
+
+def twice_the_scale(q, k, v, *, is_causal, scale):
+    return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=2 * scale)
+
+
+def kernel(q, k, v, *, is_causal, scale):
+    return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=scale)
+
+
+def transposed(q, k, v, *, is_causal, scale):
+    return torch.transpose(kernel(q, k, v, is_causal=is_causal, scale=scale), 1, 2)
