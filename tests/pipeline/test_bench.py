@@ -215,3 +215,18 @@ def test_a_bench_of_a_file_tells_all_mistakes_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         Bench.open(tmp_path)
     assert len(str(raised.value).splitlines()) == 3
+
+
+def test_a_named_source_of_tokens_has_a_folder_of_its_own(open_bench: Open) -> None:
+    """Neither source's records replace the other's; the name itself changes no number."""
+    data = {"source": "corpus", "corpus_bytes": 20000}
+    corpus, mine = open_bench(data=data), open_bench(data={**data, "name": "my.text"})
+    assert (corpus.machine, mine.machine) == ("here", "here-my.text")
+    assert mine.host.name == "here"
+    assert mine.path(CELL) == Path(PATH.replace("here", "here-my.text"))
+    assert mine.locate(mine.path(CELL)) == CELL
+    with pytest.raises(ValueError, match=r"must be this machine, here-my\.text, got 'here'"):
+        mine.locate(PATH)
+    assert States(mine).fingerprint(CELL) == States(corpus).fingerprint(CELL)
+    with pytest.raises(ConfigError, match="at most 40 lower-case letters, digits"):
+        open_bench(data={**data, "name": "../elsewhere"})

@@ -30,6 +30,10 @@ NO_EXPERIMENTS = (
 class Bench:
     """One configuration on this machine.
 
+    Attributes:
+        host: the machine that measures.
+        machine: the name of the folder below results/: the host's, with `data.name` behind it where there is one.
+
     Args:
         settings: the merged content of config.yaml.
         root: the folder that contains results/.
@@ -57,7 +61,9 @@ class Bench:
         self.settings = settings
         self.root = root
         self.host = self._host()
-        self.machine, self.device = self.host.name, self.host.device
+        self.device = self.host.device
+        # Sources of tokens that have a name stand beside each other, like machines.
+        self.machine = "-".join(filter(None, (self.host.name, settings["data"].get("name"))))
         on_gpu = devices.KINDS[self.device].is_gpu
         self.scale = settings["scale"] if settings["scale"] != "auto" else ("gpu_quick" if on_gpu else "cpu")
         if self.scale in GPU_SCALES and not on_gpu:
