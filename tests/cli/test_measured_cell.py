@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.reporting import synthetic, synthetic_inside, synthetic_on_ranks
 from tests.reporting.conftest import INSIDE_GRIDS, ON_RANKS_GRIDS, SMALL_GRIDS
+from tests.workflow.bench_copy import Copy
 
 from stepbench.cli import measure
 from stepbench.experiments import experiment as experiments
@@ -124,3 +125,14 @@ def test_few_samples_have_no_interval_and_say_so(tmp_path: Path, capsys: pytest.
     assert line_of(text, "noisy")[-1].startswith("B: noisy (CV")
     assert line_of(text, "once")[-1] == "A"
     assert "once system" not in text
+
+
+def test_a_real_cell_prints_a_time_and_quality(tmp_path: Path) -> None:
+    copy = Copy.make(tmp_path / "bench", toys=False)
+    done = copy.python(
+        "-m", "stepbench", "measure", "numerics", "case=accumulation", "--config", "data={source: synthetic}"
+    )
+    assert done.code == 0, done.err
+    assert re.search(f"{TIME}|{ONCE}", done.out), done.out
+    assert re.search(r"│ [ABCD](?:: .*)? *│$", done.out, re.MULTILINE), done.out
+    copy.close()
