@@ -81,6 +81,12 @@ def said(kind: str, sentences: Iterable[str], evidence: Evidence) -> list[Findin
     return [Finding(kind, sentence, evidence) for sentence in sentences]
 
 
+def placed(sentence: str, evidence: Evidence) -> str:
+    """Return a sentence with what its points share and it does not name, in brackets before its full stop."""
+    missing = [part for part in evidence.scope.split(", ") if part and part not in sentence]
+    return f"{sentence.removesuffix('.')} ({', '.join(missing)})." if missing else sentence
+
+
 def write(found: Iterable[Finding], file: Path) -> None:
     """Write findings as JSON."""
     content = [dataclasses.asdict(told(each)) for each in found]

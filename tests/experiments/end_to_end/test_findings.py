@@ -29,7 +29,8 @@ def bench_with(tmp_path, times):
 def test_one_phase_may_dominate_everywhere(tmp_path):
     groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0)})
     assert [*map(str, findings._dominant_phase(groups))] == [
-        "The backward pass takes the largest part of a step at every size: 50 % of the sum of phases."
+        "The backward pass takes the largest part of a step at every size: 50 % of the sum of phases "
+        "(batch 4, train step)."
     ]
 
 
@@ -38,14 +39,15 @@ def test_or_different_phases_at_different_sizes(tmp_path):
     told = [*map(str, findings._dominant_phase(groups))]
     backward = next(each for each in told if each.startswith("The backward"))
     assert "at nano, context 256, micro, context 64 and micro, context 256" in backward
-    assert "The optimizer takes the largest part of a step at nano, context 64: 80 % of the sum of phases." in told
+    optimizer = next(each for each in told if each.startswith("The optimizer"))
+    assert optimizer.endswith("at nano, context 64: 80 % of the sum of phases (batch 4, train step).")
 
 
 def test_backward_over_forward_has_its_range(tmp_path):
     groups = bench_with(tmp_path, {"all": (1.0, 2.0, 1.0), ("nano", 64): (1.0, 3.0, 1.0)})
     assert [*map(str, findings._backward_over_forward(groups))] == [
         "The backward pass takes 2.00× (micro, context 256) to 3.00× (nano, context 64) as long as the forward pass; "
-        "it has 2.00× the FLOPs."
+        "it has 2.00× the FLOPs (batch 4, train step)."
     ]
     assert findings._backward_over_forward([]) == []
 
@@ -67,7 +69,7 @@ def scaled(tmp_path, times, processes):
 def test_scaling_is_judged_by_several_processes(tmp_path, long, words):
     finding = scaled(tmp_path, {64: 1.0, 256: long}, processes=5)
     assert str(finding).startswith("4× the context (64 to 256) makes a step of nano ")
-    assert str(finding).endswith(f"as long: {words}.")
+    assert str(finding).endswith(f"as long: {words} (batch 4, train step).")
     assert finding.evidence.certainty == "stated"
 
 
@@ -75,7 +77,8 @@ def test_one_process_each_judges_no_scaling(tmp_path):
     """“less than linear” stood here of one process a side, without a hedge."""
     finding = scaled(tmp_path, {64: 1.0, 256: 2.0}, processes=1)
     assert str(finding) == (
-        "4× the context (64 to 256) makes a step of nano 2.00× as long. One process each: no verdict."
+        "4× the context (64 to 256) makes a step of nano 2.00× as long (batch 4, train step). "
+        "One process each: no verdict."
     )
     assert finding.evidence.certainty == "no verdict"
 

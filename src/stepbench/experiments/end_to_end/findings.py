@@ -10,7 +10,7 @@ from stepbench.experiments.end_to_end.step_table import utilisation
 from stepbench.reporting import agreement, comparisons, findings, statistics, units
 from stepbench.reporting.columns import where
 from stepbench.reporting.evidence import Evidence
-from stepbench.reporting.findings import Finding, between, listing, said
+from stepbench.reporting.findings import Finding, between, listing, placed, said
 from stepbench.reporting.frames import Results
 from stepbench.reporting.peaks import Peaks
 from stepbench.reporting.points import Group, compared
@@ -51,7 +51,8 @@ def _dominant_phase(groups: Sequence[Group]) -> list[Finding]:
         places = listing([where(group, groups) for _, group in found])
         at = "at every size" if len(found) == total > 1 else f"at {places}"
         text = f"The {title} takes the largest part of a step {at}: {shares} of the sum of phases."
-        told += said("dominant phase", [text], Evidence.of([group for _, group in found], *PHASE_KEYS))
+        evidence = Evidence.of([group for _, group in found], *PHASE_KEYS)
+        told += said("dominant phase", [placed(text, evidence)], evidence)
     return told
 
 
@@ -75,7 +76,8 @@ def _backward_over_forward(groups: Sequence[Group]) -> list[Finding]:
     if len(found) > 1:
         span = f"{units.ratio(low)} ({where(lowest, groups)}) to {units.ratio(high)} ({where(highest, groups)})"
         text = f"The backward pass takes {span} as long as the forward pass{expected}."
-    return said("backward over forward", [text], Evidence.of([group for _, group in found], "forward_s", "backward_s"))
+    evidence = Evidence.of([group for _, group in found], "forward_s", "backward_s")
+    return said("backward over forward", [placed(text, evidence)], evidence)
 
 
 def _scaling(groups: Sequence[Group], axis: str) -> list[Finding]:
@@ -92,7 +94,8 @@ def _scaling(groups: Sequence[Group], axis: str) -> list[Finding]:
         assert comparison is not None  # noqa: S101 - both have samples
         grown, judged = _growth(comparison, high / low)
         text = f"{high / low:g}× the {axis} ({low} to {high}) makes a step of {size} {grown} as long{judged}."
-        told += said("scaling", [text], Evidence.of(known.values(), WHOLE_KEY, comparison=comparison))
+        evidence = Evidence.of(known.values(), WHOLE_KEY, comparison=comparison)
+        told += said("scaling", [placed(text, evidence)], evidence)
     return told
 
 
@@ -130,4 +133,5 @@ def _utilisation(groups: Sequence[Group], peaks: Peaks) -> list[Finding]:
         f"the measured matmul peak{f'; the latter is {units.percent(vendor)} of the vendor’s' if vendor else ''}."
     )
     comparison = compared(worst, best, WHOLE_KEY, lambda group: float(flops(group) or 1))
-    return said("utilisation", [text], Evidence.of([group for _, group in found], WHOLE_KEY, comparison=comparison))
+    evidence = Evidence.of([group for _, group in found], WHOLE_KEY, comparison=comparison)
+    return said("utilisation", [placed(text, evidence)], evidence)
