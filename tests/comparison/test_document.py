@@ -11,14 +11,15 @@ import pytest
 from tests.reporting import synthetic, synthetic_on_ranks
 
 from stepbench.cli import main as command_line
-from stepbench.comparison import document, headlines, machines, pairs
-from stepbench.comparison.machines import Machine, Price
+from stepbench.comparison import brief, document, headlines, machines, pairs
+from stepbench.comparison.machines import Machine
 from stepbench.comparison.pairs import Difference
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import bundle, cells, config, staleness
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
 from stepbench.reporting import statistics
+from stepbench.reporting.prices import Price
 
 GRIDS: dict[str, Any] = {
     "end_to_end": [{"size": ["nano"], "context": [64], "replicate": [0, 1, 2, 3, 4]}],
@@ -256,6 +257,10 @@ def test_prices_come_from_the_configuration_and_the_command_line(both: Bench) ->
         ({"per_device_hour": 1, "currency": "dollars", "date": "2026-11-01", "source": "x"}, "three capital letters"),
         ({"per_device_hour": 1, "currency": "USD", "date": "yesterday", "source": "x"}, "a date in quotes"),
         ({"per_device_hour": 1, "currency": "USD"}, "`prices.rented-8x.date` must be given"),
+        (
+            {"purchase": 1, "currency": "USD", "date": "2026-11-01", "source": "x"},
+            "either per_device_hour, or ",
+        ),
     ],
 )
 def test_a_price_that_is_none_is_refused(tmp_path: Path, price: dict[str, Any], problem: str) -> None:
@@ -270,7 +275,7 @@ def test_a_price_makes_the_comparison_stale_and_nothing_else(both: Bench) -> Non
         assert staleness.rendered(States(both), kind)(None) == []
     dearer = bench_named(both.root, HERE, prices=told)
     assert len(staleness.rendered(States(dearer), "comparison")(None)) == 1
-    assert staleness.rendered(States(dearer), "writeup")(None) == []
+    assert len(staleness.rendered(States(dearer), "writeup")(None)) == 1  # its summary says what training costs
     assert all(States(dearer).of(cell).kind == "fresh" for name in GRIDS for cell in dearer.grid(name))
 
 
@@ -413,3 +418,53 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     assert "imaginary-2c has no measurements that can be compared yet." in document.document([mine, mine])
     full = dataclasses.replace(mine, records=(None,))  # type: ignore[arg-type]
     assert "No other machine is known" in document.document([full])
+
+
+# -- in brief ----------------------------------------------------------------------------------------------------------
+
+
+def test_in_brief_a_machine_has_its_ratio_its_costs_and_when_buying_pays(both: Bench) -> None:
+    bought = Price.of(
+        {
+            "purchase": 1000,
+            "lifetime_hours": 10_000,
+            "watts": 500,
+            "price_per_kwh": 0.4,
+            "utilisation": 0.5,
+            "currency": "EUR",
+            "date": "2026-11-20",
+            "source": "a shop",
+        }
+    )
+    assert bought.per_device_hour == pytest.approx(0.2 + 0.2)
+    here, there = pair_of(both, here=bought, there=DEAR)
+    found = brief.of(here, there, pairs.compare(here, there))
+    assert found.ratio == pytest.approx(2, rel=0.05)
+    # The rented one does twice the work for 4 an hour, so this one's work is worth 2 an hour, less 0.2 of energy.
+    assert found.break_even_hours == pytest.approx(1000 / 1.8, rel=0.06)
+    mine, other = found.costs
+    assert mine
+    assert other
+    assert other / mine == pytest.approx(4 / 0.4 / 2, rel=0.05)
+    text = brief.sentence(found, HERE)
+    assert text.startswith(f"{THERE} runs at 2.0")
+    assert f"EUR on {HERE} and " in text
+    assert "Buying pays after 5" in text
+
+
+def test_in_brief_with_nothing_shared_there_are_commands_for_what_is_missing(both: Bench) -> None:
+    here, there = pair_of(both, here=CHEAP)
+    bare = dataclasses.replace(here, records=())
+    found = brief.of(bare, there, pairs.compare(bare, there))
+    assert (found.ratio, found.break_even_hours) == (None, None)
+    assert found.commands
+    assert all(each.startswith("stepbench measure end_to_end size=") for each in found.commands)
+    assert "can be compared" in brief.sentence(found, HERE)
+
+
+def test_briefs_survive_their_file(both: Bench, tmp_path: Path) -> None:
+    made = document.build(list(pair_of(both, here=CHEAP, there=DEAR)))
+    file = tmp_path / "comparison.json"
+    file.write_text(document.dump(made), encoding="utf-8")
+    assert document.read(file).briefs == made.briefs
+    assert made.briefs[0].ratio

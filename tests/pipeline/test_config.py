@@ -122,8 +122,8 @@ MISTAKES: dict[str, tuple[str, str, str] | tuple[str, str, str, int]] = {
         "vocabulary: 10000",
         "vocabulary: 10000\nvocabularly: 10000",
         "`vocabularly` is not a key of the configuration (did you mean vocabulary?); valid are machine, device, scale, "
-        "protocol, limits, trust_prediction, vocabulary, data, network, prices, cards, sizes, models, attention, "
-        "presets, rungs, experiments",
+        "protocol, limits, trust_prediction, vocabulary, data, network, prices, budget, cards, sizes, models, "
+        "attention, presets, rungs, experiments",
     ),
     "unknown key, inside": (
         "cpu: {warmup_steps: 3,",

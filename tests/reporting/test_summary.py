@@ -8,8 +8,9 @@ from tests.reporting.conftest import SMALL_GRIDS, results
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.bench import Bench
-from stepbench.reporting import summary, summary_text, tables
+from stepbench.reporting import costs, summary, summary_text, tables
 from stepbench.reporting.findings import CONTRADICTION, Told
+from stepbench.reporting.prices import Price
 from stepbench.reporting.summary import Contribution, Speed
 from stepbench.reporting.tables import Table
 
@@ -72,3 +73,18 @@ def test_what_matters_most_comes_first() -> None:
     chosen = summary.highlights(found, {})
     assert [each.text for each in chosen] == ["they disagree", "large", "middle 0", "middle 1", "middle 2"]
     assert summary_text.link(summary.Highlight("x", "What fits?")) == ("What fits?", "what-fits")
+
+
+def test_costs_are_of_a_billion_tokens_and_of_the_budget(speeds: list[Speed]) -> None:
+    price = Price(3.6, "EUR", "2026-11-21", "a list")
+    settings = {"budget": {"tokens_per_parameter": 10}}
+    table = costs.table(speeds, price, "imaginary-2c", settings)
+    for row, speed in zip(table.rows, speeds, strict=True):
+        assert row["billion_cost"] == pytest.approx(1e9 / speed.tokens_per_s / 3600 * 3.6)
+        assert row["budget_tokens"] == 10 * row["parameters"]
+        assert row["budget_cost"] == pytest.approx(row["budget_tokens"] / 1e9 * row["billion_cost"])
+    text = tables.markdown(table, "report")
+    assert "A device-hour costs 3.6 EUR (rented; 2026-11-21, a list)." in text
+    assert "and cost (EUR)" in text
+    assert "no price of imaginary-2c" in tables.markdown(costs.table(speeds, None, "imaginary-2c", {}), "report")
+    assert costs.long(3 * 86400) == "3.00 days"

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepbench.comparison import brief
+from stepbench.comparison.brief import Brief
 from stepbench.comparison.headlines import Headline
-from stepbench.comparison.machines import Machine, Price
+from stepbench.comparison.machines import Machine
 from stepbench.comparison.pairs import Compared, Pair, compare, words
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.records import Record
@@ -21,6 +23,7 @@ from stepbench.reporting import markup, statistics, tables, units
 from stepbench.reporting.columns import RECORDS, WARNINGS, Column, ratio, ratio_of, value, warned, word
 from stepbench.reporting.findings import listing, plural
 from stepbench.reporting.points import Row
+from stepbench.reporting.prices import Price
 from stepbench.reporting.tables import Shown, Table
 
 TITLE = "Machines compared"
@@ -54,6 +57,7 @@ class Document:
     lead: str
     parts: Sequence[Part] = ()
     last: str = ""
+    briefs: Sequence[Brief] = ()
 
 
 def build(machines: Sequence[Machine]) -> Document:
@@ -73,6 +77,7 @@ def build(machines: Sequence[Machine]) -> Document:
         "protocol, as far as these are stated. A cell is named by the axes that differ from their defaults.",
         [_part(mine, other, each) for other, each in told],
         f"No cell in common with {listing(strangers, most=len(strangers))}." if strangers else "",
+        [brief.of(mine, other, each) for other, each in found],
     )
 
 
@@ -120,7 +125,11 @@ def read(file: Path) -> Document:
     """
     content = json.loads(file.read_text(encoding="utf-8"))
     parts = [Part(**part | {"tables": [tables.load(each) for each in part["tables"]]}) for part in content["parts"]]
-    return Document(**content | {"parts": parts})
+    briefs = [
+        Brief(**each | {"costs": tuple(each["costs"]), "commands": tuple(each["commands"])})
+        for each in content["briefs"]
+    ]
+    return Document(**content | {"parts": parts, "briefs": briefs})
 
 
 def _part(mine: Machine, other: Machine, found: Compared) -> Part:

@@ -12,27 +12,11 @@ from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, planning, records
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
+from stepbench.reporting.prices import Price
 
 PUBLISHED = Path(__file__).parent / "published"
 NO_CURRENCY = ""  # of a price from the command line, where config.yaml has none
 NOT_MACHINES = ("data",)  # results/data holds tokens and shards
-
-
-@dataclass(frozen=True)
-class Price:
-    """What an hour of one device of a machine costs.
-
-    Attributes:
-        per_device_hour: in `currency`.
-        currency: such as `USD`.
-        date: when it was asked for; text.
-        source: who asked it.
-    """
-
-    per_device_hour: float
-    currency: str
-    date: str = ""
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +46,7 @@ def load(states: States) -> list[Machine]:
     Of this machine all fresh records count, in the grid or not; of merged ones all that are readable.
     """
     bench = states.bench
-    prices = {name: Price(**each) for name, each in bench.settings.get("prices", {}).items()}
+    prices = {name: Price.of(each) for name, each in bench.settings.get("prices", {}).items()}
     found = [Machine(bench.machine, tuple(_fresh(states)), price=prices.get(bench.machine))]
     folders = sorted(path for path in (bench.root / "results").glob("*") if path.is_dir())
     others = [path for path in folders if path.name not in (bench.machine, *NOT_MACHINES)]

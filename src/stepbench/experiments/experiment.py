@@ -93,11 +93,14 @@ class Experiment:
         return self._part("data_set").find
 
     @property
+    def has_summary(self) -> bool:
+        """Whether it contributes to the report's summary: whether there is a `summary.py`."""
+        return (FOLDER / self.name / "summary.py").exists()
+
+    @property
     def summarize(self) -> Callable[[Any], Any] | None:
         """The function that returns what it contributes to the report's summary, where there is a `summary.py`."""
-        if not (FOLDER / self.name / "summary.py").exists():
-            return None
-        return self._part("summary").summarize
+        return self._part("summary").summarize if self.has_summary else None
 
     def _part(self, part: str) -> ModuleType:
         return importlib.import_module(f"{self.module}.{part}")

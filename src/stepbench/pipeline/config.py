@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["NAMED", "SCHEMA", "ConfigError", "check", "entries", "merge", "read"]
 
 SCHEMA = "config.schema.yaml"
+RENTED = ("per_device_hour",)
+BOUGHT = ("purchase", "lifetime_hours", "watts", "price_per_kwh", "utilisation")
 # An axis whose values are keys of sections.
 NAMED = {"size": ("sizes", "models"), "preset": ("presets",), "rung": ("rungs",)}
 
@@ -133,6 +135,7 @@ def _meaning(config: Mapping[str, Any]) -> Iterator[Mistake]:
     yield from _models(config)
     yield from _kernels(config)
     yield from _vocabularies(config)
+    yield from _prices(config)
     yield from _rungs(config)
     for name, scales in _section(config, "experiments").items():
         if name not in experiments.names():
@@ -201,6 +204,17 @@ def _vocabularies(config: Mapping[str, Any]) -> Iterator[Mistake]:
             if type(found) is int and 0 < found < least:
                 told = f"must be at least `vocabulary` ({least}), got {found}"
                 yield Mistake("value", told, (key, name, "vocabulary"))
+
+
+def _prices(config: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield each price that is neither of renting nor of buying."""
+    for name, section in _section(config, "prices").items():
+        if isinstance(section, Mapping):
+            given = [key for key in (*RENTED, *BOUGHT) if key in section]
+            if given not in (list(RENTED), list(BOUGHT)):
+                valid = f"either {RENTED[0]}, or {', '.join(BOUGHT)}"
+                told = f"must have {valid}, got {', '.join(given) or 'none of them'}"
+                yield Mistake("value", told, ("prices", name))
 
 
 def _names(config: Mapping[str, Any], grid: Iterable[Any], path: tuple[Key, ...]) -> Iterator[Mistake]:

@@ -126,8 +126,9 @@ def find_changes(snakemake: Any) -> None:
 
 def write_up(snakemake: Any) -> None:
     """Write the report and the list of failed cells."""
-    from stepbench.comparison import changes_document, document
+    from stepbench.comparison import brief, changes_document, document
     from stepbench.reporting import sections, writeup
+    from stepbench.reporting.summary import Rival
 
     states = States(bench_of(snakemake))
     bench = states.bench
@@ -146,6 +147,10 @@ def write_up(snakemake: Any) -> None:
                 sections.MACHINES: lambda target: document.markdown(compared, 2, target.table),
                 sections.CHANGES: lambda target: changes_document.section(changed, trends, target),
             },
+            [
+                Rival(brief.sentence(each, bench.machine), each.commands, each.ratio is not None)
+                for each in compared.briefs
+            ],
         )
     failures = [
         f"{bench.path(cell)}: {reason}\n"

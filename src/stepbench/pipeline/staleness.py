@@ -33,7 +33,7 @@ COMPARISON, CHANGES, WRITEUP = "comparison", "changes", "writeup"
 RENDERED_BY: dict[str, tuple[str, ...]] = {
     COMPARISON: ("stepbench.comparison.document",),
     CHANGES: ("stepbench.comparison.changes_document", "stepbench.comparison.trend_figure"),
-    WRITEUP: ("stepbench.reporting.writeup",),
+    WRITEUP: ("stepbench.reporting.writeup", "stepbench.comparison.brief"),
 }
 PARTS = ("tables", "figures", "findings")
 SHOWN = ("sizes", "models", "vocabulary", "data", "network", "cards")  # the settings that renderings show
@@ -155,7 +155,11 @@ def _shown(bench: Bench, name: str) -> dict[str, Any]:
         more = {"history": dict.fromkeys((entry.relative_to(machine).as_posix() for entry in earlier), True)}
     if name == WRITEUP:
         loaded = [experiments.load(each) for each in bench.names]
-        more = {"declared": {each.name: [each.title, each.question, *each.reads] for each in loaded}}
+        modules += tuple(f"{each.module}.summary" for each in loaded if each.has_summary)
+        more = {
+            "declared": {each.name: [each.title, each.question, *each.reads] for each in loaded},
+            "costs": {key: bench.settings.get(key) for key in ("prices", "budget")},
+        }
     return {
         **more,
         "records": dict.fromkeys(paths, True),

@@ -92,6 +92,21 @@ class Sureness:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """Another machine against this one, in words.
+
+    Attributes:
+        text: a sentence or two.
+        commands: what to run here to compare more.
+        is_comparable: whether anything is compared.
+    """
+
+    text: str
+    commands: Sequence[str] = ()
+    is_comparable: bool = False
+
+
+@dataclass(frozen=True)
 class Highlight:
     """A finding that matters, and the title of the section that it stands in."""
 

@@ -11,14 +11,16 @@ import jinja2
 
 from stepbench.pipeline.bench import Bench
 from stepbench.reporting import columns as col
-from stepbench.reporting import findings, rendering, summary, tables, units
+from stepbench.reporting import costs, findings, rendering, summary, tables, units
 from stepbench.reporting.findings import between, listing, plural
 from stepbench.reporting.frames import Results
+from stepbench.reporting.prices import Price
 from stepbench.reporting.sections import Target
-from stepbench.reporting.summary import Highlight, Speed, Sureness
+from stepbench.reporting.summary import Highlight, Rival, Speed, Sureness
 from stepbench.reporting.tables import Table
 
 TITLE = "Summary"
+SHOWN_STRANGERS = 2  # machines with which nothing can be compared, where there is no other
 NO_SPEED = "No whole training step has been measured here."
 # What a machine without a GPU leaves open, and what would close it.
 WITHOUT_GPU = (
@@ -36,7 +38,7 @@ def section(
     experiments: Sequence[Any],
     results: Mapping[str, Results],
     target: Target,
-    bought: Sequence[str] = (),
+    rivals: Sequence[Rival] = (),
 ) -> str:
     """Return the section at the top of the report.
 
@@ -46,7 +48,7 @@ def section(
         experiments: what is reported on; rendered.
         results: of each of them by its name.
         target: where the text goes.
-        bought: paragraphs on costs, Markdown.
+        rivals: other machines against this one.
     """
     contributed = [each.summarize(results[each.name]) for each in experiments if each.summarize is not None]
     best = summary.fastest(speed for each in contributed for speed in each.speeds)
@@ -58,6 +60,8 @@ def section(
     files = {each.title: rendering.findings_file(bench.machine, each.name) for each in experiments}
     told = {title: findings.read(bench.root / file) for title, file in files.items()}
     matter = summary.highlights(told, {each.title: results[each.name] for each in experiments})
+    section = bench.settings.get("prices", {}).get(bench.machine)
+    paid = costs.table(best, None if section is None else Price.of(section), bench.machine, bench.settings)
     fits = [dataclasses.replace(table, title="What fits") for each in contributed for table in each.fits]
     return environment.get_template("summary.md.j2").render(
         title=TITLE,
@@ -65,7 +69,8 @@ def section(
         sure=sure(summary.sureness(results.values(), shown)),
         speeds=target.table(tables.show(speeds(best)), name="summary-speeds"),
         fits=[target.table(tables.show(each), name=f"summary-fits-{index}") for index, each in enumerate(fits)],
-        costs=bought,
+        costs=target.table(tables.show(paid), name="summary-costs"),
+        rivals=[each for each in rivals if each.is_comparable] or list(rivals)[:SHOWN_STRANGERS],
         highlights=[(each.text, *link(each)) for each in matter],
     )
 

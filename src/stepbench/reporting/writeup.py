@@ -20,6 +20,7 @@ from stepbench.process.storage import write_atomically
 from stepbench.reporting import findings, frames, marks, markup, page, points, protocol, sections, summary_text, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.sections import Target
+from stepbench.reporting.summary import Rival
 
 Section = Callable[[Target], str]  # writes a section as Markdown for the report that goes there
 
@@ -51,6 +52,7 @@ def write_up(
     out_html: Path,
     run_facts: Mapping[str, Any] | None = None,
     others: Mapping[str, Section] = MappingProxyType({}),
+    rivals: Sequence[Rival] = (),
 ) -> None:
     """Write the report about this machine.
 
@@ -61,6 +63,7 @@ def write_up(
         out_html: where the page goes, which needs no other file.
         run_facts: `cells`, `wall_s`, `inside_s` and `overhead_per_cell_s` of the last run that measured anything.
         others: the name of a section that is not of an experiment (`sections.OTHERS`) -> what writes it.
+        rivals: other machines in brief, for the summary.
 
     Raises:
         FileNotFoundError: a table, a figure or the findings were not rendered, or a figure has no caption.
@@ -75,7 +78,7 @@ def write_up(
     ordered = sections.order(folder / sections.ORDER, by_name)
     for path, for_page in ((out_md, False), (out_html, True)):
         target = sections.Target(bench, path.parent, for_page=for_page)
-        made = [summary_text.section(environment, bench, experiments, results, target)]
+        made = [summary_text.section(environment, bench, experiments, results, target, rivals)]
         for _, name in ordered:
             if name in sections.OTHERS:
                 made.append(others[name](target) if name in others else "")
