@@ -17,6 +17,11 @@ FAKE := .venv-fake-gpu/.torch-$(TORCH)
 report: $(REPORT)
 	$(BIN)/snakemake --cores 1 $(if $(SCALE),--config scale=$(SCALE)) -- report/writeup.md all
 
+# The shapes of public leaderboards, beside their entries; without the devices what can be predicted. SCALE=gpu where there are some.
+leaderboard-attention leaderboard-step: $(REPORT)
+	$(BIN)/snakemake --cores 1 --configfile leaderboards/$(@:leaderboard-%=%).yaml $(if $(SCALE),--config scale=$(SCALE)) -- \
+	  $(if $(@:leaderboard-attention=),fsdp,attention)
+
 test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

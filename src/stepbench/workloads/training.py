@@ -90,7 +90,7 @@ def predicted(spec: StepSpec, setting: Setting) -> Measurement:
             f"a strategy must not look at values of tensors to be predicted, and {spec.strategy} does"
         )
     return Measurement(
-        scalars={"parameters": spec.work()["parameters"], **_predicted(timeline.scalars())},
+        scalars={**spec.work(), **_predicted(timeline.scalars())},
         details={"timeline": timeline.details()},
         protocol={
             "optimizer": spec.optimizer,

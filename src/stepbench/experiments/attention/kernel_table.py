@@ -23,6 +23,11 @@ SHOWN = {
 LIMITS_SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128), "architecture": ("sm_90",)}
 CONTEXTS = (2048, 16_384)
 BAND = 0.15  # of the prediction
+# Our implementations by name -> the kernels of both passes, and the products of two tiles that each makes.
+CALLS = {
+    "triton": {"forward": 2, "backward_keys": 4, "backward_queries": 3},
+    "triton_reduced": {"forward": 2, "backward_reduced": 5},
+}
 # What the cycles of a round of a kernel's loop go to: the words for it, and the reasons that the replay tells.
 WAITS = {
     "products": ("product",),
@@ -109,6 +114,26 @@ def measured(row: Row, tiles: Mapping[str, Any]) -> str:
                 beside = "" if predicted_s is None else f" ({predicted_s * 1e3:.3f} ms predicted)"
                 return f"{seconds * 1e3:.3f} ms{beside} at {each['problem']['context']}"
     return units.NOTHING
+
+
+def predicted_calls(shape: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """Return the name, the predicted seconds of forward and backward pass, and a note, for our kernels on an H100.
+
+    Args:
+        shape: of the operator: `seq`, `head_dim`, `heads`, `batch`; bf16 and causal.
+    """
+    rates = {
+        row["kernel"]: row["limits"]["tflops"][str(shape["seq"])] * 1e12
+        for row in read()["rows"]
+        if "limits" in row
+        and (row["architecture"], row["head_dim"], row["dtype"]) == ("sm_90", shape["head_dim"], "bfloat16")
+    }
+    product = shape["batch"] * shape["heads"] * shape["seq"] ** 2 * shape["head_dim"]  # 2 m k n, and half of it masked
+    found = []
+    for name, kernels in CALLS.items():
+        seconds = sum(products * product / rates[kernel] for kernel, products in kernels.items())
+        found.append((name, seconds, f"{'; '.join(kernels)}, ±{BAND:.0%}"))
+    return found
 
 
 def tuned_since(rows: Sequence[Row], tiles: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from stepbench.experiments.attention import kernel_table
 from stepbench.experiments.attention.slices import PASSES
 from stepbench.reporting import columns as col
+from stepbench.reporting import leaderboard as shared_leaderboard
 from stepbench.reporting import marks, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group, Row
@@ -54,6 +55,23 @@ def kernels(_results: Results) -> Table:
 def limits(_results: Results) -> Table:
     """Return what limits them on an H100, predicted from their code, whatever was measured."""
     return kernel_table.limits_table()
+
+
+def leaderboard(results: Results) -> Table:
+    """Return the public leaderboard of this operator with what is predicted of ours and what was measured here."""
+    board = shared_leaderboard.read("experiments/attention/leaderboard.json")
+    shown = shared_leaderboard.groups(board, results)
+    rows = [
+        *shared_leaderboard.published(board),
+        *(shared_leaderboard.predicted(*each) for each in kernel_table.predicted_calls(board["shape"])),
+        *(shared_leaderboard.measured(group, "forward_backward_s", shown) for group in shown),
+    ]
+    caption = (
+        "Forward and backward pass as one call, bf16, causal, 16 heads of 64, 16 384 tokens. Predicted: our Triton "
+        "kernels on an H100, from their code (see the kernels' limits), ±15 %. To measure it on a GPU: "
+        "make leaderboard-attention SCALE=gpu."
+    )
+    return shared_leaderboard.table(board, rows, title="The public leaderboard of attention", caption=caption)
 
 
 def _row(group: Group) -> dict[str, Any]:

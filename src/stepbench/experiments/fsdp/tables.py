@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from stepbench.experiments.fsdp.cell import PARTNERS
-from stepbench.reporting import paired, sharding_tables
+from stepbench.reporting import leaderboard as shared_leaderboard
+from stepbench.reporting import paired, peaks, sharding_tables, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.paired import Target, Targets
 from stepbench.reporting.tables import Table
 
+DEVICE = "NVIDIA B200"
 TARGETS: Targets = {"fsdp": Target(PARTNERS["fsdp"], 1.1, memory_ratio=1.05)}
 
 
@@ -24,3 +26,26 @@ def time(results: Results) -> Table:
 def beside(results: Results) -> Table:
     """Return the comparison with torch's own."""
     return paired.beside(results, TARGETS)
+
+
+def leaderboard(results: Results) -> Table:
+    """Return the public leaderboard of an 8B model's step with what is predicted of ours and what was measured here."""
+    board = shared_leaderboard.read("experiments/fsdp/leaderboard.json")
+    shown = shared_leaderboard.groups(board, results)
+    rows = shared_leaderboard.published(board)
+    vendor = peaks.vendor_figures(DEVICE)
+    for group in shown:
+        if group.point["source"] == "measured":
+            rows.append(shared_leaderboard.measured(group, "step_s", shown))
+        elif group.records and vendor:
+            # Of one rank; the backward pass is twice the forward pass, and checkpointed blocks are computed again.
+            passes = 3 if group.point["groups"] == "none" else 4
+            seconds = passes * group.scalar("forward_flops") / vendor["flops_per_s"]["bf16"]
+            peak = units.byte_count(group.scalar("predicted_peak_memory_bytes"))
+            note = f"peak {peak} per rank; time: its FLOPs at the peak of {DEVICE}, no less"
+            rows.append(shared_leaderboard.predicted("fsdp", seconds, note, group))
+    caption = (
+        "One training step of the 8.13 B model: batch 2, context 32 768, vocabulary 151 936, bf16, AdamW. To predict "
+        "its memory, and to measure it on two devices: make leaderboard-step."
+    )
+    return shared_leaderboard.table(board, rows, title="The public leaderboard of a training step", caption=caption)
