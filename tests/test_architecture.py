@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "comparison": {"comparison", "reporting", "pipeline", "process", "experiments"},  # process writes files
     "pipeline": {"pipeline", "process", "experiments", "data", "measure", "models", "reporting", "comparison"},
     "process": {"process", "pipeline", "experiments", "measure"},
-    "cli": {"cli", "pipeline", "process", "experiments", "comparison", "reporting", "kernels", "measure"},
+    "cli": {"cli", "pipeline", "process", "experiments", "comparison", "reporting", "kernels", "measure", "workloads"},
 }
 # Which modules of other packages a part of an experiment may import, beside those of its own folder.
 CELL = {"kernels.names", "kernels.heads.names", "parallel.names", "pipeline.cells"}

@@ -16,13 +16,15 @@ import pytest
 from tests.parallel import team_on_ranks
 
 from stepbench.parallel import team
+from stepbench.parallel.addresses import PORT_VARIABLE
 from stepbench.parallel.outcome import RankError
-from stepbench.parallel.team import RENDEZVOUS_VARIABLE, Call, DifferentNodeError, Team, TeamError
+from stepbench.parallel.team import Call, DifferentNodeError, Team, TeamError
 
 FACTS = {"device_names": ["a CPU"], "torch": "2.13.0"}
 FOLLOW = """
 import json, sys
 from stepbench.parallel import team
+from stepbench.parallel.addresses import PORT_VARIABLE
 team.follow(["256.0.0.1", "127.0.0.1"], int(sys.argv[1]), rank=int(sys.argv[2]), count=int(sys.argv[3]),
             facts=json.loads(sys.argv[4]), node=f"node-{sys.argv[2]}")
 """
@@ -44,7 +46,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         found = int(listener.getsockname()[1])
-    monkeypatch.setenv(RENDEZVOUS_VARIABLE, f"127.0.0.1:{found}")
+    monkeypatch.setenv(PORT_VARIABLE, str(found))
     return found
 
 
@@ -159,7 +161,7 @@ def test_a_leftover_of_another_measurement_does_not_join(follower: Start, monkey
 def test_without_slurm_and_without_a_rendezvous_it_is_said_what_to_do(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
-    for name in (RENDEZVOUS_VARIABLE, "SLURM_JOB_ID", "SLURM_JOB_NODELIST"):
+    for name in (PORT_VARIABLE, "SLURM_JOB_ID", "SLURM_JOB_NODELIST"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -32,6 +32,7 @@ class Login(Copy):
     """A copy of the workflow on a login node."""
 
     cluster: Cluster
+    patience_s = 850.0
 
     @property
     def environment(self) -> dict[str, str]:

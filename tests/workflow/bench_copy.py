@@ -276,6 +276,8 @@ class Done:
 class Copy:
     """A copy of the workflow under `root`."""
 
+    patience_s = 240.0  # with one command
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stubs = root.parent / f"{root.name}-stubs"
@@ -395,7 +397,7 @@ class Copy:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=self.patience_s,
             check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - start, _processor_s() - used)

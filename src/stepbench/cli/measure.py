@@ -18,6 +18,7 @@ from stepbench.pipeline.mistakes import hint
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.process import interruption, lock, run, storage
+from stepbench.workloads import follow
 
 REPLICATE = "replicate"
 
@@ -46,6 +47,12 @@ def add(commands: Any) -> None:
         help="keep a fresh record that is better than this measurement, which then goes to the history (default)",
     )
     kept.add_argument("--replace", action="store_true", help="replace it; the old record then goes to the history")
+    parser.add_argument(
+        "--rendezvous",
+        metavar="HOST:PORT",
+        help="of the first node, for a cell on several without Slurm; give the same command on each of them",
+    )
+    parser.add_argument("--node-rank", type=int, default=0, metavar="N", help="which of them this is (default: 0)")
     add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=measure, replace=False)
@@ -58,6 +65,11 @@ def measure(options: argparse.Namespace) -> int:
     measured = [cell for side in sides for cell in side]
     for cell in measured:
         bench.check_cell(cell)
+    if options.rendezvous is not None or options.node_rank:
+        host, port, nodes = _rendezvous(options, measured)
+        if options.node_rank:
+            return follow.follow([host], port, device=bench.device, rank=options.node_rank, count=nodes)
+        follow.lead(port)
     storage.check_writable(bench.root / path for path in (RUN_LOCK, *map(bench.path, measured)))
     lock.hold(bench.root / RUN_LOCK, "this folder")
     interruption.end_run_on_signals()
@@ -94,6 +106,20 @@ def _sides(options: argparse.Namespace) -> list[list[Cell]]:
     if sides[0] == sides[1]:
         raise ValueError("the two cells must differ in an axis other than `replicate`")
     return sides
+
+
+def _rendezvous(options: argparse.Namespace, measured: list[Cell]) -> tuple[str, int, int]:
+    """Return host and port of the first node, and how many nodes there are."""
+    host, _, port = (options.rendezvous or "").rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"`--rendezvous` must be HOST:PORT of the first node, got {options.rendezvous!r}")
+    nodes = {getattr(cell, "nodes", 1) for cell in measured}
+    if len(measured) > 1 or nodes == {1}:
+        raise ValueError("`--rendezvous` is for one cell on several nodes, such as nodes=2")
+    (count,) = nodes
+    if not 0 <= options.node_rank < count:
+        raise ValueError(f"`--node-rank` must be from 0 to {count - 1}, got {options.node_rank}")
+    return host, int(port), count
 
 
 def _measure(states: States, cell: Cell, options: argparse.Namespace) -> Record:

@@ -6,6 +6,8 @@ import socket
 
 import psutil
 
+PORT_VARIABLE = "STEPBENCH_RENDEZVOUS_PORT"  # on which node 0 listens, where the nodes are started by hand
+
 
 def of_this_host() -> list[str]:
     """Return this host's IPv4 addresses that are up, those of loopback last: several nodes may be on one host."""

@@ -31,7 +31,6 @@ from stepbench.parallel import rank as rank_process
 from stepbench.parallel.launch import launch, where
 from stepbench.parallel.rendezvous import Nodes
 
-RENDEZVOUS_VARIABLE = "STEPBENCH_RENDEZVOUS"  # host:port of node 0, where the nodes are started by hand
 BY_HAND = "by-hand"
 FOLLOWER = "stepbench.workloads.follow"
 COMES_WITHIN_S = 120.0  # Python and torch from a cold network file system
@@ -92,11 +91,11 @@ class Team:
     def __init__(self, count: int, device: str, facts: Mapping[str, Any]) -> None:
         self.count = count
         self._facts = dict(facts)
-        by_hand = os.environ.get(RENDEZVOUS_VARIABLE)
+        by_hand = os.environ.get(addresses.PORT_VARIABLE)
         self._others = [] if by_hand else _other_nodes(count)
         self._device = device
         self._token = BY_HAND if by_hand else secrets.token_hex(8)
-        self._port = int(by_hand.rpartition(":")[2]) if by_hand else 0
+        self._port = int(by_hand) if by_hand else 0
         self._step: subprocess.Popen[bytes] | None = None
         self.names = ["node 0"] * count
 

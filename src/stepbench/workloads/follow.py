@@ -11,6 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from stepbench.measure import environment
+from stepbench.parallel import addresses
+
+
+def lead(port: int) -> None:
+    """Have this process' measurements wait on a port for followers that are started by hand."""
+    os.environ[addresses.PORT_VARIABLE] = str(port)
 
 
 def follow(found: Sequence[str], port: int, *, device: str, rank: int, count: int, token: str | None = None) -> int:
@@ -48,8 +54,8 @@ def follow(found: Sequence[str], port: int, *, device: str, rank: int, count: in
 
 
 if __name__ == "__main__":
-    addresses, its_port, on, of_nodes, its_token = sys.argv[1:]
+    found_at, its_port, on, of_nodes, its_token = sys.argv[1:]
     node_rank = int(os.environ["SLURM_PROCID"]) + 1
     sys.exit(
-        follow(addresses.split(","), int(its_port), device=on, rank=node_rank, count=int(of_nodes), token=its_token)
+        follow(found_at.split(","), int(its_port), device=on, rank=node_rank, count=int(of_nodes), token=its_token)
     )
