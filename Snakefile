@@ -37,6 +37,7 @@ rule all:
     input:
         "report/writeup.md",
         "report/writeup.html",
+        "report/explore.html",
         "report/all_measured",
 
 

@@ -18,7 +18,7 @@ from tests.reporting.conftest import SMALL_GRIDS, markdown
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import records
 from stepbench.pipeline.state import States
-from stepbench.reporting import embedded, frames, marks, rendering, sections, statistics, units, writeup
+from stepbench.reporting import embedded, frames, marks, rendering, sections, statistics, templates, units, writeup
 
 RUN = {"started": "2026-01-01", "cells": 3, "wall_s": 100.0, "inside_s": 91.0, "overhead_per_cell_s": 3.0}
 FEW_GRIDS = {"end_to_end": [{"size": ["nano"], "context": [64, 128, 256, 512]}], "numerics": SMALL_GRIDS["numerics"]}
@@ -321,7 +321,7 @@ def test_a_missing_number_is_an_error_and_never_an_empty_string(fine):
     bench, *_ = fine
     with pytest.raises(KeyError):
         writeup.write_up(States(bench), [], bench.root / "x.md", bench.root / "x.html", {"cells": 1})
-    environment = writeup._environment(synthetic.ROOT / "report" / "templates")
+    environment = templates.environment(synthetic.ROOT / "report" / "templates")
     with pytest.raises(jinja2.UndefinedError):
         environment.get_template("writeup.md.j2").render(title="t")
     for name in ("section.md.j2", "writeup.html.j2"):

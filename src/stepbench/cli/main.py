@@ -12,6 +12,7 @@ stepbench ab --a main end_to_end size=micro,context=64
 stepbench describe nvidia-h100-8x
 stepbench compare nvidia-h200-1x nvidia-geforce-rtx-5090-2x --price nvidia-h200-1x=3.50
 stepbench fits --size xl --context 1024 --memory 24GiB
+stepbench print --to report.pdf
 stepbench kernels --architecture sm_90 --head-dim 64 128
 stepbench tune --head-dim 64 --dtype bfloat16
 """
@@ -39,6 +40,7 @@ from stepbench.cli import (
     merge,
     pack,
     plan,
+    printing,
     prune,
     tune,
     why,
@@ -62,6 +64,7 @@ COMMANDS = (
     compare,
     describe,
     fits,
+    printing,
     kernels,
     tune,
     gpu_check,

@@ -124,6 +124,17 @@ def find_changes(snakemake: Any) -> None:
         staleness.mark_rendered(states.bench, staleness.CHANGES)
 
 
+def explore(snakemake: Any) -> None:
+    """Write the page that draws every fresh record of every known machine."""
+    from stepbench.comparison import exploration, machines
+
+    states = States(bench_of(snakemake))
+    templates = states.bench.schema.parent / "report" / "templates"
+    with one_line():
+        storage.write_atomically(Path(snakemake.output[0]), exploration.page(machines.load(states), templates))
+        staleness.mark_rendered(states.bench, staleness.EXPLORATION)
+
+
 def write_up(snakemake: Any) -> None:
     """Write the report and the list of failed cells."""
     from stepbench.comparison import brief, changes_document, document

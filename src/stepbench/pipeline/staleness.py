@@ -13,7 +13,7 @@ import inspect
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,11 +28,12 @@ Answer = TypeVar("Answer")
 
 # The experiments by which machines are compared.
 COMPARED = ("end_to_end", "attention", "collectives", "encoder_decoder")
-COMPARISON, CHANGES, WRITEUP = "comparison", "changes", "writeup"
+COMPARISON, CHANGES, EXPLORATION, WRITEUP = "comparison", "changes", "exploration", "writeup"
 # The modules that render what several experiments contribute to.
 RENDERED_BY: dict[str, tuple[str, ...]] = {
     COMPARISON: ("stepbench.comparison.document",),
     CHANGES: ("stepbench.comparison.changes_document", "stepbench.comparison.trend_figure"),
+    EXPLORATION: ("stepbench.comparison.exploration",),
     WRITEUP: ("stepbench.reporting.writeup", "stepbench.comparison.brief"),
 }
 PARTS = ("tables", "figures", "findings")
@@ -148,11 +149,13 @@ def _shown(bench: Bench, name: str) -> dict[str, Any]:
         paths = records(bench, name)
         modules = tuple(f"{experiments.load(name).module}.{part}" for part in PARTS)
     if name == COMPARISON:
-        more = {"others": _others(bench), "prices": bench.settings.get("prices", {})}
+        more = {"others": _others(bench, COMPARED), "prices": bench.settings.get("prices", {})}
     if name == CHANGES:
         machine = bench.root / "results" / bench.machine
         earlier = [entry for path in history.recorded(machine) for entry in sorted(history.folder(path).iterdir())]
         more = {"history": dict.fromkeys((entry.relative_to(machine).as_posix() for entry in earlier), True)}
+    if name == EXPLORATION:
+        more = {"others": _others(bench, experiments.names())}
     if name == WRITEUP:
         loaded = [experiments.load(each) for each in bench.names]
         modules += tuple(f"{each.module}.summary" for each in loaded if each.has_summary)
@@ -169,11 +172,11 @@ def _shown(bench: Bench, name: str) -> dict[str, Any]:
     }
 
 
-def _others(bench: Bench) -> dict[str, str]:
-    """Return a digest of each file that a comparison reads besides this machine's configured records."""
-    merged = (path for path in (bench.root / "results").glob("*/*/*~*.json") if path.parts[-2] in COMPARED)
+def _others(bench: Bench, names: Sequence[str]) -> dict[str, str]:
+    """Return a digest of each file that is read of these experiments besides this machine's configured records."""
+    merged = (path for path in (bench.root / "results").glob("*/*/*~*.json") if path.parts[-2] in names)
     theirs = [path for path in merged if path.parts[-3] != bench.machine]
-    ungridded = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in COMPARED]
+    ungridded = [bench.root / path for path in planning.left_over(bench) if path.parts[-2] in names]
     memo = bench.memo("content")
     found = {path.relative_to(bench.root).as_posix(): fingerprint.content(path, memo) for path in (*theirs, *ungridded)}
     published = (reach.ROOT / "comparison" / "published").glob("*.json")

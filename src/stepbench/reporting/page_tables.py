@@ -16,7 +16,8 @@ LAST_TO_FOLD = ("whole step", "verdict", "ratio", "tokens/s", "MFU", "quality", 
 LONG_CELL = 36  # characters from which on a cell breaks its line
 MOST_VALUES = 12  # of a filter
 FEWEST_ROWS = 4  # of a table that has filters
-PORTRAIT, LANDSCAPE = 140, 210  # characters in a line of a printed page; a wider table prints row by row
+PORTRAIT, LANDSCAPE = 165, 230  # characters in a line of a printed page; a wider table prints row by row
+TURNED_ROWS = 12  # from which on a table is worth a page of its own that is turned
 ICON = (
     '<svg class="icon" viewBox="0 0 12 14" aria-hidden="true"><path d="M1 .5h6.5L11 4v9.5H1z M7.5 .5V4H11 '
     'M3 6.5h6 M3 8.5h6 M3 10.5h4"/></svg>'
@@ -135,7 +136,9 @@ def _paper(shown: Shown) -> str:
         + 2
         for place, column in enumerate(shown.columns)
     )
-    return "upright" if width <= PORTRAIT else "across" if width <= LANDSCAPE else "stacked"
+    if width <= PORTRAIT:
+        return "upright" if width <= 0.75 * PORTRAIT else "upright dense"
+    return "across" if width <= LANDSCAPE and len(shown.rows) >= TURNED_ROWS else "stacked"
 
 
 def _keys(row: ShownRow) -> Sequence[float | None]:

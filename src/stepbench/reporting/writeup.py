@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,18 @@ from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.process.storage import write_atomically
-from stepbench.reporting import findings, frames, marks, markup, page, points, protocol, sections, summary_text, units
+from stepbench.reporting import (
+    findings,
+    frames,
+    marks,
+    page,
+    points,
+    protocol,
+    sections,
+    summary_text,
+    templates,
+    units,
+)
 from stepbench.reporting.frames import Results
 from stepbench.reporting.sections import Target
 from stepbench.reporting.summary import Rival
@@ -73,7 +82,7 @@ def write_up(
     results = {experiment.name: frames.load(states, experiment) for experiment in experiments}
     by_name = {experiment.name: experiment for experiment in experiments}
     folder = bench.schema.parent / "report"
-    environment = _environment(folder / "templates")
+    environment = templates.environment(folder / "templates")
     context = _context(bench, experiments, results, run_facts)
     ordered = sections.order(folder / sections.ORDER, by_name)
     for path, for_page in ((out_md, False), (out_html, True)):
@@ -89,12 +98,13 @@ def write_up(
         text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
         if for_page:
             titles = {by_name[name].title: part for part, name in reversed(ordered) if name in by_name}
-            text = _page(environment, context, text, target, path, titles)
+            text = _page(environment, folder / "templates", context, text, target, path, titles)
         write_atomically(path, text)
 
 
 def _page(
     environment: jinja2.Environment,
+    folder: Path,
     context: Mapping[str, Any],
     text: str,
     target: Target,
@@ -115,15 +125,8 @@ def _page(
         body=Markup(body),  # noqa: S704
         packed=target.embedded.packed(),
         paths=target.embedded.paths,
-        **inlined(environment, "page.js"),
+        **templates.script(folder, "page.js"),
     )
-
-
-def inlined(environment: jinja2.Environment, *names: str) -> dict[str, Any]:
-    """Return scripts of ours for a template, and their digest, by which the page's policy allows no other."""
-    script = "".join(environment.get_template(name).render() for name in names)
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    return {"script": Markup(script), "digest": digest}  # noqa: S704
 
 
 def captions(path: Path) -> dict[str, str]:
@@ -140,18 +143,6 @@ def captions(path: Path) -> dict[str, str]:
         elif line.strip():
             found.setdefault(name, []).append(line.strip())
     return {name: " ".join(lines) for name, lines in found.items()}
-
-
-def _environment(folder: Path) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        undefined=jinja2.StrictUndefined,  # a missing number is an error, never an empty string
-        # In Markdown each value goes through the filter `md`; HTML's escaping would spoil it.
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = markup.escape
-    return environment
 
 
 def _context(
