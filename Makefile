@@ -12,7 +12,7 @@ REPORT := .venv/.report-$(TORCH)
 TEST := .venv/.test-$(TORCH)
 FAKE := .venv-fake-gpu/.torch-$(TORCH)
 
-.PHONY: report test quick test-slow test-ranks test-slurm test-fake-gpu lint check mutate same gpu-check clean
+.PHONY: report test quick test-slow test-ranks test-slurm test-fake-gpu lint check mutate same against-transformers gpu-check clean
 
 report: $(REPORT)
 	$(BIN)/snakemake --cores 1 $(if $(SCALE),--config scale=$(SCALE)) -- report/writeup.md all
@@ -73,6 +73,10 @@ mutate: $(TEST)
 same: $(REPORT)
 	$(BIN)/snakemake --cores 1 --configfile tests/same_against_same.yaml -- end_to_end
 	$(BIN)/python tests/same_against_same.py
+
+# The decoder's step against that of transformers' Llama, in turn; about half an hour, alone on the machine.
+against-transformers: $(REPORT)
+	PYTHONPATH=. $(BIN)/python tests/against_transformers.py
 
 # Installs nothing: a GPU box may not be able to download. Without .venv, PYTHON is what holds torch and triton.
 gpu-check:
