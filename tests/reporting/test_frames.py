@@ -6,6 +6,7 @@ import pytest
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
+from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import reach
 from stepbench.reporting import points
 
@@ -79,7 +80,7 @@ def test_optional_axes_keep_their_types(full):
 
 def test_other_experiments_cells_come_along(full):
     found = results(full, "end_to_end")
-    assert set(found.others) == {"ceilings"}
+    assert set(found.others) == set(experiments.load("end_to_end").reads) >= {"ceilings", "warmup"}
     assert sum(map(points.is_ok, found.others["ceilings"].rows)) == len(full.grid("ceilings"))
 
 

@@ -32,7 +32,7 @@ def told(bench):
     table = (machine / "tables/end_to_end/every_cell.csv").read_text()
     files = [path.read_text() for kind in ("csv", "md") for path in machine.rglob(f"*.{kind}")]
     (row,) = (line for line in table.splitlines() if "context~64," in line)
-    (line,) = (line for line in plain(text).splitlines() if line.startswith("| size~nano,context~64,"))
+    (line,) = (line for line in plain(text).splitlines() if line.startswith("| size~nano, context~64, "))
     return row, plain("\n".join([text, *files]) + re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)), line
 
 

@@ -25,6 +25,7 @@ MARKED = {
     "throttled": ("was throttled", "were throttled"),
     "disturbed": ("was disturbed by other load", "were disturbed by other load"),
     "paging": ("contains paging", "contain paging"),
+    "launch bound": ("is bound by launches", "are bound by launches"),
     "short": ("is too short for the clock", "are too short for the clock"),
     "impossible": ("exceeds a hardware limit", "exceed a hardware limit"),
     "parts and whole differ": (
