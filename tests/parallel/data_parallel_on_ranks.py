@@ -252,6 +252,13 @@ def check_sparse_gradients_are_refused() -> None:
             wrapped.finish_gradient_synchronization()
 
 
+def check_a_module_that_is_converted_later_is_refused() -> None:
+    wrapped = bucketed(layers())
+    wrapped.float()
+    with raises(ValueError, "a module must be converted before it is wrapped, got torch.float32 for torch.float64"):
+        wrapped(batch().float()).sum().backward()
+
+
 def check_complex_parameters_of_which_some_have_no_gradient() -> None:
     """The flags that say so are complex as well where they travel with the gradients."""
     for wrap in SYNCHRONISING:

@@ -165,6 +165,8 @@ class Bucket:
         view, gradient = self._views[slot], dense_gradient(self.parameters[slot])
         if gradient is None:
             raise ValueError("a gradient must be there to be put into a bucket, got none")
+        if gradient.dtype != view.dtype:
+            raise ValueError(f"a module must be converted before it is wrapped, got {gradient.dtype} for {view.dtype}")
         # The optimizer's zero_grad() dropped the last view, so autograd made a tensor of its own. Where it did not
         # (gradients set to zero, or accumulated), the gradient is in its place already.
         if gradient.is_set_to(view):
