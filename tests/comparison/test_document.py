@@ -310,13 +310,23 @@ def test_published_tables_are_bundles_that_can_be_believed_and_say_where_they_ar
             assert record["fingerprint"] == {}
 
 
+def on_a_named_host(machine: Machine) -> Machine:
+    named = (
+        dataclasses.replace(record, environment={**record.environment, "cpu": "Named CPU"})
+        for record in machine.records
+    )
+    return dataclasses.replace(machine, records=tuple(named))
+
+
 def test_published_means_are_compared_with_measured_ones_and_noted(tmp_path: Path) -> None:
     bench = bench_named(tmp_path, HERE)
     fill(bench)
     mine, *others = machines.load(States(bench))
+    # All that is shared is Gloo's, whose host the documents do not name.
+    assert not [pair for other in others for pair in pairs.compare(mine, other).pairs]
     shared = {}
     for other in others:
-        for pair in pairs.compare(mine, other).pairs:
+        for pair in pairs.compare(mine, on_a_named_host(other)).pairs:
             shared[other.name] = pair
     assert set(shared) == {"nvidia-geforce-rtx-4060-laptop-gpu-1x-published", "nvidia-geforce-rtx-5090-2x-published"}
     pair = shared["nvidia-geforce-rtx-5090-2x-published"]
@@ -331,7 +341,7 @@ def test_published_means_are_compared_with_measured_ones_and_noted(tmp_path: Pat
 
 def test_a_published_protocol_that_is_another_is_not_compared() -> None:
     files = {file.stem: machines._published(file, None) for file in machines.PUBLISHED.glob("*.json")}
-    laptop = files["nvidia-geforce-rtx-4060-laptop-gpu-1x"]
+    laptop = on_a_named_host(files["nvidia-geforce-rtx-4060-laptop-gpu-1x"])
     other = dataclasses.replace(
         laptop,
         records=tuple(
@@ -468,3 +478,34 @@ def test_briefs_survive_their_file(both: Bench, tmp_path: Path) -> None:
     file.write_text(document.dump(made), encoding="utf-8")
     assert document.read(file).briefs == made.briefs
     assert made.briefs[0].ratio
+
+
+# -- what others published ---------------------------------------------------------------------------------------------
+
+
+def test_published_results_have_a_table_even_where_no_cell_is_shared(tmp_path: Path) -> None:
+    bench = bench_named(tmp_path, HERE)
+    made = document.build(machines.load(States(bench)))
+    assert made.published
+    rows = [row.values for row in made.published.rows]
+    devices = {row["device"] for row in rows}
+    assert {"NVIDIA GeForce RTX 5090", "NVIDIA H100", "host of NVIDIA GeForce RTX 4060 Laptop GPU"} <= devices
+    board = [row for row in rows if row["device"] == "NVIDIA H100"]
+    assert [row["time_s"] for row in board] == pytest.approx([5.364e-3, 6.778e-3, 11.07e-3, 22.59e-3, 28.45e-3, 80e-3])
+    # 3.5 times the two products of the forward pass, of which the mask leaves half.
+    assert board[0]["rate_per_s"] == pytest.approx(3.5 * 2 * 16 * 16384**2 * 64 / 5.364e-3)
+    assert "## What others published" in document.markdown(made)
+
+
+def test_gloo_is_compared_where_both_hosts_are_known_alone(both: Bench) -> None:
+    here, there = pair_of(both)
+    gloo = [pair for pair in pairs.compare(here, there).pairs if pair.mine.cell.get("backend") == "gloo"]
+    assert gloo
+    assert all("a number of the host's CPU" in pair.notes for pair in gloo)
+    unnamed = tuple(
+        dataclasses.replace(record, environment={**record.environment, "cpu": None}) for record in there.records
+    )
+    found = pairs.compare(here, dataclasses.replace(there, records=unnamed))
+    assert not [pair for pair in found.pairs if pair.mine.cell.get("backend") == "gloo"]
+    (unlike,) = [each for each in found.unlike if each.mine.cell.get("backend") == "gloo"]
+    assert str(unlike.differences[0]).endswith("not stated there")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepbench.comparison import brief
+from stepbench.comparison import brief, published_table
 from stepbench.comparison.brief import Brief
 from stepbench.comparison.headlines import Headline
-from stepbench.comparison.machines import Machine
+from stepbench.comparison.machines import Machine, provenance
 from stepbench.comparison.pairs import Compared, Pair, compare, words
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.records import Record
@@ -58,13 +58,15 @@ class Document:
     parts: Sequence[Part] = ()
     last: str = ""
     briefs: Sequence[Brief] = ()
+    published: Shown | None = None
 
 
 def build(machines: Sequence[Machine]) -> Document:
     """Return the comparison of the first machine with each of the others."""
     mine, *others = machines
+    published = tables.show(published_table.table(others))
     if not mine.records:
-        return Document(f"{mine.name} has no measurements that can be compared yet.")
+        return Document(f"{mine.name} has no measurements that can be compared yet.", published=published)
     if not others:
         return Document("No other machine is known. To add one: stepbench merge <bundle>.")
     found = [(other, compare(mine, other)) for other in others]
@@ -78,6 +80,7 @@ def build(machines: Sequence[Machine]) -> Document:
         [_part(mine, other, each) for other, each in told],
         f"No cell in common with {listing(strangers, most=len(strangers))}." if strangers else "",
         [brief.of(mine, other, each) for other, each in found],
+        published,
     )
 
 
@@ -104,7 +107,9 @@ def markdown(
             lines += [f"- and {plural(more, 'more cell')}"] if more > 0 else []
             texts += ["Not comparable, because the settings differ:", "\n".join(lines)]
         texts.append(markup.escape(part.alone))
-    return "\n\n".join(filter(None, [*texts, markup.escape(document.last)])) + "\n"
+    texts.append(markup.escape(document.last))
+    texts += [table(document.published, level + 1).rstrip()] if document.published else []
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def document(machines: Sequence[Machine]) -> str:
@@ -129,7 +134,8 @@ def read(file: Path) -> Document:
         Brief(**each | {"costs": tuple(each["costs"]), "commands": tuple(each["commands"])})
         for each in content["briefs"]
     ]
-    return Document(**content | {"parts": parts, "briefs": briefs})
+    published = None if content["published"] is None else tables.load(content["published"])
+    return Document(**content | {"parts": parts, "briefs": briefs, "published": published})
 
 
 def _part(mine: Machine, other: Machine, found: Compared) -> Part:
@@ -141,7 +147,7 @@ def _part(mine: Machine, other: Machine, found: Compared) -> Part:
     ]
     return Part(
         other.name,
-        _provenance(other),
+        provenance(other),
         [tables.show(table) for table in made if table is not None],
         unlike,
         f"Not in common: {'; '.join(alone)}." if alone else "",
@@ -152,20 +158,6 @@ def _kinds(only: Sequence[Headline]) -> str:
     """Return how many results of each metric there are."""
     names = [each.metric.name for each in only]
     return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
-
-
-def _provenance(machine: Machine) -> str:
-    if machine.published is not None:
-        return f"Published, not measured by stepbench: {machine.published}." + (
-            f" {machine.note}" if machine.note else ""
-        )
-    commits = sorted({str(record.environment.get("git_commit"))[:10] for record in machine.records})
-    days = sorted({record.started[:10] for record in machine.records})
-    refused = f" {plural(len(machine.refused), 'record')} unreadable." if machine.refused else ""
-    if not days:
-        return f"No readable record.{refused}"
-    last = f" to {days[-1]}" if len(days) > 1 else ""
-    return f"Measured by stepbench from {days[0]}{last}, at commit {listing(commits)}.{refused}"
 
 
 def _ratios(mine: Machine, other: Machine, found: Compared) -> Table | None:

@@ -12,6 +12,7 @@ from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, planning, records
 from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
+from stepbench.reporting.findings import listing, plural
 from stepbench.reporting.prices import Price
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -73,6 +74,21 @@ def priced(found: Sequence[Machine], texts: Sequence[str]) -> list[Machine]:
             raise ValueError(f"`--price` must be <machine>=<amount above 0> of a known machine, got {text!r}")
         prices[name] = Price(price, currencies[0] if currencies else NO_CURRENCY)
     return [replace(machine, price=prices.get(machine.name, machine.price)) for machine in found]
+
+
+def provenance(machine: Machine) -> str:
+    """Return who measured a machine and when, in a sentence or two."""
+    if machine.published is not None:
+        return f"Published, not measured by stepbench: {machine.published}." + (
+            f" {machine.note}" if machine.note else ""
+        )
+    commits = sorted({str(record.environment.get("git_commit"))[:10] for record in machine.records})
+    days = sorted({record.started[:10] for record in machine.records})
+    refused = f" {plural(len(machine.refused), 'record')} unreadable." if machine.refused else ""
+    if not days:
+        return f"No readable record.{refused}"
+    last = f" to {days[-1]}" if len(days) > 1 else ""
+    return f"Measured by stepbench from {days[0]}{last}, at commit {listing(commits)}.{refused}"
 
 
 def _fresh(states: States) -> Iterable[Record]:

@@ -109,11 +109,24 @@ def words(headline: Headline) -> str:
 
 def _unlike(mine: Headline, other: Headline) -> tuple[Difference, ...]:
     """Return how definition or protocol of any record differ from the first one's, as far as both state them."""
+    if of_host(mine) and (hosts := _hosts(mine, other)) is not None:
+        return (hosts,)
     first = mine.records[0]
     for record in (*mine.records, *other.records):
         if differences := _differences(first, record):
             return differences
     return ()
+
+
+def of_host(headline: Headline) -> bool:
+    """Return whether a number is one of the host's CPU, whatever device stands beside it: Gloo reduces there."""
+    return headline.cell.get("backend") == "gloo"
+
+
+def _hosts(mine: Headline, other: Headline) -> Difference | None:
+    """Return that a host is not stated, or None where both are."""
+    here, there = (each.records[0].environment.get("cpu") or "not stated" for each in (mine, other))
+    return Difference("the host's CPU", here, there) if "not stated" in (here, there) else None
 
 
 def _differences(first: Record, record: Record) -> tuple[Difference, ...]:
@@ -141,7 +154,7 @@ def _definition(record: Record) -> dict[str, Any]:
 
 
 def _notes(mine: Headline, other: Headline) -> tuple[str, ...]:
-    notes = []
+    notes = ["a number of the host's CPU"] if of_host(mine) else []
     records = (*mine.records, *other.records)
     sources = [record.fingerprint["source"] for record in records if record.fingerprint.get("source")]
     if any(source != sources[0] for source in sources):
