@@ -17,6 +17,8 @@ from stepbench.experiments.data_parallel import measure as data_parallel
 from stepbench.experiments.data_parallel.cell import Cell as DataParallel
 from stepbench.experiments.end_to_end import measure as end_to_end
 from stepbench.experiments.end_to_end.cell import Cell as EndToEnd
+from stepbench.experiments.fits import measure as fits
+from stepbench.experiments.fits.cell import Cell as Fits
 from stepbench.experiments.fsdp import measure as fsdp
 from stepbench.experiments.fsdp.cell import Cell as Fsdp
 from stepbench.experiments.memory import measure as memory
@@ -117,8 +119,15 @@ def test_its_operators_are_listed(measured: Any, name: str) -> None:
     assert len(measured(name, "profile").samples["profiled_forward_s"]) > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("experiment", ["data_parallel", "fsdp"])
+@pytest.mark.parametrize(
+    ("experiment", "name"),
+    [
+        ("data_parallel", "module"),
+        pytest.param("data_parallel", "hf", marks=pytest.mark.slow),  # each rank imports transformers
+        ("fsdp", "module"),
+        ("fsdp", "hf"),
+    ],
+)
 def test_ranks_compute_the_step_of_one_process(measured: Any, name: str, experiment: str) -> None:
     found = measured(name, experiment)
     scalars = found.scalars
@@ -163,6 +172,12 @@ def test_gpt2s_matrices_are_sharded_although_they_are_no_linear(models: dict[str
     assert sum(weight.numel() for weight in weights) == sum(
         each.numel() for each in model.parameters() if each.dim() > 1
     )
+
+
+def test_what_fits_is_predicted_from_the_whole_model(models: dict[str, dict[str, Any]]) -> None:
+    found = fits.measure(Fits("predicted", "mine"), setting(models["module"]))
+    resident_bytes = 4 * 4 * found.scalars["parameters"]  # weights, gradients and AdamW's two moments
+    assert all(coefficients[0] > resident_bytes / 2 for coefficients in found.details["coefficients"])
 
 
 def own(function: str) -> dict[str, Any]:
