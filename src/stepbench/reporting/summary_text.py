@@ -91,7 +91,7 @@ def speeds(found: Sequence[Speed]) -> Table:
     ]
     caption = (
         "Whole training steps; of each size and context the way with the most tokens/s. The plain step is fp32, eager, "
-        "with naive attention."
+        "with naive attention; at the foot of a ladder its AdamW is a loop."
     )
     return Table("How fast", caption, rows, columns, NO_SPEED)
 

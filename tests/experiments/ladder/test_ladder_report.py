@@ -9,6 +9,7 @@ import pytest
 from tests.reporting import synthetic, synthetic_inside
 
 from stepbench.experiments import experiment as experiments
+from stepbench.experiments.ladder.climb import ladders
 from stepbench.pipeline.state import States
 from stepbench.reporting import frames
 from stepbench.reporting.frames import Results
@@ -72,3 +73,13 @@ def test_a_ladder_without_numbers_says_so(tmp_path: Path) -> None:
     assert EXPERIMENT.find(empty) == []
     assert EXPERIMENT.plot(empty)["ladder"].sentence  # type: ignore[attr-defined]
     assert [row["stays"] for row in EXPERIMENT.tabulate(empty)["ladder"].rows] == [None] * len(RUNGS)
+
+
+def test_its_best_rung_is_what_the_reports_summary_takes(full: Results) -> None:
+    assert EXPERIMENT.summarize is not None
+    speeds = EXPERIMENT.summarize(full).speeds
+    best = [each.best for each in ladders(full.groups())]
+    assert [each.tokens_per_s for each in speeds] == [each.tokens_per_s() for each in best if each]
+    assert speeds
+    assert all(each.over_plain is not None and each.over_plain.ratio > 1 for each in speeds)
+    assert all(each.way for each in speeds)
