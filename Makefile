@@ -12,7 +12,7 @@ REPORT := .venv/.report-$(TORCH)
 TEST := .venv/.test-$(TORCH)
 FAKE := .venv-fake-gpu/.torch-$(TORCH)
 
-.PHONY: report test quick test-slow test-ranks test-slurm test-fake-gpu lint check mutate same against-transformers gpu-check clean
+.PHONY: report sample test quick test-slow test-ranks test-slurm test-fake-gpu lint check mutate same against-transformers gpu-check clean
 
 report: $(REPORT)
 	$(BIN)/snakemake --cores 1 $(if $(SCALE),--config scale=$(SCALE)) -- report/writeup.md all
@@ -63,6 +63,10 @@ lint: $(TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
+
+# Renews docs/sample from the report that is there; needs Chromium.
+sample: $(REPORT)
+	$(BIN)/python docs/sample/renew.py
 
 # Removes one safeguard at a time, in a copy, and fails unless a test fails each time.
 mutate: $(TEST)
