@@ -136,6 +136,68 @@ sys.exit(gpu_check.main())
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 
+CELLS = {
+    "ceilings": "operation=matmul,dtype=bf16",
+    "end_to_end": "size=nano,context=64,batch=1,precision=bf16,attention=triton",
+    "warmup": "size=nano,warmup=1",
+    "numerics": "case=autocast_bf16",
+    "attention": "implementation=naive,seq=256,head_dim=64,dtype=fp16",
+    "memory": "source=measured,size=nano,context=64,batch=1",
+    "checkpointing": "source=measured,size=nano,context=64,batch=1,groups=2",
+}
+ON_RANKS = {
+    "collectives": "operation=all_reduce,backend=nccl,ranks=2,payload_bytes=4096",
+    "data_parallel": "size=nano,context=16,batch=1,strategy=bucketed",
+    "optimizer_sharding": "source=measured,size=nano,context=16,batch=1,variant=sharded_broadcast",
+    "fsdp": "source=measured,size=nano,context=16,batch=1,variant=fsdp",
+}
+
+
+@pytest.mark.parametrize("experiment", CELLS)
+def test_a_cell_of_each_experiment_is_measured_on_a_gpu(cuda: Machine, bench: Path, experiment: str) -> None:
+    record = measure(cuda, bench, experiment, CELLS[experiment], LAPTOP)
+    assert record["status"] == "ok", record["reason"]
+    assert record["environment"]["gpus_during"][0]["samples"] > 0
+
+
+@pytest.mark.parametrize("experiment", ON_RANKS)
+def test_a_cell_of_each_experiment_on_ranks_is_measured_through_nccl(
+    cuda: Machine, bench: Path, experiment: str
+) -> None:
+    record = measure(cuda, bench, experiment, ON_RANKS[experiment], RTX_5090, RTX_5090)
+    assert record["status"] == "ok", record["reason"]
+    assert len(record["environment"]["gpus_during"]) == 2
+
+
+def test_a_partner_that_does_not_fit_beside_a_strategy_costs_only_itself(cuda: Machine, bench: Path) -> None:
+    """Its own step takes more than half of 1.2 GiB; bucketed would then be timed in turn with torch's DDP."""
+    small = "NVIDIA of 1228 MiB|1228|8.9|24"
+    cell = "size=micro,context=128,batch=1,strategy=bucketed,bucket_mib=5"
+    record = measure(cuda, bench, "data_parallel", cell, small, small)
+    assert record["status"] == "ok", record["reason"]
+    assert record["samples"]["step_s"]
+    assert ("paired_s" in record["samples"]) == ("beside_reason" not in record["details"])
+    assert "do not fit" in record["details"]["beside_reason"]
+
+
+def test_a_profile_without_cupti_is_refused_with_what_to_do(cuda: Machine, bench: Path) -> None:
+    record = measure(cuda, bench, "profile", "size=nano,context=64,batch=1", LAPTOP)
+    assert (record["status"], "saw no kernel" in record["reason"]) == ("unsupported", True)
+
+
+def test_a_step_that_does_not_fit_is_not_started(cuda: Machine, bench: Path) -> None:
+    record = measure(cuda, bench, "end_to_end", "size=xl,context=256,precision=bf16", LAPTOP)
+    assert (record["status"], record["kind"]) == ("oom", "predicted_oom")
+    assert "but the device has 8.0 GiB" in record["reason"]
+
+
+def test_variables_that_change_numbers_are_in_the_record(cuda: Machine, bench: Path) -> None:
+    record = measure(cuda, bench, "ceilings", "operation=copy", LAPTOP, CUDA_LAUNCH_BLOCKING="1", EDITOR="vi")
+    assert record["status"] == "ok", record["reason"]
+    assert record["protocol"]["environment_variables"] == {"CUDA_LAUNCH_BLOCKING": "1"}
+    assert record["fingerprint"]["machine"]["variables"] == {"CUDA_LAUNCH_BLOCKING": "1"}
+
+
 def test_a_training_step_is_measured(cuda: Machine, bench: Path) -> None:
     record = measure(cuda, bench, "end_to_end", "size=nano,context=64,batch=1", RTX_5090)
     assert record["status"] == "ok", record["reason"]

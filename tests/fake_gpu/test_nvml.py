@@ -77,6 +77,17 @@ print(json.dumps(found))
     }
 
 
+def test_each_gpu_has_its_own_power_found_by_its_uuid(nvml: Machine) -> None:
+    script = """
+import json
+from stepbench.measure import nvml
+gpus = [gpu.uuid.removeprefix("GPU-") for gpu in nvml.read().gpus]
+print(json.dumps([nvml.activity(uuid)["power_watts"] for uuid in reversed(gpus)]))
+"""
+    done = nvml.run("-c", script, gpus=(H100, RTX_5090))
+    assert json.loads(done.stdout) == [70.001, 70.0]
+
+
 @pytest.mark.parametrize(
     ("code", "problem"), [(18, "RM has detected an NVML/RM version mismatch."), (9, None), (12, None)]
 )

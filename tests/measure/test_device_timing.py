@@ -33,6 +33,7 @@ class Stream:
         return event <= self.host_s
 
     def seconds_between(self, first: float, last: float) -> float:
+        assert self.has_passed(last), "the device has not reached the event"
         return last - first
 
     def synchronize(self) -> None:

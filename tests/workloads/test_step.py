@@ -179,3 +179,11 @@ def test_a_combination_is_timed_and_its_loss_checked(more: dict[str, Any]) -> No
     assert len(found.samples["step_s"]) == 1
     assert found.protocol["optimizer"] == more.get("optimizer", "adamw_foreach")
     assert found.protocol["attention"] == more.get("attention", "naive")
+
+
+@pytest.mark.parametrize(("heads", "context"), [(2, 16), (2, 128), (8, 256)])
+def test_no_step_takes_more_than_the_formula_by_which_predictions_are_skipped(heads: int, context: int) -> None:
+    size = ModelSize(d_model=64, d_ff=256, layers=3, heads=heads)
+    spec = dataclasses.replace(SPEC, size=size, context=context)
+    found = predicted.predict(spec, SETTING).scalars()["peak_memory_bytes"]
+    assert found < predicted.most_bytes(size, spec) < 12 * found

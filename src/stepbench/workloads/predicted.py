@@ -5,6 +5,8 @@ from __future__ import annotations
 from stepbench.measure import fit, predicted_memory
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.measure.memory_timeline import Timeline
+from stepbench.models import costs
+from stepbench.models.sizes import ModelSize
 from stepbench.workloads import step
 from stepbench.workloads.spec import StepSpec
 
@@ -32,11 +34,24 @@ def unsupported_reason(spec: StepSpec, device: str) -> str | None:
     return step.unsupported_reason(spec, device)
 
 
+def most_bytes(size: ModelSize, spec: StepSpec) -> int:
+    """Return more than a step of such a decoder allocates, by formula, whatever its attention saves."""
+    tokens = spec.batch * spec.context
+    state = 16 * costs.parameters(size, spec.vocabulary)
+    per_token = size.layers * (240 * size.d_model + 32 * size.heads * spec.context) + 24 * spec.vocabulary
+    return state + tokens * per_token
+
+
+def _is_far_below(spec: StepSpec, capacity_bytes: int) -> bool:
+    """Return whether a step certainly fits, so that nothing need be predicted; of a model of one's own nobody knows."""
+    return isinstance(spec.size, ModelSize) and 2 * most_bytes(spec.size, spec) < capacity_bytes
+
+
 def check_fit(spec: StepSpec, setting: Setting, timeline: Timeline | None = None) -> None:
     """Refuse a step that is predicted not to fit on the device, where predictions are trusted.
 
-    Nothing is predicted where nothing would follow from it, such as on a CPU: the machinery of fake tensors alone takes
-    1.3 s to import.
+    Nothing is predicted where nothing would follow from it, such as on a CPU or for a step of a few megabytes: the
+    machinery of fake tensors alone takes 1.3 s to import.
 
     Args:
         spec: the step.
@@ -47,8 +62,9 @@ def check_fit(spec: StepSpec, setting: Setting, timeline: Timeline | None = None
         PredictedOutOfMemoryError: it does not fit.
         UnsupportedError: the device cannot do what is asked for.
     """
-    if not setting.trust_prediction or fit.capacity_bytes(setting.device) is None:
+    capacity_bytes = fit.capacity_bytes(setting.device)
+    if not setting.trust_prediction or capacity_bytes is None:
         return
-    if timeline is None and spec.implementation != "eager":
+    if timeline is None and (spec.implementation != "eager" or _is_far_below(spec, capacity_bytes)):
         return
     fit.check((timeline or predict(spec, setting)).scalars()["peak_memory_bytes"], setting.device)

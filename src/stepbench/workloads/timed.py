@@ -42,6 +42,7 @@ def measure(spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None
     samples["loss_nats"] = made.loss_values()
     counted = {**memory.peak_bytes(setting.device), **calls.scalars()}
     del made  # the check needs room of its own
+    memory.collect(setting.device)
     check_loss(samples["loss_nats"][0], spec, setting)
     return Measurement(
         samples=samples,
