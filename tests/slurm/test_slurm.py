@@ -203,4 +203,4 @@ def test_two_nodes_measure_together(cluster: Cluster, tmp_path: Path) -> None:
     assert len(reduced["samples"]["call_s"]) == 2
     checked = sharded["scalars"]
     assert checked["equivalence_difference_ratio"] < checked["equivalence_tolerance_ratio"]
-    assert "2 nodes" in (login.root / "report/writeup.md").read_text()
+    assert "nodes 2" in (login.root / "report/writeup.md").read_text()
