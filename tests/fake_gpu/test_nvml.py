@@ -1,10 +1,13 @@
 """What is read of a pretended NVIDIA driver, whichever of its answers it refuses."""
 
+import ast
+import importlib.util
 import json
+import sys
 from typing import Any
 
 import pytest
-from tests.fake_gpu.machine import H100, RTX_5090, Machine
+from tests.fake_gpu.machine import H100, ROOT, RTX_5090, SOFTENED, Machine
 
 READ = """
 import dataclasses, json
@@ -79,13 +82,29 @@ print(json.dumps(found))
 
 def test_each_gpu_has_its_own_power_found_by_its_uuid(nvml: Machine) -> None:
     script = """
+import ast
+import importlib.util
 import json
+import sys
 from stepbench.measure import nvml
 gpus = [gpu.uuid.removeprefix("GPU-") for gpu in nvml.read().gpus]
 print(json.dumps([nvml.activity(uuid)["power_watts"] for uuid in reversed(gpus)]))
 """
     done = nvml.run("-c", script, gpus=(H100, RTX_5090))
     assert json.loads(done.stdout) == [70.001, 70.0]
+
+
+def test_each_check_that_is_softened_is_there() -> None:
+    spec = importlib.util.spec_from_file_location("softened", SOFTENED / "sitecustomize.py")
+    assert spec is not None
+    assert spec.loader is not None
+    softened = importlib.util.module_from_spec(spec)
+    before = list(sys.meta_path)
+    spec.loader.exec_module(softened)
+    sys.meta_path[:] = before
+    for module, names in softened.SOFTENED.items():
+        tree = ast.parse((ROOT / "src" / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8"))
+        assert set(names) <= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, module
 
 
 @pytest.mark.parametrize(

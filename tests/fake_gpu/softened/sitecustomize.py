@@ -17,8 +17,8 @@ SOFTENED: dict[str, dict[str, Any]] = {
     "stepbench.workloads.epochs_on_ranks": {"check_equal": None},
     "stepbench.experiments.ceilings.measure": {"_check_copy": None},
     "stepbench.experiments.collectives.on_ranks": {"_check": None},
-    "stepbench.experiments.attention.measure": {
-        "_errors": {f"{name}_{kind}": 0.0 for name in ("o", "dq", "dk", "dv") for kind in ("error", "plain_error")}
+    "stepbench.workloads.attention_check": {
+        "errors": {f"{name}_{kind}": 0.0 for name in ("o", "dq", "dk", "dv") for kind in ("error", "plain_error")}
     },
 }
 
