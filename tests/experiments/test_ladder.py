@@ -8,7 +8,7 @@ from stepbench import versions
 from stepbench.experiments.ladder.cell import Cell
 from stepbench.experiments.ladder.measure import measure
 from stepbench.measure.measurement import Setting, UnsupportedError, WrongResultError
-from stepbench.workloads import step
+from stepbench.workloads import decoders, step
 from stepbench.workloads.spec import StepSpec
 
 SIZE = {"d_model": 32, "d_ff": 64, "layers": 2, "heads": 2}
@@ -54,9 +54,11 @@ def test_what_the_device_cannot_is_unsupported(monkeypatch: pytest.MonkeyPatch) 
 def test_a_rung_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from stepbench.kernels.heads import whole
 
-    bind = step.heads.bind
+    bind = decoders.heads.bind
     monkeypatch.setattr(
-        step.heads, "bind", lambda name: bind(name) if name == "whole" else lambda x, w, t: 1.01 * whole.loss(x, w, t)
+        decoders.heads,
+        "bind",
+        lambda name: bind(name) if name == "whole" else lambda x, w, t: 1.01 * whole.loss(x, w, t),
     )
     with pytest.raises(WrongResultError, match="the first loss must be within"):
         measure(CELL, setting({"head": "chunked"}))
