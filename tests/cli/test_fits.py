@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -28,6 +29,10 @@ def test_a_step_that_does_not_fit_is_told_what_would_help(capsys: pytest.Capture
 def test_one_that_fits_is_told_its_edges(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--memory", "H100 (80 GB)") == 0
     assert re.search(r"At context 512 the largest batch that fits is [0-9]+; at batch 4", capsys.readouterr().out)
+    assert run("--memory", "H100 (80 GB)", "--json") == 0
+    (table,) = json.loads(capsys.readouterr().out)
+    assert table["rows"][0]["fits"] == "yes"
+    assert table["rows"][0]["peak_bytes"] > 2**20
 
 
 @pytest.mark.parametrize("memory", ["24", "0GiB", "much", "H100 (80GB)"])

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, console, open_bench, print_shown
+from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, add_format, console, open_bench, print_tables
 from stepbench.experiments.fits.cell import Cell
 from stepbench.pipeline.mistakes import hint
 
@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
     )
     for name, default in AXES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"an axis (default: {default})")
+    add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=fits)
 
@@ -63,13 +64,17 @@ def fits(options: argparse.Namespace) -> int:
         spec = question.step(cell, setting, context=options.context, batch=options.batch)
         if len(memory) > 1:
             found, words = question.envelope(spec, setting), f"{options.size}, {_words(axes)}"
-            print_shown(_of_cards(found, memory, words, context=spec.context, batch=spec.batch))
+            cards_table = _of_cards(found, memory, words, context=spec.context, batch=spec.batch)
+            print_tables([cards_table], options.format)
             return 0
         ((name, limit_bytes),) = memory.items()
         ways = question.ask(spec, setting, limit_bytes)
     except UnsupportedError as error:
         raise ValueError(str(error)) from None
     asked, *others = ways
+    if options.format is not None:
+        print_tables([_of_ways(ways, context=spec.context, batch=spec.batch)], options.format)
+        return 0 if asked.fits else FAILED_EXIT_CODE
     told = "fits" if asked.fits else "does not fit"
     console.print(
         f"{options.size}, context {spec.context}, batch {spec.batch}, {_words(axes)}: a training step needs "
@@ -83,7 +88,7 @@ def fits(options: argparse.Namespace) -> int:
         markup=False,
     )
     if others:
-        print_shown(_of_ways(others, context=spec.context, batch=spec.batch))
+        print_tables([_of_ways(others, context=spec.context, batch=spec.batch)], None)
     return 0 if asked.fits else FAILED_EXIT_CODE
 
 
