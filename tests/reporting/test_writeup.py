@@ -217,7 +217,7 @@ def test_sentences_lead_to_the_folders_of_their_records(fine):
     bench, text, page = fine
     section = text.partition("## End to end")[2].partition("Source: ")[2].partition("\n")[0]
     folders = re.findall(r"\]\((\.\./results/[^)]+)\)", section)
-    assert [Path(folder).name for folder in folders] == ["end_to_end", "ceilings"]
+    assert [Path(folder).name for folder in folders] == ["end_to_end", "ceilings", "warmup"]
     for folder in folders:
         assert any(records.read(path).ok for path in (bench.root / "report" / folder).glob("*.json"))
         assert folder in Reader(page).links

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from stepbench.comparison.headlines import headlines
 from stepbench.comparison.machines import Machine
 from stepbench.comparison.pairs import of_host, words
 from stepbench.reporting import columns as col
-from stepbench.reporting import markup, units
+from stepbench.reporting import leaderboard, markup, units
 from stepbench.reporting.tables import Table
 
-LEADERBOARDS = Path(__file__).parent / "published_leaderboards.json"
+LEADERBOARD = "experiments/attention/leaderboard.json"
 BACKWARD = 2.5  # FLOPs of attention's backward pass over its forward pass: five products where that has two
 
 
 def table(machines: Iterable[Machine]) -> Table:
     """Return one row for each published result."""
     rows = [row for machine in machines if machine.published is not None for row in _of_machine(machine)]
-    rows += [row for board in _boards() for row in _of_board(board)]
+    rows += _of_board(leaderboard.read(LEADERBOARD))
     columns = [
         col.word("device"),
         col.word("metric"),
@@ -64,28 +62,20 @@ def _of_machine(machine: Machine) -> Iterator[dict[str, Any]]:
             }
 
 
-def _boards() -> list[Mapping[str, Any]]:
-    content = json.loads(LEADERBOARDS.read_text(encoding="utf-8"))
-    boards: list[Mapping[str, Any]] = content["leaderboards"]
-    return boards
-
-
 def _of_board(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    forward = (
-        4 * board["batch"] * board["heads"] * board["seq"] ** 2 * board["head_dim"] / (2 if board["causal"] else 1)
-    )
-    places = [(f"place {place}", entry) for place, entry in enumerate(board["entries_ms"], start=1)]
-    mask = "causal" if board["causal"] else "full"
-    shape = f"{board['heads']} heads of {board['head_dim']}, {board['seq']} tokens, {board['dtype']}, {mask}"
-    for name, milliseconds in [*places, ("baseline", board["baseline_ms"])]:
-        seconds = milliseconds / 1000
-        rate = (1 + BACKWARD) * forward / seconds
+    shape = board["shape"]
+    forward = 4 * shape["batch"] * shape["heads"] * shape["seq"] ** 2 * shape["head_dim"]
+    forward /= 2 if shape["causal"] else 1
+    mask = "causal" if shape["causal"] else "full"
+    cell = f"{shape['heads']} heads of {shape['head_dim']}, {shape['seq']} tokens, {shape['dtype']}, {mask}"
+    for entry in board["entries"]:
+        rate = (1 + BACKWARD) * forward / entry["seconds"]
         yield {
-            "device": board["device"],
-            "metric": f"attention, {board['timed']}: {name}",
-            "cell": shape,
-            "time_s": seconds,
+            "device": board["devices"],
+            "metric": f"attention, forward and backward as one call: {entry['entry']}",
+            "cell": cell,
+            "time_s": entry["seconds"],
             "rate": units.flop_rate(rate),
             "rate_per_s": rate,
-            "source": board["title"],
+            "source": board["source"],
         }
