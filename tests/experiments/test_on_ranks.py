@@ -24,6 +24,7 @@ from stepbench.experiments.optimizer_sharding import measure as optimizer_shardi
 from stepbench.experiments.optimizer_sharding.cell import Cell as OptimizerSharding
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.models.sizes import ModelSize
+from stepbench.parallel import team
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome
 from stepbench.process import failures as failures_
 from stepbench.workloads import rank_step, ranks, step, training
@@ -46,7 +47,7 @@ def _no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     def launched(*_: Any, **__: Any) -> None:
         raise AssertionError("ranks were started")
 
-    monkeypatch.setattr(ranks, "launch", launched)
+    monkeypatch.setattr(team, "launch", launched)
 
 
 def trained(strategy: str, **more: Any) -> DataParallel:
@@ -151,7 +152,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked.update(more, function=function, ranks=ranks)
         return []
 
-    monkeypatch.setattr(ranks, "launch", launched)
+    monkeypatch.setattr(team, "launch", launched)
     return asked
 
 
@@ -165,6 +166,7 @@ def test_a_call_divides_the_threads_and_has_no_deadline_of_its_own(order: dict[s
         "backend": "gloo",
         "deadline_s": ranks.UNLIMITED_S - ranks.MARGIN_S,
         "threads": 2,
+        "nodes": None,
         "fork": False,
     }
 
@@ -316,7 +318,7 @@ def test_a_failure_has_the_kind_that_its_record_gets(
         blamed = RankOutcome(1, ERROR, reason=reason, kind=said, message="no more", traceback="a stack")
         raise RankError(f"rank 1 {reason}", blamed=blamed)
 
-    monkeypatch.setattr(ranks, "launch", launched)
+    monkeypatch.setattr(team, "launch", launched)
     with pytest.raises((RankError, UnsupportedError)) as caught:
         ranks.call(failing_on_ranks.misbehave, SETTING, ranks=2, how="unsupported")
     assert failures_.kind_of(caught.value) == kind

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
-from stepbench.measure import environment
 from stepbench.reporting import peaks
 from stepbench.reporting.peaks import Peaks, Rate
 from stepbench.reporting.statistics import summarize
@@ -64,7 +65,7 @@ def test_the_vendors_figures_of_a_cpu_are_unknown(full):
     ],
 )
 def test_known_devices_have_dense_figures_with_their_source(name, bf16, bandwidth, full, monkeypatch):
-    monkeypatch.setattr(environment, "device_name", lambda _: name)
+    monkeypatch.setattr(full, "host", dataclasses.replace(full.host, device_names=(name,)))
     found = results(full, "ceilings").peaks
     assert (found.vendor_flops_per_s["bf16"], found.vendor_bytes_per_s) == (bf16, bandwidth)
     assert found.vendor_flops_per_s["fp32"] <= found.vendor_flops_per_s["tf32"] <= bf16

@@ -109,8 +109,8 @@ def test_a_record_that_was_edited_by_hand_is_refused_and_named(bench):
 def test_a_record_from_another_machines_folder_is_refused_and_named(bench, monkeypatch):
     """Named like this machine's own cell, whole, and measured elsewhere."""
     here = bad(bench)
-    there = synthetic.bench(bench.root / "elsewhere", **GRID)
     monkeypatch.setattr(environment, "_cpu_model", lambda: "Another CPU")
+    there = synthetic.bench(bench.root / "elsewhere", **GRID)
     shutil.copy(bad(there), here)
     monkeypatch.undo()
     row, everything, line = told(bench)
