@@ -235,7 +235,9 @@ OPERATOR = Attention("naive", seq=24, head_dim=8, heads=2)
 @pytest.mark.parametrize("causal", [True, False])
 def test_an_operator_is_timed_and_checked_against_float64(implementation: str, causal: bool) -> None:
     found = attention.measure(dataclasses.replace(OPERATOR, implementation=implementation, causal=causal), SETTING)
-    assert {name: len(values) for name, values in found.samples.items()} == counted("forward", "backward")
+    assert {name: len(values) for name, values in found.samples.items()} == counted(
+        "forward", "backward", "forward_backward"
+    )
     assert found.scalars["forward_flops"] == 4 * 2 * 24 * 24 * 8 // (2 if causal else 1)
     assert found.scalars["backward_flops"] == found.scalars["forward_flops"] * 5 // 2
     assert all(0 < found.scalars[f"{name}_error"] < 1e-5 for name in ("o", "dq", "dk", "dv"))

@@ -75,8 +75,8 @@ def fully_sharded(variant: str, **more: Any) -> Fsdp:
             "mps",
             "4 ranks need a core each, got `protocol.threads` 2",
         ),
-        (data_parallel, trained("naive"), "cuda", "2 ranks need 2 CUDA devices, got 1"),
-        (collectives, Collectives("broadcast", "nccl", 2, 4096), "cuda", "2 ranks need 2 CUDA devices, got 1"),
+        (data_parallel, trained("naive"), "cuda", "2 ranks need 2 GPUs, got 0"),
+        (collectives, Collectives("broadcast", "nccl", 2, 4096), "cuda", "2 ranks need 2 GPUs, got 0"),
         (collectives, Collectives("broadcast", "nccl", 2, 4096), "cpu", "nccl needs CUDA devices, got cpu"),
         (collectives, Collectives("broadcast", "nccl", 2, 4096), "mps", "nccl needs CUDA devices, got mps"),
         (fsdp, fully_sharded("fsdp"), "mps", "ranks need the device cuda or cpu, got mps"),
@@ -175,14 +175,14 @@ def test_a_call_divides_the_threads_and_has_no_deadline_of_its_own(order: dict[s
 def test_ranks_begin_as_copies_of_a_process_that_allows_it_but_not_on_cuda(
     order: dict[str, Any], monkeypatch: pytest.MonkeyPatch, device: str, fork: bool
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     setting = dataclasses.replace(SETTING, device=device, may_fork=True)
     ranks.call(failing_on_ranks.misbehave, setting, ranks=2, how="unsupported")
     assert order["fork"] is fork
 
 
 def test_on_cuda_each_rank_has_a_device_and_a_thread(order: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
     ranks.call(failing_on_ranks.misbehave, dataclasses.replace(SETTING, device="cuda"), ranks=4, how="unsupported")
     assert (order["backend"], order["threads"]) == ("nccl", 1)
 
