@@ -35,6 +35,7 @@ def test_one_node_needs_no_rendezvous(capsys: pytest.CaptureFixture[str]) -> Non
     assert "`--rendezvous` is for one cell on several nodes, such as nodes=2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_command_on_each_node_measures_once(tmp_path: Path) -> None:
     copy = Copy.make(tmp_path / "bench", toys=False)
     copy.configure(copy.settings | {"machine": "here", "device": "cpu", "scale": "cpu"})

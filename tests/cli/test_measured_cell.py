@@ -19,7 +19,8 @@ from stepbench.pipeline.state import States
 
 LEAST_FOR_INTERVAL = 6
 MEASURED = {**synthetic.MEASURED, **synthetic_inside.MEASURED, **synthetic_on_ranks.MEASURED}
-GRIDS = {**SMALL_GRIDS, **INSIDE_GRIDS, **ON_RANKS_GRIDS}
+LADDER = [{"size": ["nano"], "context": [64], "rung": ["sdpa"]}]
+GRIDS = {**SMALL_GRIDS, **INSIDE_GRIDS, **ON_RANKS_GRIDS, "ladder": LADDER}
 QUANTITY = r"(?:\d[\d.\N{NARROW NO-BREAK SPACE}]*)"
 # A time or bytes with its interval, or with why it has none.
 TIME = rf"{QUANTITY} \[{QUANTITY}, {QUANTITY}\] (?:s|ms|µs|ns)\b"

@@ -227,6 +227,7 @@ def test_a_prediction_alone_is_never_refused() -> None:
 def test_the_record_says_oom_and_predicted(tmp_path: Path, trusted: bool, status: str) -> None:
     order = {
         "path": str(Memory("measured", "nano", 16, 1).path("here")),
+        "root": str(Path.cwd()),
         "device": "cpu",
         "protocol": {"seed": 0, "threads": 1},
         "definition": {"vocabulary": VOCABULARY, "size": SIZES["nano"]},

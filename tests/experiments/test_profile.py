@@ -68,7 +68,7 @@ def test_the_warm_up_is_outside_and_the_phases_are_parts_of_the_step(measured: t
 def test_compiled_attention_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr(torch, "compile", lambda model, fullgraph: model)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     record = measure(Profile("nano", 16, 2, implementation="compiled", passes="forward"), SETTING)
     assert record.details["ranges"] == []
     assert {each["phase"] for each in record.details["operators"]} == {"forward"}

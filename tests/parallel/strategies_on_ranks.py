@@ -118,7 +118,7 @@ def check_options_reach_the_strategy() -> None:
 def check_what_is_unknown_is_refused_with_what_is_known() -> None:
     with raises(ValueError, f"`name` must be one of {', '.join(STRATEGIES)}, got 'ddp'"):
         parallelize("ddp", module(), torch.optim.SGD)
-    with raises(ValueError, "`options` of fsdp must be among compute_dtype, prefetch, got bucket_mib"):
+    with raises(ValueError, "`options` of fsdp must be among compute_dtype, prefetch, sharded, got bucket_mib"):
         parallelize("fsdp", module(), torch.optim.SGD, bucket_mib=1)
     with raises(ValueError, "`options` of naive must be among none, got prefetch"):
         parallelize("naive", module(), torch.optim.SGD, prefetch=1)

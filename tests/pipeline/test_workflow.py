@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 def test_every_axis_of_every_experiment_has_its_pattern() -> None:
     found = workflow.wildcards_of()
     axes = {axis.name: axis for name in experiments.names() for axis in cells.axes(experiments.load(name).cell)}
-    assert found.keys() == axes.keys() | {"shards"}
+    assert found.keys() == axes.keys() | {"shards", "described"}
     for name, axis in axes.items():
         assert re.fullmatch(
             found[name], axis.choices[0] if axis.choices else {int: "1", str: "x", bool: "true"}[axis.type]

@@ -50,6 +50,7 @@ def attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
         cell = Numerics("accumulation")
         monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
         order = {
+            "root": str(Path.cwd()),
             "path": "results/here/numerics/case~accumulation.json",
             "answer": "",
             "device": "cpu",
@@ -207,6 +208,7 @@ def test_an_order_is_carried_out(started: attempts.Attempt, tmp_path: Path) -> N
     answer = tmp_path / "answer.json"
     started.order(
         {
+            "root": str(Path.cwd()),
             "path": "results/here/numerics/case~accumulation.json",
             "answer": str(answer),
             "device": "cpu",

@@ -11,6 +11,8 @@ from tests.workflow.bench_copy import CONFIG, Copy
 from stepbench.comparison import ab
 from stepbench.reporting.statistics import Verdict
 
+pytestmark = pytest.mark.slow  # real runs, one after the other
+
 KERNEL = "src/stepbench/models/toy_kernel.py"
 SLEEPING = """    if behaviour == "steady":
         from stepbench.measure import timing

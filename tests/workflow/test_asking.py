@@ -287,7 +287,7 @@ def test_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        ("scale", "gpu", "`scale` must be auto or cpu on a machine without a CUDA device, got gpu (cpu)"),
+        ("scale", "gpu", "`scale` must be auto or cpu on a machine without a GPU, got gpu (cpu)"),
         ("device", "cuda", "`device` must be one that this machine has (cpu), got cuda"),
         ("machine", "x; touch PWNED", "`machine` must be auto or a name of at most 80 lower-case letters"),
         ("sizes", {"../../PWNED": CONFIG["sizes"]["nano"]}, "`sizes` must be a name of at most 40 letters, digits"),

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 from tests.workflow.bench_copy import Copy
+
+pytestmark = pytest.mark.slow  # real runs, one after the other
 
 TOYS = ("toy/fine,nano,0", "toy/fine,micro,0")
 KERNEL = "src/stepbench/models/toy_kernel.py"

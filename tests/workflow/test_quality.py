@@ -12,6 +12,8 @@ from tests.workflow.bench_copy import Copy
 
 from stepbench.pipeline import records
 
+pytestmark = pytest.mark.slow  # real runs, one after the other
+
 
 @pytest.fixture
 def undisturbed(measured: Copy) -> Copy:

@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def lacks_compiler() -> str | None:
         missing.append(f"Python.h ({sysconfig.get_path('include')})")
     if not missing:
         return None
-    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    python = f"python{'.'.join(platform.python_version_tuple()[:2])}"
     return f"{' and '.join(missing)} missing: install gcc and {python}-dev (or {python}-devel, or a Python from uv)"
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from stepbench.experiments.numerics.cell import POLICIES, TERM, TERMS, Cell
 from stepbench.measure.measurement import Measurement, Setting
 from stepbench.models.precision import AUTOCAST
+from stepbench.versions import FakeTensorMode
 
 SHAPES = ((32, 16), (8, 32), (32,), (32,), (32,))  # two layers, weight and bias of LayerNorm, weight of RMSNorm
 SHOWN_TERMS = tuple(range(10, TERMS + 1, 10))
