@@ -106,7 +106,7 @@ def test_links_lead_to_files_that_exist(full):
             lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
             assert len(lines) == len(found.rows)
             for line, row in zip(lines, found.rows, strict=True):
-                if "records" not in row:  # what ships with the project
+                if not any(row.get("records", {}).values()):  # what ships with the project
                     continue
                 targets = re.findall(r"\]\(([^)]+)\)", line)
                 assert targets
