@@ -1,6 +1,9 @@
 """Runs that are told to look away: no stale number stays in a table without a word."""
 
+import pytest
 from tests.workflow.bench_copy import Copy
+
+pytestmark = pytest.mark.slow  # real runs, one after the other
 
 TABLE = "results/here/tables/toy/toy.csv"
 TOYS = ("toy/fine,nano,0", "toy/fine,micro,0")

@@ -12,6 +12,8 @@ from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import config
 from stepbench.pipeline.bench import Bench
 
+pytestmark = pytest.mark.slow  # real runs, one after the other
+
 GRIDS = {
     "ceilings": {"cpu": [{"operation": ["matmul"], "dtype": ["fp32"]}, {"operation": ["copy"]}]},
     "end_to_end": {"cpu": [{"size": ["nano"], "context": [64]}]},
