@@ -12,6 +12,7 @@ rule changes:
         ),
     log:
         "<results>/logs/changes.log",
+    localrule: True
     resources:
         machine=1,
     script:

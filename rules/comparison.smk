@@ -24,6 +24,7 @@ rule explore:
         "report/explore.html",
     log:
         "<results>/logs/explore.log",
+    localrule: True
     resources:
         machine=1,
     script:

@@ -9,6 +9,7 @@ rule measure_fits:
         "<results>/logs/fits/source~{source},size~{size},context~{context},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},memory_mib~{memory_mib}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_fits:
         rendered_files("fits"),
     log:
         "<results>/logs/rendered/fits.log",
+    localrule: True
     resources:
         machine=1,
     script:

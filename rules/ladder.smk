@@ -9,6 +9,7 @@ rule measure_ladder:
         "<results>/logs/ladder/size~{size},context~{context},rung~{rung},batch~{batch},replicate~{replicate}.log",
     priority: priority_of_round
     resources:
+        **NODE,
         machine=1,
     shell:
         "{MEASURE} {output:q} {log:q}"
@@ -22,6 +23,7 @@ rule render_ladder:
         rendered_files("ladder"),
     log:
         "<results>/logs/rendered/ladder.log",
+    localrule: True
     resources:
         machine=1,
     script:

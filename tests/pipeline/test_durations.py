@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from stepbench.experiments.end_to_end import cell as end_to_end
 from stepbench.measure import devices, software
 from stepbench.measure.devices import Device, Found
 from stepbench.pipeline import durations, inputs, planning
@@ -92,3 +93,11 @@ def test_kernels_that_cannot_be_compiled_are_told_before_anything_is_measured(
     assert inputs.lacks_compiler(bench, bench.grid("ceilings")) is None
     monkeypatch.setattr(devices, "found", Found)
     assert inputs.lacks_compiler(Bench.open(ROOT), bench.cells) is None
+
+
+def test_a_model_beside_the_sizes_has_an_estimate_and_one_of_ones_own_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = open_on(monkeypatch, "H100", "gpu")
+    small, large = (end_to_end.Cell(size, 128, batch=1, passes="forward") for size in ("gpt2", "llama-3.2-1b"))
+    assert 0 < (durations.of(bench, small) or 0.0) < (durations.of(bench, large) or 0.0)
+    own = Bench.open(ROOT, settings={"scale": "gpu", "models": {"mine": {"module": "mine.py:build"}}})
+    assert durations.of(own, end_to_end.Cell("mine", 128)) is None

@@ -19,8 +19,22 @@ ACCEPTED = {
 }
 
 
+_RULE = re.compile(r"^rule ", re.MULTILINE)
+
+
 def test_snakemake_has_nothing_to_say_but_what_is_accepted():
     lint = [sys.executable, "-m", "snakemake", "--lint"]
     done = subprocess.run(lint, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     titles = set(re.findall(r"^ +\* (.*):$", done.stderr, re.MULTILINE))
     assert titles == ACCEPTED, done.stderr
+
+
+def test_each_rule_measures_on_a_node_or_runs_where_snakemake_does() -> None:
+    """Tokens, shards and descriptions are made by small jobs: a login node may not write that much, and is no node."""
+    small = {"prepare_shards", "prepare_tokens", "describe_machine"}
+    rules = [text for file in (REPOSITORY / "rules").glob("*.smk") for text in _RULE.split(file.read_text())[1:]]
+    made = {name: text for name, _, text in (rule.partition(":") for rule in rules) if "    output:" in text}
+    assert small < made.keys()
+    for name, text in made.items():
+        assert ("**NODE" in text) == name.startswith("measure_"), name
+        assert ("localrule: True" in text) == (name not in small and not name.startswith("measure_")), name

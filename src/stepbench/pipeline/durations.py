@@ -11,8 +11,11 @@ import re
 from typing import Any
 
 from stepbench.models import costs
+from stepbench.models.architecture import Architecture
+from stepbench.models.own import is_own
 from stepbench.models.presets import Preset
 from stepbench.models.sizes import ModelSize
+from stepbench.pipeline import own_files
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
 
@@ -31,8 +34,8 @@ HALF_RATE_IN_FP64 = re.compile(r"V100|A100|H100|H200|GH200|B200|GB200|B300")
 
 
 def of(bench: Bench, cell: Cell) -> float | None:
-    """Return about how many seconds a cell takes, or None on a device that is no GPU."""
-    if bench.scale == "cpu":
+    """Return about how many seconds a cell takes, or None on a device that is no GPU, and for a model of one's own."""
+    if bench.scale == "cpu" or is_own(own_files.entries(bench.settings, cell).get("size")):
         return None
     ranks = getattr(cell, "ranks", 1)
     predicted = getattr(cell, "source", "measured") == "predicted"
@@ -69,8 +72,9 @@ def _attention_s(bench: Bench, cell: Any) -> float:
 
 
 def _step_s(bench: Bench, cell: Any) -> float:
-    section = bench.settings["sizes"][cell.size]
-    size = ModelSize.from_config(cell.size, section)
+    section = own_files.entries(bench.settings, cell)["size"]
+    kind = Architecture if cell.size in bench.settings.get("models", {}) else ModelSize
+    size = kind.from_config(cell.size, section)
     vocabulary = section.get("vocabulary", bench.settings["vocabulary"])
     context, batch = getattr(cell, "context", 512), getattr(cell, "batch", 4)
     passes = 1 if getattr(cell, "passes", "train_step") == "forward" else 3
