@@ -115,7 +115,7 @@ def float32_products_are_tf32() -> bool:
 
 
 def spin_on_cuda(cycles: int) -> None:
-    """Launch a kernel that keeps the current stream of the current CUDA device busy for so many cycles."""
+    """Launch a kernel that keeps the current stream of the current CUDA device busy for a number of cycles."""
     torch.cuda._sleep(cycles)
 
 

@@ -36,7 +36,7 @@ def bench_named(root: Path, name: str, **changes: Any) -> Bench:
 
 
 def fill(bench: Bench, *, factor: float = 1.0, seed: int = 0) -> None:
-    """Write records of a machine whose every time is so many times as long."""
+    """Write records of a machine on which everything takes a given multiple of the usual time."""
     synthetic.fill(bench, "end_to_end", "attention", seed=seed, spread=0.002)
     synthetic_on_ranks.fill(bench, "collectives", "encoder_decoder", seed=seed, spread=0.002)
     if factor != 1.0:

@@ -22,7 +22,7 @@ GRIDS = {
 
 
 def bench(tmp_path: Path, *, forward: float = 1.0, profiled: float = 1.0, warm: float = 1.0) -> Bench:
-    """A bench on which a forward pass alone, a step of profile and one of warm-up take so many times as long."""
+    """A bench on which a forward pass alone, a step of profile and one of warm-up take multiples of the usual time."""
     made = synthetic.bench(tmp_path, **GRIDS)
     for name in GRIDS:
         for cell in made.grid(name):

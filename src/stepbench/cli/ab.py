@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from stepbench.cli.output import (
     FAILED_EXIT_CODE,
     add_configuration,
     add_format,
     open_bench,
     print_tables,
+    setting,
 )
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import config
@@ -164,13 +163,7 @@ def _side(name: str, options: argparse.Namespace) -> contextlib.AbstractContextM
 
 def _nested(text: str) -> dict[str, Any]:
     """Return the mapping that `a.b=value` stands for; the value is YAML."""
-    path, equals, value = text.partition("=")
-    try:
-        found = yaml.safe_load(value)
-    except yaml.YAMLError:
-        equals = ""
-    if not (path and equals):
-        raise ValueError(f"a setting must be KEY=VALUE with a value in YAML, got {text!r}")
+    path, found = setting(text, "a setting")
     for key in reversed(path.split(".")):
         found = {key: found}
     return dict(found)

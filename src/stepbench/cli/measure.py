@@ -123,7 +123,7 @@ def _rendezvous(options: argparse.Namespace, measured: list[Cell]) -> tuple[str,
 
 
 def _measure(states: States, cell: Cell, options: argparse.Namespace) -> Record:
-    """Measure a cell and print its path, what became of the record before, and a failure."""
+    """Measure a cell and print its path, whether the record before was kept, and a failure."""
     to = console if options.format is None else Console(stderr=True, highlight=False, soft_wrap=True)
     before = states.of(cell).record
     record = run.measure_cell(states, cell, replace=options.replace)

@@ -42,17 +42,22 @@ def open_bench(options: argparse.Namespace) -> Bench:
     Raises:
         ValueError: one of them cannot be used; one line per mistake.
     """
-    return Bench.open(options.root, files=options.configfile, settings=dict(map(_setting, options.config)))
+    return Bench.open(options.root, files=options.configfile, settings=dict(map(setting, options.config)))
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str, what: str = "`--config`") -> tuple[str, Any]:
+    """Return key and value of a KEY=VALUE, whose value is YAML.
+
+    Raises:
+        ValueError: it is none; the message begins with `what`.
+    """
     key, equals, value = text.partition("=")
     try:
         found = yaml.safe_load(value)
     except yaml.YAMLError:
         equals = ""
     if not (key and equals):
-        raise ValueError(f"`--config` must be KEY=VALUE with a value in YAML, got {text!r}")
+        raise ValueError(f"{what} must be KEY=VALUE with a value in YAML, got {text!r}")
     return key, found
 
 

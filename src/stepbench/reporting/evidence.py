@@ -99,7 +99,7 @@ class Evidence:
 
     @classmethod
     def cells(cls, rows: Iterable[Row]) -> Evidence:
-        """Return the evidence of a sentence about what became of cells, or about their warnings, and no number.
+        """Return the evidence of a sentence about the status or the warnings of cells, without numbers.
 
         Raises:
             ValueError: there is no row.

@@ -87,7 +87,7 @@ def _shown(record: Record, summary: statistics.Summary | None) -> str:
 
 
 def _ended(record: Record, later: Sequence[Record], state: State) -> str:
-    """Return what became of a measurement: what made it stale, or that it stands."""
+    """Return the state of a measurement: what made it stale, or that it is still valid."""
     if not later and record is not state.record:
         return "no number since"
     if not later:

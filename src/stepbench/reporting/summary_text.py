@@ -97,7 +97,7 @@ def speeds(found: Sequence[Speed]) -> Table:
 
 
 def sure(found: Sureness) -> str:
-    """Return in a line what the numbers rest on."""
+    """Return one line about what the numbers rest on."""
     if not found.processes:
         return "Nothing has been measured yet."
     parts = [f"{plural(found.processes, 'cell')}, each in a process of its own, on {between(found.days)}"]

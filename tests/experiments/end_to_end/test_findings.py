@@ -53,7 +53,7 @@ def test_backward_over_forward_has_its_range(tmp_path):
 
 
 def scaled(tmp_path, times, processes):
-    """The sentence about a step whose times at context 64 and 256 a test has chosen, in so many processes."""
+    """The sentence about a step whose times at context 64 and 256 a test has chosen, for some number of processes."""
     grid = [{"size": ["nano"], "context": [64, 256], "replicate": list(range(processes))}]
     bench = synthetic.bench(tmp_path, end_to_end=grid)
     for cell in bench.grid("end_to_end"):
