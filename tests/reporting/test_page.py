@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from stepbench.reporting import page
+from stepbench.reporting import page, page_tables, tables
+from stepbench.reporting.embedded import Embedded
 
 
 def test_headings_become_contents(tmp_path):
@@ -72,3 +73,16 @@ def test_long_cells_break_and_numbers_keep_their_unit(tmp_path):
     assert "12.3\N{NO-BREAK SPACE}ms, 41\N{NO-BREAK SPACE}% of 3 samples" in body
     two_lines, _ = page.render(table(1, f"{'x' * 30}<br>{'y' * 30}"), tmp_path)
     assert "long" not in two_lines
+
+
+def test_a_table_is_filtered_by_what_all_of_its_rows_have(tmp_path):
+    rows = [
+        {"size": "nano", "rung": "sdpa"},
+        {"size": "nano", "groups": "none"},
+        {"size": "micro", "groups": "1"},
+        {"size": "small", "rung": "sdpa"},
+    ]
+    shown = tables.show(tables.Table("T", "C", rows, [tables.Column("size", lambda row: row["size"])]))
+    assert page_tables.filters_of(shown) == ["size"]
+    text = page_tables.render(shown, "name", Embedded(tmp_path), str, str)
+    assert text.count("data-values=") == 4

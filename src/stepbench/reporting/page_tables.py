@@ -79,7 +79,9 @@ def filters_of(shown: Shown) -> list[str]:
         return []
     found = []
     for key in rows[0].values:
-        values = {row.values.get(key) for row in rows if not isinstance(row.values.get(key), list | dict)}
+        if any(key not in row.values for row in rows):  # rows of two experiments have different axes
+            continue
+        values = {row.values[key] for row in rows if not isinstance(row.values[key], list | dict)}
         named = all(isinstance(value, str | bool | None) for value in values) or key in shown.axes
         if named and 2 <= len(values) <= min(MOST_VALUES, len(rows) - 1) and key not in ("reason", "interval", "why"):
             found.append(key)
