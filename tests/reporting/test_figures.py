@@ -294,3 +294,12 @@ def test_hollow_means_a_warning_and_nothing_else(empty):
         assert "white" in faces, name
         assert len(set(faces)) > 1, name
         assert any(text.startswith("hollow: ") for text in texts(figure)), name
+
+
+def test_coordinates_are_hundredths_and_scales_are_exact(full, tmp_path):
+    figures.write(drawn(full, "numerics"), tmp_path)
+    svg = next(tmp_path.glob("*.svg")).read_text()
+    assert re.search(r"^L \d+\.\d\d ", svg, re.MULTILINE)
+    assert not re.search(r"^[ML] \d+\.\d{3}|[xy]=\"\d+\.\d{3}", svg, re.MULTILINE)
+    assert "scale(0.015625)" in svg
+    assert "scale(0.095 -0.095)" in svg

@@ -68,10 +68,13 @@ def test_what_matters_most_comes_first() -> None:
     found = {
         "One": [told("comparison", "small", 1.1, "FASTER"), told("comparison", "no", 9.0, "UNCLEAR")],
         "Two": [told("comparison", "large", 0.2, "SLOWER"), told(CONTRADICTION, "they disagree")],
-        "Three": [told("comparison", f"middle {number}", 2.0, "FASTER") for number in range(4)],
+        "Three": [told("comparison", f"middle {number}", 2.0, "FASTER") for number in range(2)],
+        "Four": [told(CONTRADICTION, "a little", 1.06, "UNCLEAR")],
     }
     chosen = summary.highlights(found, {})
-    assert [each.text for each in chosen] == ["they disagree", "large", "middle 0", "middle 1", "middle 2"]
+    assert [each.text for each in chosen] == ["they disagree", "large", "middle 0", "middle 1", "small"]
+    del found["One"]
+    assert summary.highlights(found, {})[-1].text == "a little"
     assert summary_text.link(summary.Highlight("x", "What fits?")) == ("What fits?", "what-fits")
 
 
@@ -86,5 +89,6 @@ def test_costs_are_of_a_billion_tokens_and_of_the_budget(speeds: list[Speed]) ->
     text = tables.markdown(table, "report")
     assert "A device-hour costs 3.6 EUR (rented; 2026-11-21, a list)." in text
     assert "and cost (EUR)" in text
+    assert "costs 3.6 EUR (rented)." in tables.markdown(costs.table(speeds, Price(3.6, "EUR"), "x", settings), "report")
     assert "no price of imaginary-2c" in tables.markdown(costs.table(speeds, None, "imaginary-2c", {}), "report")
     assert costs.long(3 * 86400) == "3.00 days"

@@ -74,7 +74,7 @@ def _money(amount: float | None) -> str:
 
 def _priced(price: Price | None, machine: str) -> str:
     if price is None:
-        return f"config.yaml has no price of {machine} under `prices`, so there is no money here."
-    about = ", ".join(each for each in (price.date, price.source) if each)
+        return f"config.yaml has no price of {machine} among its prices, so there is no money here."
     kind = "bought, with energy" if price.purchase is not None else "rented"
-    return f"A device-hour costs {price.per_device_hour:.3g} {price.currency} ({kind}; {about})."
+    about = "; ".join(filter(None, (kind, ", ".join(filter(None, (price.date, price.source))))))
+    return f"A device-hour costs {price.per_device_hour:.3g} {price.currency} ({about})."

@@ -157,28 +157,23 @@ def sureness(results: Iterable[Results], shown: Iterable[Shown]) -> Sureness:
 
 
 def highlights(found: Mapping[str, Sequence[Told]], results: Mapping[str, Results]) -> list[Highlight]:
-    """Return what matters most: contradictions, failed cells, then the largest effects with a verdict.
+    """Return what matters most: failed cells, then effects with a verdict and contradictions, the largest first.
 
     Args:
         found: title of a section -> its findings.
         results: title of a section -> its results.
     """
-    ranked = [
-        (0, 0.0, Highlight(each.text, title))
-        for title, findings in found.items()
-        for each in findings
-        if each.kind == CONTRADICTION
-    ]
+    ranked = []
     for title, each in results.items():
         failed = [row for row in each.rows if label(row) in FAILED]
         if failed:
             kinds = listing(list(dict.fromkeys(label(row) for row in failed)))
             text = f"{len(failed)} of {plural(len(each.rows), 'cell')} gave no number ({kinds})."
-            ranked.append((1, -float(len(failed)), Highlight(text, title)))
+            ranked.append((0, -float(len(failed)), Highlight(text, title)))
     ranked += [
-        (2, -abs(math.log(each.ratio)), Highlight(each.text, title))
+        (1, -(abs(math.log(each.ratio)) if each.ratio else math.inf), Highlight(each.text, title))
         for title, findings in found.items()
         for each in findings
-        if each.verdict in _EFFECTS and each.ratio
+        if each.kind == CONTRADICTION or (each.verdict in _EFFECTS and each.ratio)
     ]
     return [each for _, _, each in sorted(ranked, key=lambda entry: entry[:2])[:MATTERING]]

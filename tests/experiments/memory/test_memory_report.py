@@ -175,3 +175,13 @@ def test_a_head_is_compared_with_all_logits_at_once(tmp_path: Path) -> None:
     (finding,) = (each for each in EXPERIMENT.find(results(tmp_path, [grid])) if each.kind == "head")
     assert finding.text.startswith("Peak with the head chunked over all logits at once (nano): measured 1.00× (")
     assert "predicted" in finding.text
+
+
+def test_a_timeline_of_many_moments_keeps_its_peaks_and_valleys() -> None:
+    moments = [index / 1000 for index in range(100_000)]
+    totals = [1000] * len(moments)
+    totals[54_321], totals[54_322], totals[7] = 5000, 1, 3000
+    kept = memory_figures._seen(moments, totals, 100.0)
+    assert {0, 7, 54_321, 54_322, len(moments) - 1} <= set(kept)
+    assert kept == sorted(kept)
+    assert len(kept) <= 3 * memory_figures.STRIPS + 1

@@ -30,6 +30,7 @@ from stepbench.reporting.marks import fatal
 from stepbench.reporting.units import Unit
 
 ROW_INCHES = 0.42
+STRIPS = 350  # of a timeline's width
 
 
 @figures.styled
@@ -124,10 +125,16 @@ def _draw_timeline(axes: Axes, timeline: dict[str, Any]) -> None:
     unit = units.pick(units.BYTES, [highest])
     in_time = timeline["unit"] == "s"
     x_unit = units.pick(units.SECONDS, [end]) if in_time else Unit("", 1.0)
-    xs = [moment / x_unit.size for moment in (*moments, end)]
-    layers = [[value / unit.size for value in (*timeline["bytes"][c], timeline["bytes"][c][-1])] for c in CATEGORIES]
-    labels, colors = [WORDS[category] for category in CATEGORIES], [COLORS[category] for category in CATEGORIES]
-    axes.stackplot(xs, *layers, labels=labels, colors=colors, step="post", linewidth=0)
+    kept = _seen(moments, [sum(each) for each in zip(*timeline["bytes"].values(), strict=True)], end)
+    xs = [moment / x_unit.size for moment in (*(moments[place] for place in kept), end)]
+    below = [0.0] * len(xs)
+    for category in CATEGORIES:
+        found = timeline["bytes"][category]
+        above = [base + found[place] / unit.size for base, place in zip(below, (*kept, kept[-1]), strict=True)]
+        turns = [0, *(i for i in range(1, len(xs) - 1) if (below[i], above[i]) != (below[i - 1], above[i - 1])), -1]
+        x, low, high = ([values[i] for i in turns] for values in (xs, below, above))
+        axes.fill_between(x, low, high, step="post", linewidth=0, color=COLORS[category], label=WORDS[category])
+        below = above
     for index, (name, start, stop) in enumerate(spans):
         middle = (start + stop) / 2 / x_unit.size
         if index:
@@ -139,6 +146,15 @@ def _draw_timeline(axes: Axes, timeline: dict[str, Any]) -> None:
     axes.set_ylabel(f"allocated ({unit.name})")
     axes.set_xlabel(f"time ({x_unit.name})" if in_time else "allocations and frees, in order")
     axes.grid(visible=False, axis="x")
+
+
+def _seen(moments: Sequence[float], totals: Sequence[int], end: float) -> list[int]:
+    """Return the places of the first, the highest and the lowest moment in each strip as narrow as a line is thick."""
+    strips: dict[int, list[int]] = {}
+    for place, moment in enumerate(moments):
+        strips.setdefault(int(moment / end * STRIPS), []).append(place)
+    ends = (f(strip, key=totals.__getitem__) for strip in strips.values() for f in (max, min))
+    return sorted({*ends, *(strip[0] for strip in strips.values()), len(moments) - 1})
 
 
 def _draw_peaks(axes: Axes, position: int, shape: Shape) -> None:
