@@ -108,8 +108,9 @@ def test_the_operator_is_compiled_into_one_graph(impl: str) -> None:
 
 
 def test_tuning_chooses_a_tile_that_computes_correctly() -> None:
+    from stepbench.architectures import architecture_of
     from stepbench.kernels.triton import candidates, tune
-    from stepbench.kernels.triton.tiles import Tile, architecture_of, plan_for
+    from stepbench.kernels.triton.tiles import Tile, plan_for
 
     problem = candidates.Problem(64, context=1024, tokens=2048, width=256)
     plan = plan_for(architecture_of(torch.cuda.get_device_capability()), 64, "bfloat16", True)

@@ -10,11 +10,12 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
+from stepbench.architectures import TABLE_OF  # noqa: E402
 from stepbench.kernels.triton import compiling, resources  # noqa: E402 - after the check that there is a triton
 from stepbench.kernels.triton.compiling import compile_variant  # noqa: E402
 from stepbench.kernels.triton.limits import predict  # noqa: E402
 from stepbench.kernels.triton.resources import ARCHITECTURES, SHARED_BYTES, with_figures  # noqa: E402
-from stepbench.kernels.triton.tiles import TABLE_OF, Tile  # noqa: E402
+from stepbench.kernels.triton.tiles import Tile  # noqa: E402
 
 Row = dict[str, Any]
 FIGURES = resources.read_figures()

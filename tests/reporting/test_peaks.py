@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
@@ -75,3 +76,50 @@ def test_known_devices_have_dense_figures_with_their_source(name, bf16, bandwidt
 @pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H2000", "AMD EPYC", "Apple M4", ""])
 def test_a_device_that_only_resembles_a_known_one_is_unknown(name):
     assert peaks.vendor_figures(name) is None
+
+
+# -- the device's own highest clock ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", peaks._devices(), ids=lambda each: each["pattern"])
+def test_the_vendors_figure_is_that_of_the_multiprocessors_at_a_clock_of_today(device):
+    clocks = {
+        dtype: figure / (device["multiprocessors"] * device["flops_per_cycle"][dtype])
+        for dtype, figure in device["flops_per_s"].items()
+    }
+    assert set(device["flops_per_cycle"]) == set(clocks)
+    assert all(1.4e9 < clock < 2.7e9 for clock in clocks.values()), clocks
+    # Vendors reckon with a lower clock for tensor cores, at most an eighth lower.
+    assert max(clocks.values()) < 1.16 * min(clocks.values()), clocks
+
+
+def product(per_s: float) -> Rate:
+    return Rate("matmul", "bf16", 8192, per_s, summarize([[1.0]]))
+
+
+def test_a_gpu_that_clocks_above_the_vendors_figure_is_not_impossible():
+    """Real RTX 5090s run above 2407 MHz, the clock of the published 209.5 TFLOP/s in bf16."""
+    name, published = "NVIDIA GeForce RTX 5090", 209.5e12
+    assert peaks.limit(product(230e12), name, None) == 1.05 * published
+    assert peaks.limit(product(230e12), name, None, 3.09e9) == pytest.approx(170 * 512 * 3.09e9)
+    assert peaks.limit(product(230e12), name, None, 2.0e9) == 1.05 * published
+    assert peaks.limit(product(230e12), "NVIDIA of 2031", None, 3.09e9) is None
+
+
+def test_the_clock_is_the_highest_of_what_the_records_devices_may_have():
+    clocks = [{"max_sm_clock_hz": 1.98e9}, {"max_sm_clock_hz": None}, {"max_sm_clock_hz": 2.1e9}, {}]
+    assert peaks.highest_clock_hz({"devices": clocks}) == 2.1e9
+    assert [peaks.highest_clock_hz(each) for each in ({}, {"devices": None}, {"devices": [3]})] == [None] * 3
+
+
+def test_the_peaks_tell_what_the_vendors_figures_become(full, monkeypatch):
+    gpu = dataclasses.replace(full.host, device_names=("NVIDIA H100 80GB HBM3",))
+    monkeypatch.setattr(full, "host", gpu)
+    for cell in full.grid("ceilings"):
+        known = {**synthetic.FACTS, "devices": [{"max_sm_clock_hz": 1.98e9}]}
+        rng = np.random.default_rng(0)
+        synthetic.write(full, "ceilings", cell, environment=known, **synthetic.ceilings(full, cell, rng, 0.01))
+    found = results(full, "ceilings").peaks
+    assert found.highest_clock_hz == 1.98e9
+    assert found.vendor_flops_per_s["bf16"] == 989.4e12
+    assert found.flops_per_s_at_highest_clock["bf16"] == pytest.approx(132 * 4096 * 1.98e9)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepbench.architectures import architecture_of
 from stepbench.process import lifeline
 
 BUDGET_S = 540.0
@@ -140,7 +141,7 @@ def _tune() -> str:
 
     from stepbench.kernels.triton import tiles
 
-    architecture = tiles.architecture_of(torch.cuda.get_device_capability())
+    architecture = architecture_of(torch.cuda.get_device_capability())
     if tiles.read_table().get(architecture, {}).get("machine"):
         return f"{architecture} has measured tile shapes"
     said = _command([sys.executable, "-m", "stepbench", "tune"], TUNE_S)

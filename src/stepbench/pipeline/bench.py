@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stepbench import architectures
 from stepbench.data import tokens
 from stepbench.data.shards import ShardSet
 from stepbench.experiments import experiment as experiments
@@ -231,6 +232,17 @@ class Bench:
     def memo(self, kind: str) -> Path:
         """Return the folder that caches digests of files for other processes."""
         return self.root / STATE_FOLDER / kind
+
+    @functools.cached_property
+    def architecture(self) -> str | None:
+        """The table of tile shapes that this machine's GPUs use; `none` without a GPU, None where it is not known.
+
+        A described machine does not tell its capability, and GPUs of several kinds use several tables.
+        """
+        if not devices.KINDS[self.device].is_gpu:
+            return "none"
+        capabilities = set() if self.host.described else {each.capability for each in devices.found().devices}
+        return architectures.table_of(capabilities.pop()) if len(capabilities) == 1 else None
 
     # -- data files ---------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
@@ -28,18 +29,21 @@ PACKAGE = "stepbench"
 ROOT = Path(__file__).parents[1]
 NOT_FOLLOWED = (f"{PACKAGE}.pipeline",)
 REGISTRY = "names"
+ARCHITECTURE = re.compile(r"sm_\d+")
 DECLARED = ("TITLE", "QUESTION", "SETTINGS", "READS")  # what SETTINGS names is the definition, a part of its own
 # A cached result is valid for this version of the reader and for the Python that parsed the text.
 _READER = (platform.python_version(), Path(__file__).read_text(encoding="utf-8"))
 
 
-def source(*modules: str, memo: Path | None = None) -> dict[str, str]:
+def source(*modules: str, memo: Path | None = None, architecture: str | None = None) -> dict[str, str]:
     """Return a hash of these modules and of every stepbench module that they import, directly or indirectly.
 
     Args:
         *modules: dotted names, such as `stepbench.experiments.warmup.measure`.
         memo: a folder that caches the result for each file's text across processes; parsing the whole package takes
             two seconds.
+        architecture: such as `sm_90`: of a data file with a section for each architecture this one alone counts. None
+            for the whole file.
 
     Returns:
         Dotted module name -> 16 hexadecimal digits, and `stepbench/<path>` for the data files (.json) that they name.
@@ -62,8 +66,18 @@ def source(*modules: str, memo: Path | None = None) -> dict[str, str]:
         for text in found.strings:
             beside = (files[name].parent / text).relative_to(ROOT).as_posix()
             for file in {text, beside} & data.keys():
-                hashes[f"{PACKAGE}/{file}"] = digest(data[file].read_bytes())
+                hashes[f"{PACKAGE}/{file}"] = digest(_counted(data[file].read_bytes(), architecture))
     return dict(sorted(hashes.items()))
+
+
+def _counted(content: bytes, architecture: str | None) -> bytes:
+    """Return what counts of a data file: another architecture's tile shapes change no number of this one."""
+    if architecture is None:
+        return content
+    found = json.loads(content)
+    if not isinstance(found, dict) or not found or not all(map(ARCHITECTURE.fullmatch, found)):
+        return content
+    return json.dumps(found.get(architecture), sort_keys=True).encode()
 
 
 def _followed(name: str) -> bool:

@@ -90,7 +90,8 @@ class States:
         definition = self.bench.definition(cell)
         roots = (f"{experiments.load(cell.experiment).module}.measure", *cell.modules(definition))
         if roots not in self._sources:
-            self._sources[roots] = reach.source(*roots, memo=self.bench.memo("source"))
+            memo, architecture = self.bench.memo("source"), self.bench.architecture
+            self._sources[roots] = reach.source(*roots, memo=memo, architecture=architecture)
         return {
             fingerprint.SOURCE: self._sources[roots],
             "definition": definition,

@@ -65,6 +65,8 @@ class Peaks:
         vendor_flops_per_s: dtype -> the vendor's dense figure; empty where unknown.
         vendor_bytes_per_s: the vendor's memory bandwidth, or None.
         vendor_source: the document that the vendor's figures stand in, or None.
+        highest_clock_hz: the highest that the driver allows this device; None where it does not say.
+        flops_per_s_at_highest_clock: dtype -> what the vendor's figure becomes at that clock; empty where unknown.
     """
 
     measured: Mapping[str, Rate] = field(default_factory=dict)
@@ -72,6 +74,8 @@ class Peaks:
     vendor_flops_per_s: Mapping[str, float] = field(default_factory=dict)
     vendor_bytes_per_s: float | None = None
     vendor_source: str | None = None
+    highest_clock_hz: float | None = None
+    flops_per_s_at_highest_clock: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Iterable[Record], device_name: str, cores: float | None) -> Peaks:
@@ -82,10 +86,12 @@ class Peaks:
             device_name: the vendor's name for the device.
             cores: of a CPU; None for another device.
         """
+        records = list(records)
         found = rates(records)
+        clock_hz = max(filter(None, (highest_clock_hz(record.environment) for record in records)), default=None)
         vendor = vendor_figures(device_name) or {}
         # An impossible rate has a warning in its own table, and is no peak.
-        found = [rate for rate in found if rate.per_s <= (limit(rate, device_name, cores) or math.inf)]
+        found = [rate for rate in found if rate.per_s <= (limit(rate, device_name, cores, clock_hz) or math.inf)]
         products = sorted((rate for rate in found if rate.operation == "matmul"), key=lambda rate: rate.per_s)
         copies = sorted((rate for rate in found if rate.operation == "copy"), key=lambda rate: rate.extent)
         return cls(
@@ -94,6 +100,8 @@ class Peaks:
             vendor_flops_per_s=vendor.get("flops_per_s", {}),
             vendor_bytes_per_s=vendor.get("bytes_per_s"),
             vendor_source=vendor.get("source"),
+            highest_clock_hz=clock_hz,
+            flops_per_s_at_highest_clock=at_clock(vendor, clock_hz),
         )
 
     def flops_per_s(self, dtype: str) -> float | None:
@@ -122,24 +130,42 @@ def rates(records: Iterable[Record]) -> list[Rate]:
     return [Rate(*key, works[key], summary) for key, summary in sorted(summaries.items()) if summary.median > 0]
 
 
-def limit(rate: Rate, device_name: str, cores: float | None) -> float | None:
+def limit(rate: Rate, device_name: str, cores: float | None, clock_hz: float | None = None) -> float | None:
     """Return the upper limit of a rate in FLOP/s or bytes/s: the vendor's figure, or that of the given number of cores.
 
     Args:
         rate: the operation. The vendor's bandwidth is no limit to a copy that a cache may hold.
         device_name: the vendor's name for the device.
         cores: of a CPU; None for another device.
+        clock_hz: the highest of the device, which may be above the one that the vendor reckons with, as a real RTX
+            5090's is by a fifth; None where it is not known.
     """
     product = rate.operation == "matmul"
     if (vendor := vendor_figures(device_name)) is not None:
         figure = vendor["flops_per_s"].get(rate.dtype) if product else None
-        return None if figure is None else ABOVE_VENDOR * figure
+        return None if figure is None else max(ABOVE_VENDOR * figure, at_clock(vendor, clock_hz).get(rate.dtype, 0.0))
     return None if cores is None else cores * (MOST_FLOPS_PER_CORE_S if product else MOST_BYTES_PER_CORE_S)
 
 
 def vendor_figures(device_name: str) -> dict[str, Any] | None:
     """Return `flops_per_s`, `bytes_per_s` and `source` of a device by its vendor's name for it, or None if unknown."""
     return next((device for device in _devices() if re.fullmatch(device["pattern"], device_name.strip())), None)
+
+
+def at_clock(vendor: Mapping[str, Any], clock_hz: float | None) -> dict[str, float]:
+    """Return dtype -> FLOP/s of a device's multiprocessors at a clock; empty where one of the two is not known."""
+    if clock_hz is None or not vendor:
+        return {}
+    return {dtype: vendor["multiprocessors"] * each * clock_hz for dtype, each in vendor["flops_per_cycle"].items()}
+
+
+def highest_clock_hz(environment: Mapping[str, Any]) -> float | None:
+    """Return the highest clock that the driver allows the devices of a record, or None where it does not say."""
+    found = environment.get("devices")
+    told = (
+        [each.get("max_sm_clock_hz") for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+    )
+    return max((float(each) for each in told if isinstance(each, int | float) and each > 0), default=None)
 
 
 @functools.cache

@@ -169,7 +169,8 @@ def _rates(group: Group) -> Iterable[str]:
     for rate in peaks_module.rates(group.records):
         environment = group.records[0].environment
         cores = _number(environment.get("cpu_cores")) if environment.get("device") == "cpu" else None
-        limit = peaks_module.limit(rate, str(environment.get("device_name")), cores)
+        clock_hz = peaks_module.highest_clock_hz(environment)
+        limit = peaks_module.limit(rate, str(environment.get("device_name")), cores, clock_hz)
         if limit is not None and rate.per_s > limit:
             yield f"{rate.operation} {rate.extent} {units.ratio(rate.per_s / limit)} the limit of the device"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from stepbench.measure.devices import KINDS
 from stepbench.pipeline.bench import Bench
 from stepbench.reporting import columns as col
 from stepbench.reporting import costs, findings, rendering, summary, tables, units
@@ -65,7 +66,7 @@ def section(
     fits = [dataclasses.replace(table, title="What fits") for each in contributed for table in each.fits]
     return environment.get_template("summary.md.j2").render(
         title=TITLE,
-        no_gpu=None if bench.device == "cuda" else {"text": WITHOUT_GPU, "commands": COMMANDS, "then": THEN},
+        no_gpu=None if KINDS[bench.device].is_gpu else {"text": WITHOUT_GPU, "commands": COMMANDS, "then": THEN},
         sure=sure(summary.sureness(results.values(), shown)),
         speeds=target.table(tables.show(speeds(best)), name="summary-speeds"),
         fits=[target.table(tables.show(each), name=f"summary-fits-{index}") for index, each in enumerate(fits)],

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from stepbench.experiments.attention import kernel_table
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stepbench.experiments.attention import kernel_table, tables
 from stepbench.pipeline import reach
+from stepbench.reporting.frames import Results
+from stepbench.reporting.peaks import Peaks
 
 
 def test_it_shows_every_kernel_on_every_architecture():
@@ -16,6 +23,22 @@ def test_it_shows_every_kernel_on_every_architecture():
     assert texts["spills"] == "0 B"
     assert texts["architecture"] == "sm_80"
     assert texts["instructions"].endswith(" mma")
+
+
+@pytest.mark.parametrize(
+    ("capability", "architecture", "dtype"), [("8.6", "sm_89", "bfloat16"), ("7.5", "sm_75", "float16")]
+)
+def test_the_readers_gpu_is_shown_where_it_is_known(capability: str, architecture: str, dtype: str) -> None:
+    record = SimpleNamespace(environment={"devices": [{"name": "a GPU", "capability": capability}]})
+    found = tables.kernels(Results([{"record": None}, {"record": record}], Peaks(), "here"))
+    assert {(row["architecture"], row["dtype"]) for row in found.rows} == {(architecture, dtype)}
+    assert f"Shown: {architecture}" in found.caption
+
+
+@pytest.mark.parametrize("environment", [{}, {"devices": []}, {"devices": [{"capability": None}]}, {"devices": "x"}])
+def test_without_a_gpu_the_usual_ones_are_shown(environment: dict[str, Any]) -> None:
+    found = tables.kernels(Results([{"record": SimpleNamespace(environment=environment)}], Peaks(), "here"))
+    assert {row["architecture"] for row in found.rows} == set(kernel_table.SHOWN_ARCHITECTURES)
 
 
 def test_a_change_of_the_figures_is_a_change_of_what_is_rendered():

@@ -7,8 +7,8 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
+from stepbench.architectures import TABLE_OF  # noqa: E402
 from stepbench.kernels.triton import loss_figures  # noqa: E402 - after the check that there is a triton
-from stepbench.kernels.triton.tiles import TABLE_OF  # noqa: E402
 
 ROWS = loss_figures.read_figures()["rows"]
 

@@ -15,11 +15,8 @@ from stepbench.reporting.tables import Table
 
 # Paths in the package: their names make the table stale when the files change.
 FIGURES, TILES = "kernels/triton/figures.json", "kernels/triton/tiles.json"
-SHOWN = {
-    "dtype": ("bfloat16",),
-    "head_dim": (64, 128),
-    "architecture": ("sm_80", "sm_90", "sm_100", "sm_120"),
-}
+SHOWN_HEAD_DIMS = (64, 128)
+SHOWN_ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")  # where the reader's is not known
 LIMITS_SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128), "architecture": ("sm_90",)}
 CONTEXTS = (2048, 16_384)
 BAND = 0.15  # of the prediction
@@ -45,16 +42,27 @@ def read(file: str = FIGURES) -> dict[str, Any]:
     return found
 
 
-def table() -> Table:
-    """Return a row for each kernel and architecture at the head dims that papers show."""
+def table(architecture: str | None = None) -> Table:
+    """Return a row for each kernel at the head dims that papers show.
+
+    Args:
+        architecture: whose tile shapes the reader's GPU uses; None for a row for each of the usual ones.
+    """
     kept = read()
-    rows = [row for row in kept["rows"] if all(row[key] in wanted for key, wanted in SHOWN.items())]
+    wanted = SHOWN_ARCHITECTURES if architecture is None else (architecture,)
+    shown = [row for row in kept["rows"] if row["architecture"] in wanted and row["head_dim"] in SHOWN_HEAD_DIMS]
+    # Turing has no bfloat16; elsewhere float16 compiles to the same.
+    dtype = "bfloat16" if any(row["dtype"] == "bfloat16" for row in shown) else "float16"
+    rows = [row for row in shown if row["dtype"] == dtype]
     caption = (
-        f"Compiled without a GPU, with Triton {kept['triton']} on {kept['date']}, in bfloat16 and at the tile shapes "
+        f"Compiled without a GPU, with Triton {kept['triton']} on {kept['date']}, in {dtype} and at the tile shapes "
         "that the kernels are launched with: queries × keys, warps of 32 threads, pipeline stages. Programs: how many "
         "fit a multiprocessor at a time. Instructions: those of the tensor cores. A spill is a value that found no "
-        "register and is written to memory inside the loop. All variants: stepbench kernels."
+        "register and is written to memory inside the loop. "
     )
+    if architecture is not None:
+        caption += f"Shown: {architecture}, whose tile shapes this machine's GPU uses. "
+    caption += "All variants: stepbench kernels."
     if tuned := tuned_since(rows, read(TILES)):
         caption += f" The tile shapes of {listing(tuned)} have been tuned since; these figures are of the old ones."
     return Table("Resources of the Triton kernels", caption, rows, COLUMNS)

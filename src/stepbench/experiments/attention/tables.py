@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from stepbench import architectures
 from stepbench.experiments.attention import kernel_table
 from stepbench.experiments.attention.slices import PASSES
 from stepbench.reporting import columns as col
@@ -47,9 +49,9 @@ def attention(results: Results) -> Table:
     return Table("One attention operator", caption, rows, columns, held=axes)
 
 
-def kernels(_results: Results) -> Table:
-    """Return the resources of the project's own Triton kernels, whatever was measured."""
-    return kernel_table.table()
+def kernels(results: Results) -> Table:
+    """Return the resources of the project's own Triton kernels on the GPU that was measured, or on the usual ones."""
+    return kernel_table.table(architectures.table_of(_capability(results)))
 
 
 def limits(_results: Results) -> Table:
@@ -72,6 +74,15 @@ def leaderboard(results: Results) -> Table:
         "make leaderboard-attention SCALE=gpu."
     )
     return shared_leaderboard.table(board, rows, title="The public leaderboard of attention", caption=caption)
+
+
+def _capability(results: Results) -> str | None:
+    """Return the compute capability that the records hold, of the first device; None where none tells it."""
+    for row in results.rows:
+        found = row["record"].environment.get("devices") if row["record"] is not None else None
+        if isinstance(found, list) and found and isinstance(found[0], Mapping):
+            return found[0].get("capability")
+    return None
 
 
 def _row(group: Group) -> dict[str, Any]:

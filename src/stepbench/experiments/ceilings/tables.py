@@ -25,6 +25,9 @@ def peaks(results: Results) -> Table:
         vendor = _vendor(group, results.peaks)
         values = _values(best) | {"vendor_per_s": vendor}
         values["vendor_ratio"] = best.per_s / vendor if best and vendor else None
+        values["at_highest_clock_per_s"] = results.peaks.flops_per_s_at_highest_clock.get(
+            group.point["dtype"] if group.point["operation"] == "matmul" else ""
+        )
         rows.append(facts(group, best.seconds.marks if best else ()) | values)
     columns = [
         *_names(),
@@ -32,12 +35,16 @@ def peaks(results: Results) -> Table:
         Column("rate", _rate),
         Column("vendor's peak", lambda row: _unit(row)(row["vendor_per_s"])),
         value("vendor_ratio", "of vendor's peak", units.percent),
+        Column("at its highest clock", _at_highest_clock, droppable=True),
         WARNINGS,
         STATUS,
     ]
     source = results.peaks.vendor_source
     told = f"The vendor's figures: {source}." if source else "The vendor's figures for this device are unknown."
     caption = f"The fastest size of each matrix product; the largest copy, because no cache holds it. {told}"
+    if results.peaks.flops_per_s_at_highest_clock and results.peaks.highest_clock_hz:
+        clock = f"{results.peaks.highest_clock_hz / 1e6:.0f} MHz"
+        caption += f" At its highest clock: what the vendor's peak becomes at {clock}, the most that the driver allows."
     return Table("Peaks", caption, rows, columns)
 
 
@@ -81,6 +88,11 @@ def _vendor(group: Group, peaks: Peaks) -> float | None:
     if group.point["operation"] == "copy":
         return peaks.vendor_bytes_per_s
     return peaks.vendor_flops_per_s.get(group.point["dtype"])
+
+
+def _at_highest_clock(row: Row) -> str:
+    found = row["at_highest_clock_per_s"]
+    return "" if found is None else _unit(row)(found)
 
 
 def _names() -> list[Column]:

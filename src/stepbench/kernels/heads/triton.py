@@ -18,7 +18,7 @@ from stepbench.kernels.heads.contract import Head, wrong_dtype
 
 def loss(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy without all logits at once. See `contract.Head`."""
-    from stepbench.kernels.triton import loss as kernel  # late: not everywhere is a Triton
+    from stepbench.kernels.heads import triton_loss as kernel  # late: not everywhere is a Triton
 
     return by_chunks(x, weight, targets, kernel.loss_and_gradient)
 

@@ -15,8 +15,8 @@ from typing import Any
 import triton
 from triton.compiler import ASTSource
 
+from stepbench.kernels.heads import triton_loss as loss
 from stepbench.kernels.heads.contract import IGNORED
-from stepbench.kernels.triton import loss
 from stepbench.kernels.triton.compiling import SHARED_BYTES, compile_source
 
 FIGURES = Path(__file__).with_name("loss-figures.json")

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepbench.architectures import architecture_of
 from stepbench.kernels.contract import Answer, NoSecondDerivative, name_of
 from stepbench.kernels.triton import launch
-from stepbench.kernels.triton.tiles import Plan, architecture_of, plan_for
+from stepbench.kernels.triton.tiles import Plan, plan_for
 
 
 def attention(

@@ -19,12 +19,12 @@ from typing import Any
 
 import triton
 
+from stepbench.architectures import TABLE_OF
 from stepbench.kernels.triton import backward, forward, primitives, single
 from stepbench.kernels.triton.compiling import SHARED_BYTES, Compiled, compile_variant, kernel_source
 from stepbench.kernels.triton.limits import grid, machine, predict, replay, sass
 from stepbench.kernels.triton.tiles import (
     KERNELS,
-    TABLE_OF,
     Tile,
     read_table,
     rows_for,

@@ -5,7 +5,6 @@ a tile shape: `python -m stepbench tune` does, on a GPU, and rewrites the table 
 date.
 """
 
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
@@ -20,12 +19,6 @@ MAX_TURING_HEAD_DIM = 128  # on sm_75, where every larger tile spills
 MOST_ROWS = 256  # of a tile, of queries or of keys
 CHUNK = 32  # columns of the head dim that the float32 kernels take at a time
 KERNELS = ("forward", "backward_keys", "backward_queries", "backward_fused", "backward_reduced")
-# GPUs that Triton compiles for, and the table that they use: the data-center ones of a generation share one, and so do
-# the consumer ones, which have less shared memory.
-TABLE_OF = {
-    "sm_75": "sm_75", "sm_80": "sm_80", "sm_86": "sm_89", "sm_89": "sm_89", "sm_90": "sm_90", "sm_100": "sm_100",
-    "sm_103": "sm_100", "sm_120": "sm_120", "sm_121": "sm_120",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,22 +116,6 @@ def statistics_rows(head_dim: int) -> int:
     return 32 if head_dim <= 128 else 16
 
 
-def architecture_of(capability: tuple[int, int]) -> str:
-    """Return the architecture whose table a device uses.
-
-    Consumer GPUs (8.6, 8.9, 12.x) have 99 KiB of shared memory per program where their data-center siblings have 163
-    and 227, so they have tables of their own. A GPU that is newer than all of these is taken for the smallest, 12.x.
-
-    Raises:
-        ValueError: the GPU is older than 7.5.
-    """
-    if capability < (7, 5):
-        raise ValueError(f"`capability` must be 7.5 or newer, got {capability[0]}.{capability[1]}")
-    if capability in ((8, 6), (8, 7), (8, 9)):
-        return "sm_89"
-    return {7: "sm_75", 8: "sm_80", 9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(capability[0], "sm_120")
-
-
 def triton_series() -> str | None:
     """Return the installed Triton's major and minor version, such as "3.7"; None without Triton."""
     try:
@@ -219,9 +196,3 @@ def write_table(table: Mapping[str, Any], path: Path = TABLE) -> None:
     path.write_text("\n".join([*lines, "}", ""]), encoding="utf-8")
     read_table.cache_clear()
     plan_for.cache_clear()
-
-
-def table_digest(architecture: str, path: Path = TABLE) -> str:
-    """Return a short hash of one architecture's table, for a record's fingerprint: other tiles are another number."""
-    section = read_table(path).get(architecture, {})
-    return hashlib.sha256(json.dumps(section, sort_keys=True).encode()).hexdigest()[:16]

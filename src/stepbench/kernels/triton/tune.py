@@ -23,6 +23,7 @@ import torch
 import triton
 from torch import Tensor
 
+from stepbench.architectures import architecture_of
 from stepbench.kernels import naive, reference
 from stepbench.kernels.triton import launch
 from stepbench.kernels.triton.candidates import Candidate, Problem, appraise, in_order, likeliest, others
@@ -32,7 +33,6 @@ from stepbench.kernels.triton.tiles import (
     TABLE,
     Plan,
     Tile,
-    architecture_of,
     plan_for,
     read_table,
     row_key,

@@ -1,0 +1,37 @@
+"""GPU architectures by compute capability, and the table of tile shapes that each uses; the standard library alone."""
+
+from __future__ import annotations
+
+# GPUs that Triton compiles for, and the table that they use: the data-center ones of a generation share one, and so do
+# the consumer ones, which have less shared memory.
+TABLE_OF = {
+    "sm_75": "sm_75", "sm_80": "sm_80", "sm_86": "sm_89", "sm_89": "sm_89", "sm_90": "sm_90", "sm_100": "sm_100",
+    "sm_103": "sm_100", "sm_120": "sm_120", "sm_121": "sm_120",
+}  # fmt: skip
+
+
+def architecture_of(capability: tuple[int, int]) -> str:
+    """Return the architecture whose table a device uses.
+
+    Consumer GPUs (8.6, 8.9, 12.x) have 99 KiB of shared memory per program where their data-center siblings have 163
+    and 227, so they have tables of their own. A GPU that is newer than all of these is taken for the smallest, 12.x.
+
+    Raises:
+        ValueError: the GPU is older than 7.5.
+    """
+    if capability < (7, 5):
+        raise ValueError(f"`capability` must be 7.5 or newer, got {capability[0]}.{capability[1]}")
+    if capability in ((8, 6), (8, 7), (8, 9)):
+        return "sm_89"
+    return {7: "sm_75", 8: "sm_80", 9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(capability[0], "sm_120")
+
+
+def table_of(capability: str | None) -> str | None:
+    """Return the table of a device by its capability as it is told, such as `9.0`; None where it has none."""
+    if capability is None:
+        return None
+    major, _, minor = capability.partition(".")
+    try:
+        return architecture_of((int(major), int(minor)))
+    except ValueError:
+        return None
