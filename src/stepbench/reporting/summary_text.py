@@ -82,10 +82,10 @@ def speeds(found: Sequence[Speed]) -> Table:
     columns = [
         col.size(),
         col.value("context"),
-        col.value("batch"),
+        col.value("batch", secondary=True),
         col.word("way", "fastest way measured"),
         col.Column("tokens/s", lambda row: units.middle(*(row[key] for key in _RATE))),
-        col.value("mfu_ratio", "MFU of measured peak", units.percent),
+        col.value("mfu_ratio", "MFU of measured peak", units.percent, secondary=True),
         col.ratio("over_plain", "speed over the plain step"),
         col.word("verdict"),
         col.WARNINGS,
