@@ -1,12 +1,20 @@
 """Estimates for devices that have measured nothing, and the grids that fit into them."""
 
+import dataclasses
+import json
+import math
+import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stepbench.comparison.machines import PUBLISHED
+from stepbench.experiments.collectives import cell as collectives
 from stepbench.experiments.end_to_end import cell as end_to_end
 from stepbench.measure import devices, software
 from stepbench.measure.devices import Device, Found
+from stepbench.models import costs
 from stepbench.pipeline import durations, inputs, planning
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.config import ConfigError
@@ -43,9 +51,9 @@ def test_the_quick_grid_is_what_auto_takes_and_is_a_matter_of_minutes(
 def test_the_whole_grid_is_a_matter_of_hours_and_every_cell_has_an_estimate(
     monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
-    cells, seconds = planning.by_formula(open_on(monkeypatch, machine), "gpu")
-    assert cells > 1000
-    assert 5 < seconds / 3600 < 60
+    found = planning.by_formula(open_on(monkeypatch, machine), "gpu")
+    assert (found.by_formula > 1000, found.unknown) == (True, 0)
+    assert 5 < found.seconds / 3600 < 60
     bench = open_on(monkeypatch, machine, "gpu")
     estimates = [durations.of(bench, cell) for cell in bench.cells]
     assert all(each is not None and 0 < each <= bench.settings["limits"]["time_s"] for each in estimates)
@@ -62,6 +70,62 @@ def test_a_verdict_of_the_quick_grid_has_five_processes_a_side(monkeypatch: pyte
 def test_a_cell_of_both_grids_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     quick, whole = open_on(monkeypatch, "H100"), open_on(monkeypatch, "H100", "gpu")
     assert quick.protocol == whole.protocol
+
+
+def test_the_formula_is_near_published_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports that others have published, on devices whose peaks are known."""
+    ratios = {}
+    for file in sorted(PUBLISHED.glob("nvidia-*.json")):
+        found = json.loads(file.read_text())["records"].values()
+        steps = [each for each in found if each["experiment"] == "end_to_end" and "forward_mean_s" in each["scalars"]]
+        if not steps:
+            continue
+        facts = steps[0]["environment"]
+        device = Device(facts["device_name"], memory_bytes=facts["device_memory_bytes"])
+        monkeypatch.setattr(devices, "found", lambda device=device: Found("cuda", "cuda", (device,)))
+        bench = Bench.open(ROOT, settings={"scale": "gpu"})
+        assert durations.of_peaks(bench) == f"the vendor's peaks of {device.name}"
+        for each in steps:
+            cell = end_to_end.Cell(**each["cell"])
+            phases = (each["scalars"].get(f"{name}_mean_s") or 0.0 for name in ("forward", "backward", "optimizer"))
+            # What does not fit spilled over to the host's memory there, and took up to 50 s.
+            if 4 * costs.parameters(*durations._model(bench, cell)) < 0.3 * (device.memory_bytes or 0):
+                ratios[device.name, cell.name] = durations.step_s(bench, cell) / sum(phases)
+    assert len(ratios) == 22
+    assert min(ratios.values()) > 1 / 2, ratios
+    assert max(ratios.values()) < 2, ratios
+    assert abs(statistics.fmean(map(math.log, ratios.values()))) < math.log(1.2), ratios
+
+
+def test_a_step_takes_the_longer_of_its_flops_and_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = open_on(monkeypatch, "H100", "gpu")
+    few, many = (end_to_end.Cell("2.7B", context, batch=batch) for context, batch in ((128, 1), (2048, 4)))
+    shape, vocabulary = durations._model(bench, few)
+    state_s = 40 * costs.parameters(shape, vocabulary) / (durations.BANDWIDTH_SHARE * 3350e9)
+    assert state_s < durations.step_s(bench, few) < 1.5 * state_s
+    flops = 3 * costs.forward_flops(shape, vocabulary=vocabulary, batch=4, context=2048)
+    assert durations.step_s(bench, many) == pytest.approx(flops / (durations.FP32_SHARE * 67e12))
+    assert durations.step_s(bench, dataclasses.replace(many, attention="sdpa", precision="bf16")) < flops / 67e12
+
+
+def test_a_message_takes_the_links_that_the_machine_describes(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = open_on(monkeypatch, "RTX 5090", "gpu")
+    cell = collectives.Cell("all_reduce", "nccl", 2, 2**30)
+    calls = durations.CALLS * (bench.protocol["warmup_steps"] + bench.protocol["measured_steps"])
+    start_s = durations.START_S + durations.RANKS_S
+    known: list[tuple[dict[str, Any], int, float]] = [
+        ({"nvlinks": 18, "pcie_generation": 5, "pcie_lanes": 16}, 1, 450e9),
+        ({"nvlinks": 0, "pcie_generation": 4, "pcie_lanes": 8}, 1, 8 * 1.97e9),
+        ({"nvlinks": None, "pcie_generation": None, "pcie_lanes": None}, 1, 450e9),  # `network` of config.yaml
+        ({"nvlinks": 18}, 2, 50e9),
+    ]
+    for links, nodes, bytes_per_s in known:
+        bench.host = dataclasses.replace(bench.host, interconnect=links)
+        found = durations.of(bench, dataclasses.replace(cell, nodes=nodes))
+        assert found == pytest.approx(start_s + calls * 2**30 / bytes_per_s)
+    assert durations.of(bench, dataclasses.replace(cell, backend="gloo")) == pytest.approx(
+        start_s + calls * 2**30 / durations.GLOO_BYTES_PER_S
+    )
 
 
 def test_what_does_not_fit_costs_a_prediction_and_a_missing_device_a_start(monkeypatch: pytest.MonkeyPatch) -> None:

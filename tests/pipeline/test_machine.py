@@ -19,19 +19,9 @@ from stepbench.pipeline.state import States
 ROOT = Path(__file__).parents[2]
 SETTINGS = yaml.safe_load((ROOT / "config.yaml").read_text())
 NAME = "nvidia-h100-8x"
-H100 = Machine(
-    name=NAME,
-    device="cuda",
-    device_names=("NVIDIA H100 80GB HBM3",) * 8,
-    device_memory_bytes=80 * 2**30,
-    cpu="Intel(R) Xeon(R) Platinum 8480C",
-    cpu_cores=112,
-    host_memory_bytes=2**41,
-    driver="570.12",
-    software={"torch": "2.13.0", "triton": "3.7.1", "cuda": "13.0", "python": "3.12"},
-    os="Linux",
-    described="2026-11-30T00:00:00+00:00",
-)
+FILE = Path(__file__).with_name("machines") / f"{NAME}.json"
+_FOUND = json.loads(FILE.read_text())
+H100 = Machine(**{**_FOUND, "device_names": tuple(_FOUND["device_names"])})
 
 
 def write(root: Path, **changes: Any) -> Path:
@@ -58,6 +48,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert found.interconnect["numa_nodes"] is None or found.interconnect["numa_nodes"] >= 1
     assert dataclasses.replace(found, described="", interconnect={}) == machine.here("cpu", "this-one")
     assert machine.found_instead(found) == []
+
+
+def test_the_file_of_an_h100_is_one_that_describe_writes(tmp_path: Path) -> None:
+    """It is a fixture of other tests, so it must not fall behind."""
+    here = json.loads(machine.describe(tmp_path, "cpu", "this-one").read_text())
+    assert list(_FOUND) == list(here)
+    assert set(_FOUND["interconnect"]) == set(here["interconnect"])
+    assert set(_FOUND["software"]) == set(here["software"])
+    write(tmp_path)
+    assert machine.described(tmp_path, NAME) == H100
 
 
 def test_a_described_machine_makes_the_whole_grid(tmp_path: Path, bench_of: Callable[..., Bench]) -> None:

@@ -39,7 +39,9 @@ def test_a_plan_holds_what_is_not_fresh_with_its_reason(bench: Bench) -> None:
         "case~accumulation.json": "missing",
     }
     assert next(each.reasons for each in found.waiting if each.state == "failed") == ("error: why",)
-    assert planning.estimate(found.waiting, found.durations_s) == planning.Estimate(45.0, by_formula=0, unknown=1)
+    assert planning.estimate(found.waiting, found.durations_s) == planning.Estimate(
+        45.0, by_formula=0, unknown=1, held_s=60.0
+    )
 
 
 def test_the_command_tells_time_and_price(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,7 +50,7 @@ def test_the_command_tells_time_and_price(bench: Bench, capsys: pytest.CaptureFi
     assert len(out.splitlines()) == 4
     assert err == (
         "4 of 5 cells to measure; about 3.0 h of measurement, estimated from earlier cells; "
-        "no estimate for 1, as no similar cell has been measured; estimated cost 7.50 at 2.50 an hour\n"
+        "no estimate for 1, as no similar cell has been measured; estimated cost 7.51: 3.0 h at 2.50 an hour\n"
     )
 
 

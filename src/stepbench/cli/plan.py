@@ -8,7 +8,8 @@ from typing import Any
 
 from stepbench.cli.output import add_configuration, add_format, open_bench, print_cell, print_rows
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import inputs, planning
+from stepbench.pipeline import durations, inputs, planning
+from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.state import States
 
 
@@ -34,24 +35,53 @@ def plan(options: argparse.Namespace) -> int:
         print_rows([{key: getattr(each, key) for key in keys} for each in found.waiting], options.format)
     if (reason := inputs.lacks_compiler(bench, bench.cells)) is not None:
         print(f"stepbench: {reason}", file=sys.stderr)
-    estimate = planning.estimate(found.waiting, found.durations_s)
-    told = [f"{len(found.waiting)} of {found.total} cells to measure"]
-    if estimate.unknown < len(found.waiting):
-        source = "from earlier cells" if estimate.by_formula == 0 else "roughly, from FLOPs and the device's peaks"
-        if 0 < estimate.by_formula < len(found.waiting) - estimate.unknown:
-            source = f"{estimate.by_formula} of them roughly, from FLOPs and the device's peaks"
-        told.append(f"about {planning.duration(estimate.seconds)} of measurement, estimated {source}")
-    if estimate.unknown:
-        told.append(f"no estimate for {estimate.unknown}, as no similar cell has been measured")
-    if options.price_per_hour is not None and estimate.unknown < len(found.waiting):
-        price = options.price_per_hour
-        told.append(f"estimated cost {estimate.seconds / 3600 * price:.2f} at {price:.2f} an hour")
-    print("; ".join(told), file=sys.stderr)
+    print("; ".join(_told(bench, found, options.price_per_hour)), file=sys.stderr)
     if bench.scale == "gpu_quick" and not options.experiments:
-        cells, seconds = planning.by_formula(bench, "gpu")
-        line = f"the whole grid, `scale: gpu`, has {cells} cells and takes roughly {planning.duration(seconds)}"
-        print(line, file=sys.stderr)
+        whole = planning.by_formula(bench, "gpu")
+        line = f"the whole grid, `scale: gpu`, has {whole.by_formula} cells and takes roughly"
+        costs = _cost(bench, whole, options.price_per_hour)
+        told = [planning.duration(whole.seconds), *([] if costs is None else [costs])]
+        print(f"{line} {'; '.join(told)}", file=sys.stderr)
     for section, names in planning.unused(bench).items():
         line = f"no grid uses {', '.join(names)} of `{section}`: add it to a grid of `experiments`"
         print(line, file=sys.stderr)
     return 0
+
+
+def _told(bench: Bench, found: planning.Plan, price_per_hour: float | None) -> list[str]:
+    """Return how many cells there are to measure, about how long that takes and what it costs, and by what."""
+    estimate = planning.estimate(found.waiting, found.durations_s)
+    told = [f"{len(found.waiting)} of {found.total} cells to measure"]
+    known = len(found.waiting) - estimate.unknown
+    if known:
+        source = "from earlier cells"
+        if estimate.by_formula:
+            many = "" if estimate.by_formula == known else f"{estimate.by_formula} of them "
+            peaks = durations.of_peaks(bench)
+            source = f"{many}roughly, as no similar cell has been measured: predicted FLOPs and bytes over {peaks}"
+        told.append(f"about {planning.duration(estimate.seconds)} of measurement, estimated {source}")
+    if estimate.unknown:
+        told.append(f"no estimate for {estimate.unknown}, as no similar cell has been measured")
+    if known and (cost := _cost(bench, estimate, price_per_hour)) is not None:
+        told.append(cost)
+    return told
+
+
+def _cost(bench: Bench, estimate: planning.Estimate, price_per_hour: float | None) -> str | None:
+    """Return what the machine costs meanwhile, or that config.yaml does not say so of one that others lend."""
+    # Late: no command that does without may import what reports are made with.
+    from stepbench.reporting.prices import Price
+
+    hours = estimate.held_s / 3600
+    if price_per_hour is not None:
+        return f"estimated cost {hours * price_per_hour:.2f}: {hours:.1f} h at {price_per_hour:.2f} an hour"
+    prices, names = bench.settings.get("prices", {}), (bench.machine, bench.host.name)
+    if (section := next((prices[name] for name in names if name in prices), None)) is None:
+        known = not bench.host.described
+        return None if known else f"no cost, as config.yaml has no price of {bench.host.name} under `prices`"
+    price, count = Price.of(section), len(bench.host.device_names)
+    each = f"{price.per_device_hour:.2f} {price.currency}"
+    return (
+        f"estimated cost {hours * count * price.per_device_hour:.2f} {price.currency} ({hours:.1f} h of "
+        f"{count} device{'s' if count > 1 else ''} at {each} per device-hour; {price.date}, {price.source})"
+    )

@@ -45,8 +45,11 @@ def check(bench: Bench, cells: Sequence[Cell] | None = None) -> None:
 
 
 def lacks_compiler(bench: Bench, cells: Sequence[Cell]) -> str | None:
-    """Return why cells that compile kernels for a GPU would fail, with how many there are; or None."""
-    if bench.device == "cpu" or (missing := software.lacks_compiler()) is None:
+    """Return why cells that compile kernels for a GPU would fail, with how many there are; or None.
+
+    Of a described machine nothing is said here: this process is somewhere else.
+    """
+    if bench.device == "cpu" or bench.host.described or (missing := software.lacks_compiler()) is None:
         return None
     count = sum(map(_compiles, cells))
     return f"{count} cells use Triton or torch.compile, and there is {missing}" if count else None

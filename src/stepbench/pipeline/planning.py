@@ -25,6 +25,7 @@ class Waiting:
         reasons: why, if it has a record.
         kind: the experiment and the size, which cells of similar cost share.
         formula_s: about how long it takes by formula (`stepbench.pipeline.durations`), or None.
+        nodes: on how many nodes.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Waiting:
     reasons: tuple[str, ...]
     kind: str
     formula_s: float | None = None
+    nodes: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ def plan(states: States, names: Sequence[str] = ()) -> Plan:
         if state.record is not None:
             recorded_s.setdefault(kind_of(cell), []).append(state.record.duration_s)
         if state.kind != "fresh":
-            formula_s = durations.of(bench, cell)
-            waiting.append(Waiting(str(bench.path(cell)), state.kind, state.reasons, kind_of(cell), formula_s))
+            about = (kind_of(cell), durations.of(bench, cell), nodes_of(cell))
+            waiting.append(Waiting(str(bench.path(cell)), state.kind, state.reasons, *about))
     return Plan(total, tuple(waiting), recorded_s)
 
 
@@ -98,39 +100,50 @@ def kind_of(cell: Cell) -> str:
     return f"{cell.experiment} {getattr(cell, 'size', getattr(cell, 'preset', ''))}".rstrip()
 
 
+def nodes_of(cell: Cell) -> int:
+    """Return on how many nodes a cell is measured."""
+    return int(getattr(cell, "nodes", 1))
+
+
 @dataclass(frozen=True)
 class Estimate:
     """About how long some cells take.
 
     Attributes:
-        seconds: of all of which something is known.
+        seconds: of all of which something is known, one cell after the other.
         by_formula: how many of them have no earlier duration, but a formula.
         unknown: how many have neither.
+        held_s: for how long nodes are held: with the start of each cell, and twice where a cell takes two nodes.
     """
 
     seconds: float
     by_formula: int
     unknown: int
+    held_s: float
 
 
 def estimate(waiting: Sequence[Waiting], durations_s: Mapping[str, Sequence[float]]) -> Estimate:
     """Return about how long these cells take: as long as recorded ones of their kind did, or else by formula."""
-    seconds, by_formula, unknown = 0.0, 0, 0
+    seconds, held_s, by_formula, unknown = 0.0, 0.0, 0, 0
     for each in waiting:
         if earlier := durations_s.get(each.kind):
-            seconds += sum(earlier) / len(earlier)
+            own, start = sum(earlier) / len(earlier), durations.START_S
         elif each.formula_s is not None:
-            seconds += each.formula_s
+            own, start = each.formula_s, 0.0  # which counts the start
             by_formula += 1
         else:
             unknown += 1
-    return Estimate(seconds, by_formula, unknown)
+            continue
+        seconds += own
+        held_s += (start + own) * each.nodes
+    return Estimate(seconds, by_formula, unknown, held_s)
 
 
-def by_formula(bench: Bench, scale: str) -> tuple[int, float]:
-    """Return how many cells another scale has, and about how many seconds they take by formula."""
+def by_formula(bench: Bench, scale: str) -> Estimate:
+    """Return about how long all cells of another scale take, by formula alone."""
     other = Bench({**bench.settings, "scale": scale}, root=bench.root, schema=bench.schema, checked=True)
-    return len(other.cells), sum(durations.of(other, cell) or 0.0 for cell in other.cells)
+    cells = [Waiting("", "missing", (), "", durations.of(other, cell), nodes_of(cell)) for cell in other.cells]
+    return estimate(cells, {})
 
 
 def duration(seconds: float) -> str:
