@@ -104,9 +104,10 @@ def test_a_changed_triton_kernel_re_measures_the_cells_that_run_it(restored: Cop
     assert would_measure(restored) == ["attention triton", "end_to_end triton"]
 
 
-def test_tiles_that_are_tuned_re_measure_the_cells_that_launch_a_kernel_of_them(restored: Copy) -> None:
+def test_tiles_of_gpus_re_measure_nothing_on_a_cpu(restored: Copy) -> None:
+    """Those of a GPU's own architecture do: tests/pipeline/test_tiles_on_the_gpu_grid.py."""
     append(restored, f"{KERNELS}/triton/tiles.json", "\n")
-    assert would_measure(restored) == ["attention triton", "end_to_end triton"]
+    assert would_measure(restored) == []
 
 
 def test_compiled_figures_re_measure_nothing(restored: Copy) -> None:

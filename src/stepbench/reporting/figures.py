@@ -14,7 +14,6 @@ import functools
 import io
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -29,7 +28,7 @@ from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, N
 from stepbench.measure.memory_timeline import CATEGORIES
 from stepbench.process.storage import write_atomically
 from stepbench.reporting import units
-from stepbench.reporting.drawing import HOLLOW, Drawing, Kept, Measured, face, tell
+from stepbench.reporting.drawing import HOLLOW, Drawing, Kept, Measured, face, rounded, tell
 from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Summary, Verdict
 from stepbench.reporting.steps import PHASES, WHOLE
@@ -88,9 +87,6 @@ _STYLE: Any = {
     "svg.hashsalt": "stepbench",
 }
 
-_COORDINATES = re.compile(r'^(?:<path id="[^"]*" d=")?[MLCQ] [^"\n]*$| [xy]="[^"]*"', re.MULTILINE)
-_DECIMALS = re.compile(r"(?<=\.\d\d)\d+")
-
 # How many decades an axis spans -> where its ticks stand in each.
 _Ticks = tuple[tuple[float, tuple[float, ...]], ...]
 _CLOSE = (0.5, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0))
@@ -130,7 +126,7 @@ def write(figures: Mapping[str, Figure], folder: Path) -> None:
             figure.set_layout_engine(None)  # each file would lay it out again, and draw it twice for that
             svg = io.StringIO()
             figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Description": description})
-            write_atomically(folder / f"{name}.svg", _rounded(svg.getvalue()))
+            write_atomically(folder / f"{name}.svg", rounded(svg.getvalue()))
             png = {"Software": None, "Description": description}
             pixels = io.BytesIO()
             figure.savefig(pixels, format="png", dpi=PNG_DPI, metadata=png)
@@ -138,11 +134,6 @@ def write(figures: Mapping[str, Figure], folder: Path) -> None:
         drawn = figure if isinstance(figure, Drawing) else Drawing()
         held = Kept(description, drawn.sentence, drawn.said())
         write_atomically(folder / f"{name}.json", json.dumps(dataclasses.asdict(held), ensure_ascii=False) + "\n")
-
-
-def _rounded(svg: str) -> str:
-    """Return an SVG with the coordinates of points in hundredths of a point, which nobody sees; half as large."""
-    return _COORDINATES.sub(lambda found: _DECIMALS.sub("", found[0]), svg)
 
 
 def read(file: Path) -> Kept:

@@ -12,7 +12,8 @@ from stepbench.reporting.columns import axis_words
 from stepbench.reporting.embedded import Embedded
 from stepbench.reporting.tables import Shown, ShownRow
 
-LAST_TO_FOLD = ("whole step", "fastest way", "speed over", "verdict", "ratio", "tokens/s", "MFU", "quality", "status")  # beginnings of headings
+# Beginnings of headings.
+LAST_TO_FOLD = ("whole step", "fastest way", "speed over", "verdict", "ratio", "tokens/s", "MFU", "quality", "status")
 LONG_CELL = 36  # characters from which on a cell breaks its line
 MOST_VALUES = 12  # of a filter
 FEWEST_ROWS = 4  # of a table that has filters

@@ -1,5 +1,6 @@
 """The fits experiment's tables, figure and sentences, made from records that nobody measured."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from tests.reporting import synthetic, synthetic_inside
 from tests.reporting.conftest import INSIDE_GRIDS
 
 from stepbench.experiments import experiment as experiments
+from stepbench.experiments.fits import findings, ways
 from stepbench.experiments.fits.cell import Cell
 from stepbench.experiments.fits.measure import measure
 from stepbench.measure.measurement import Setting, UnsupportedError
@@ -70,3 +72,15 @@ def test_an_edge_needs_a_context_and_a_cpu_a_limit() -> None:
         measure(Cell("measured", "tiny", memory_mib=4), setting)
     with pytest.raises(UnsupportedError, match="`memory_mib` must be given"):
         measure(Cell("measured", "tiny", context=64), setting)
+
+
+def test_two_ways_are_told_apart_only_where_they_need_different_amounts(full: Results) -> None:
+    found = ways.predicted(full)
+    (told,) = findings._saved(found)
+    first, _, second = str(told).partition(" and batch 1 needs ")[2].partition(" and ")
+    assert first.split(" with ")[0] != second.split(" with ")[0]
+    largest = max(found, key=lambda way: way.group.scalar("parameters")).group.point["size"]
+    assert str(told).startswith(largest)
+    alike = {way.group.point["size"]: way.envelope for way in found if way.group.point["groups"] == "none"}
+    same = [dataclasses.replace(way, envelope=alike[way.group.point["size"]]) for way in found]
+    assert findings._saved(same) == []

@@ -58,6 +58,6 @@ class Network:
             f"{1e6 * each.latency_s:g} µs and {each.bytes_per_s / GIGABYTE:g} GB/s {where}"
             for each, where in ((self.intra_node, "inside a node"), (self.inter_node, "between nodes"))
         ]
-        return f"Assumed network (`network` of config.yaml): {self.ranks_per_node} ranks per node, " + (
+        return f"Assumed network (that of config.yaml): {self.ranks_per_node} ranks per node, " + (
             f"{parts[0]}, {parts[1]}."
         )

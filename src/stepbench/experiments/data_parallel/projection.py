@@ -64,7 +64,7 @@ def table(results: Results) -> Table:
     title = f"{MARK}: the step on more ranks"
     found, network = basis(results), network_of(results)
     if found is None or network is None:
-        why = "config.yaml states no `network`" if network is None else "no step has been measured"
+        why = "config.yaml states no network" if network is None else "no step has been measured"
         return Table(title, "", [], empty=f"There is no projection, because {why}.")
     group, work = found
     rows = [_row(work, network, ranks) | {RECORDS: {"": group.paths}} for ranks in RANKS]

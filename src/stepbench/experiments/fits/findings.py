@@ -44,11 +44,11 @@ def _smallest_cards(kind: Sequence[Way], found: Sequence[Way], cards: dict[str, 
 
 
 def _saved(found: Sequence[Way]) -> list[Finding]:
-    """Say for the largest size that has several ways how far apart the most and the least hungry one are."""
+    """Say for the largest size whose ways need different amounts what the most and the least hungry one need."""
     several: dict[str, list[Way]] = {}
     for way in found:
         several.setdefault(str(way.group.point["size"]), []).append(way)
-    sizes = [each for each in several.values() if len(each) > 1]
+    sizes = [each for each in several.values() if len({units.byte_count(way.peak_bytes) for way in each}) > 1]
     if not sizes:
         return []
     members = max(sizes, key=lambda each: each[0].group.scalar("parameters"))
