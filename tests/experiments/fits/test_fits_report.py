@@ -1,6 +1,7 @@
 """The fits experiment's tables, figure and sentences, made from records that nobody measured."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tests.reporting import synthetic, synthetic_inside
 from tests.reporting.conftest import INSIDE_GRIDS
 
 from stepbench.experiments import experiment as experiments
-from stepbench.experiments.fits import findings, ways
+from stepbench.experiments.fits import figures, findings, ways
 from stepbench.experiments.fits.cell import Cell
 from stepbench.experiments.fits.measure import measure
 from stepbench.measure.measurement import Setting, UnsupportedError
@@ -84,3 +85,11 @@ def test_two_ways_are_told_apart_only_where_they_need_different_amounts(full: Re
     alike = {way.group.point["size"]: way.envelope for way in found if way.group.point["groups"] == "none"}
     same = [dataclasses.replace(way, envelope=alike[way.group.point["size"]]) for way in found]
     assert findings._saved(same) == []
+
+
+def test_names_of_cards_do_not_cover_each_other() -> None:
+    heights = [0.1, 0.2, 0.21, 0.22, 0.5, 0.9]
+    moved = figures._spread(heights)
+    assert all(after - before >= figures.GAP - 1e-9 for before, after in itertools.pairwise(moved))
+    assert moved[4:] == [0.5, 0.9]
+    assert max(abs(new - old) for new, old in zip(moved, heights, strict=True)) <= figures.GAP
