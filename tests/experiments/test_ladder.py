@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 
 from stepbench import versions
 from stepbench.experiments.ladder.cell import Cell
 from stepbench.experiments.ladder.measure import measure
+from stepbench.measure import energy
 from stepbench.measure.measurement import Setting, UnsupportedError, WrongResultError
 from stepbench.workloads import decoders, step
 from stepbench.workloads.spec import StepSpec
@@ -41,6 +45,15 @@ def test_a_rung_is_timed_beside_the_fastest_step_so_far(replicate: int, monkeypa
     assert found.protocol["order"] == ("base first" if replicate == 0 else "base second")
     if replicate == 0:
         assert found.scalars["predicted_peak_bytes"] > found.scalars["base_predicted_peak_bytes"]
+
+
+def test_the_rungs_step_has_its_energy_where_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    counter = SimpleNamespace(name="a counter", least_s=0.0, joules=lambda: 3.0 * next(ticks))
+    monkeypatch.setattr(energy, "counter_of", lambda _: counter)
+    found = measure(CELL, setting({"head": "chunked"}))
+    assert found.scalars["step_energy_joules"] == 3.0 * 2 / found.scalars["energy_steps"]
+    assert len(found.samples["step_s"]) == 2
 
 
 def test_what_the_device_cannot_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:

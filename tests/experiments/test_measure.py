@@ -1,6 +1,8 @@
 """What each experiment measures, at sizes that take no time; the pipeline around it is in tests/workflow."""
 
 import dataclasses
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup import measure as warmup
 from stepbench.experiments.warmup.cell import Cell as Warmup
 from stepbench.kernels.api import bind
+from stepbench.measure import energy
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 from stepbench.workloads import attention_check
 
@@ -95,6 +98,19 @@ def test_a_step_is_timed_by_phases_and_whole(passes: Any, phases: list[str]) -> 
     assert found.scalars["forward_flops"] > 0
     assert found.protocol["warmup_steps"] == 2
     assert found.protocol["effective_threads"] == torch.get_num_threads()
+
+
+def test_a_steps_energy_is_counted_over_more_steps_than_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    counter = SimpleNamespace(name="a counter", least_s=0.01, joules=lambda: 2.0 * next(ticks))
+    monkeypatch.setattr(energy, "counter_of", lambda _: counter)
+    found = end_to_end.measure(STEP, SETTING)
+    steps = found.scalars["energy_steps"]
+    assert found.scalars["step_energy_joules"] == pytest.approx(2.0 * (steps + 1) / steps)  # it moves when it is read
+    assert found.scalars["energy_region_s"] >= 0.01
+    assert found.protocol["energy_counter"] == "a counter"
+    assert len(found.samples["loss_nats"]) == 2 + 2 * 3
+    assert "step_energy_joules" not in warmup.measure(Warmup("nano", 1), SETTING).scalars
 
 
 def test_the_same_cell_and_seed_give_the_same_losses_to_the_bit() -> None:

@@ -124,10 +124,14 @@ def test_what_no_grid_asks_for_is_listed_and_only_then_removed(
     write(bench, kept)
     write(bench, gone)
     path = str(bench.path(gone))
+    for cell in (kept, gone):
+        for suffix in (".trace.json.gz", ".snapshot.pickle"):
+            (bench.root / f"{str(bench.path(cell)).removesuffix('.json')}{suffix}").touch()
     out, err = told(bench, capsys, "prune", "--dry-run")
     assert (out.strip(), err) == (path, "would remove 1 records that are in no configured grid\n")
     assert (bench.root / path).exists()
     assert "not in the configured grid" in told(bench, capsys, "why", path)[0]
     assert told(bench, capsys, "prune")[1] == "removed 1 records that are in no configured grid\n"
-    assert not (bench.root / path).exists()
-    assert (bench.root / bench.path(kept)).exists()
+    left = sorted(file.name for file in (bench.root / path).parent.iterdir())
+    stem = bench.path(kept).name.removesuffix(".json")
+    assert left == [f"{stem}{suffix}" for suffix in (".json", ".snapshot.pickle", ".trace.json.gz")]

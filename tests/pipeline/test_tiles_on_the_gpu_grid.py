@@ -91,18 +91,3 @@ def test_the_command_that_tune_advises_makes_no_cell_stale(stale: Callable[..., 
         figures["rows"][0]["registers"] += 1
 
     assert stale(FIGURES, edit) == []
-
-
-def test_on_a_machine_without_a_gpu_no_tiles_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "found", Found)
-    settings = config.read(ROOT / "config.yaml")
-    assert Bench(settings, root=tmp_path, schema=ROOT / config.SCHEMA).architecture == "none"
-
-
-def test_gpus_of_two_kinds_and_unknown_ones_have_the_whole_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = config.read(ROOT / "config.yaml")
-    for found in ((MACHINES["H100"][0], MACHINES["T4"][0]), (MACHINES["unknown"][0],)):
-        monkeypatch.setattr(devices, "found", lambda found=found: Found("cuda", "cuda", found))
-        assert Bench(settings, root=tmp_path, schema=ROOT / config.SCHEMA).architecture is None

@@ -7,6 +7,7 @@ from tests.reporting import synthetic
 from tests.reporting.conftest import SMALL_GRIDS, results
 
 from stepbench.experiments import experiment as experiments
+from stepbench.pipeline import records
 from stepbench.pipeline.bench import Bench
 from stepbench.reporting import costs, summary, summary_text, tables
 from stepbench.reporting.findings import CONTRADICTION, Told
@@ -38,6 +39,21 @@ def test_each_size_and_context_has_its_fastest_way(speeds: list[Speed]) -> None:
     assert best["tokens_low_per_s"] < best["tokens_per_s"] < best["tokens_high_per_s"]
     assert rows["micro", 128]["verdict"] == "the plain step"
     assert 0 < rows["micro", 128]["mfu_ratio"] < 1
+
+
+def test_the_energy_of_a_token_is_told_where_a_record_has_it(tmp_path: Path, speeds: list[Speed]) -> None:
+    assert "energy" not in tables.markdown(summary_text.speeds(speeds), "report")
+    bench = synthetic.bench(tmp_path, end_to_end=[{"size": ["nano"], "context": [64], "replicate": [0, 1, 2]}])
+    synthetic.fill(bench)
+    for cell, joules in zip(bench.grid("end_to_end"), (2.56, 5.12, 99.0), strict=True):
+        record = records.read(bench.root / bench.path(cell))
+        scalars = {**record.scalars, "step_energy_joules": joules}
+        synthetic.write(bench, "end_to_end", cell, samples=record.samples, scalars=scalars)
+    found = summary.fastest(contributed(bench).speeds)
+    (row,) = summary_text.speeds(found).rows
+    assert row["token_energy_joules"] == pytest.approx(0.02)
+    assert "20.0 mJ" in tables.markdown(summary_text.speeds(found), "report")
+    assert "5.56 kWh" in tables.markdown(costs.table(found, None, "imaginary-2c", {}), "report")
 
 
 def test_without_a_step_the_table_says_so(tmp_path: Path) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepbench import architectures
 from stepbench.data import tokens
 from stepbench.data.shards import ShardSet
 from stepbench.experiments import experiment as experiments
 from stepbench.measure import devices
-from stepbench.pipeline import config, fingerprint, grids, machine, own_files, records
+from stepbench.pipeline import capability, config, fingerprint, grids, machine, own_files, records
 from stepbench.pipeline.cells import Cell
 
 STATE_FOLDER = ".stepbench"
@@ -120,7 +119,15 @@ class Bench:
         """Return the configured cells of an experiment, in the order of measurement."""
         products = self.settings["experiments"].get(name, {}).get(self.scale) or []
         where = ("experiments", name, self.scale)
-        return grids.in_rounds(grids.expand(experiments.load(name).cell, products, where=where))
+        found = grids.expand(experiments.load(name).cell, products, where=where)
+        if self.is_without_bf16:
+            found = capability.without_bf16(found, self.settings.get("rungs", {}))
+        return grids.in_rounds(found)
+
+    @functools.cached_property
+    def is_without_bf16(self) -> bool:
+        """Whether the quick grid, which is for any GPU, is one without bfloat16 here."""
+        return self.scale == "gpu_quick" and capability.lacks_bf16(self.host)
 
     def path(self, cell: Cell) -> Path:
         """Return the path of a cell's record, relative to the root."""
@@ -235,14 +242,8 @@ class Bench:
 
     @functools.cached_property
     def architecture(self) -> str | None:
-        """The table of tile shapes that this machine's GPUs use; `none` without a GPU, None where it is not known.
-
-        A described machine does not tell its capability, and GPUs of several kinds use several tables.
-        """
-        if not devices.KINDS[self.device].is_gpu:
-            return "none"
-        capabilities = set() if self.host.described else {each.capability for each in devices.found().devices}
-        return architectures.table_of(capabilities.pop()) if len(capabilities) == 1 else None
+        """Whose tile shapes count in a fingerprint; see `stepbench.pipeline.capability.tiles_of`."""
+        return capability.tiles_of(self.host)
 
     # -- data files ---------------------------------------------------------------------------------------------------
 

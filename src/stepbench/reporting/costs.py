@@ -8,6 +8,7 @@ from typing import Any
 from stepbench.reporting import columns as col
 from stepbench.reporting import markup, units
 from stepbench.reporting.prices import Price
+from stepbench.reporting.steps import token_energy_joules
 from stepbench.reporting.summary import Speed
 from stepbench.reporting.tables import Table
 from stepbench.reporting.units import Unit
@@ -36,6 +37,7 @@ def table(speeds: Sequence[Speed], price: Price | None, machine: str, settings: 
         col.value("tokens_per_s", "tokens/s", units.number),
         col.value("billion_s", "a billion tokens take", long),
         *([col.value("billion_cost", f"and cost ({currency})", _money)] if price else []),
+        col.value("billion_joules", "energy of a billion tokens", _kilowatt_hours, droppable=True),
         col.value("budget_tokens", "training budget (tokens)", units.count),
         col.value("budget_s", "it takes", long),
         *([col.value("budget_cost", f"and costs ({currency})", _money)] if price else []),
@@ -55,6 +57,7 @@ def _row(speed: Speed, price: Price | None, tokens_per_parameter: float) -> dict
     billion_s = BILLION / speed.tokens_per_s
     budget_s = None if tokens is None else tokens / speed.tokens_per_s
     per_s = None if price is None else price.per_device_hour / 3600
+    per_token = token_energy_joules(speed.group)
     return {
         **col.facts(speed.group, speed.step.marks),
         "parameters": parameters,
@@ -62,10 +65,15 @@ def _row(speed: Speed, price: Price | None, tokens_per_parameter: float) -> dict
         "tokens_per_s": speed.tokens_per_s,
         "billion_s": billion_s,
         "billion_cost": None if per_s is None else billion_s * per_s,
+        "billion_joules": None if per_token is None else BILLION * per_token,
         "budget_tokens": tokens,
         "budget_s": budget_s,
         "budget_cost": None if per_s is None or budget_s is None else budget_s * per_s,
     }
+
+
+def _kilowatt_hours(joules: float | None) -> str:
+    return "" if joules is None else f"{units.number(joules / 3.6e6)} kWh"
 
 
 def _money(amount: float | None) -> str:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import statistics
+
 from stepbench.reporting.points import Group
 from stepbench.reporting.sense import WHOLE as WHOLE
 from stepbench.reporting.sense import flops as flops
 
+ENERGY = (
+    "Energy: by the counter of the GPU, or of the CPU's packages with all that runs on them, over a second and more of "
+    "steps; without the host of a GPU."
+)
 PHASES = ("forward", "backward", "optimizer")
 FLOP_FORMULA = (
     "the FLOPs of the forward pass are 2·tokens·(layers·(4·d_model² + 3·d_model·d_ff) + vocabulary·d_model) + "
     "4·layers·tokens·context·d_model, those of the backward pass twice that: matrix products alone, a multiply-add is 2"
 )
+
+
+def energy_joules(group: Group) -> float | None:
+    """Return the energy of a step, the median of the processes that counted it, or None where none did."""
+    found = [record.scalars.get("step_energy_joules") for record in group.records]
+    told = [each for each in found if isinstance(each, int | float)]
+    return statistics.median(told) if told else None
+
+
+def token_energy_joules(group: Group) -> float | None:
+    """Return the energy of a token, or None where it is not known."""
+    step, tokens = energy_joules(group), group.scalar("tokens_per_step")
+    return step / tokens if step is not None and tokens else None
 
 
 def phase_sums(group: Group) -> list[list[float]]:

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from stepbench.measure.devices import KINDS
+from stepbench.pipeline import capability
 from stepbench.pipeline.bench import Bench
 from stepbench.reporting import columns as col
 from stepbench.reporting import costs, findings, rendering, summary, tables, units
@@ -17,6 +18,7 @@ from stepbench.reporting.findings import between, listing, plural
 from stepbench.reporting.frames import Results
 from stepbench.reporting.prices import Price
 from stepbench.reporting.sections import Target
+from stepbench.reporting.steps import token_energy_joules
 from stepbench.reporting.summary import Highlight, Rival, Speed, Sureness
 from stepbench.reporting.tables import Table
 
@@ -68,7 +70,9 @@ def section(
         title=TITLE,
         no_gpu=None if KINDS[bench.device].is_gpu else {"text": WITHOUT_GPU, "commands": COMMANDS, "then": THEN},
         sure=sure(summary.sureness(results.values(), shown)),
-        speeds=target.table(tables.show(speeds(best)), name="summary-speeds"),
+        speeds=target.table(
+            tables.show(speeds(best, capability.WITHOUT_BF16 if bench.is_without_bf16 else "")), name="summary-speeds"
+        ),
         fits=[target.table(tables.show(each), name=f"summary-fits-{index}") for index, each in enumerate(fits)],
         costs=target.table(tables.show(paid), name="summary-costs"),
         rivals=[each for each in rivals if each.is_comparable] or list(rivals)[:SHOWN_STRANGERS],
@@ -76,8 +80,8 @@ def section(
     )
 
 
-def speeds(found: Sequence[Speed]) -> Table:
-    """Return one row for each size and context: the fastest way that was measured."""
+def speeds(found: Sequence[Speed], note: str = "") -> Table:
+    """Return one row for each size and context: the fastest way that was measured; `note` ends the caption."""
     rows = [_row(each) for each in found]
     columns = [
         col.size(),
@@ -86,6 +90,7 @@ def speeds(found: Sequence[Speed]) -> Table:
         col.word("way", "fastest way measured"),
         col.Column("tokens/s", lambda row: units.middle(*(row[key] for key in _RATE))),
         col.value("mfu_ratio", "MFU of measured peak", units.percent, secondary=True),
+        col.value("token_energy_joules", "energy of a token", units.joules, droppable=True, secondary=True),
         col.ratio("over_plain", "speed over the plain step"),
         col.word("verdict"),
         col.WARNINGS,
@@ -94,7 +99,7 @@ def speeds(found: Sequence[Speed]) -> Table:
         "Whole training steps; of each size and context the way with the most tokens/s. The plain step is fp32, eager, "
         "with naive attention; at the foot of a ladder its AdamW is a loop."
     )
-    return Table("How fast", caption, rows, columns, NO_SPEED)
+    return Table("How fast", f"{caption} {note}".rstrip(), rows, columns, NO_SPEED)
 
 
 def sure(found: Sureness) -> str:
@@ -128,6 +133,7 @@ def _row(speed: Speed) -> dict[str, Any]:
         "way": speed.way,
         **dict(zip(_RATE, (speed.tokens_per_s, low, high), strict=True)),
         "mfu_ratio": speed.mfu_ratio,
+        "token_energy_joules": token_energy_joules(speed.group),
         **col.ratio_of("over_plain", found),
         "verdict": "the plain step" if speed.is_plain else found.verdict.value if found else None,
     }

@@ -30,6 +30,7 @@ class Unit:
 
 SECONDS = (Unit("s", 1.0), Unit("ms", 1e-3), Unit("µs", 1e-6), Unit("ns", 1e-9))
 BYTES = (Unit("TiB", 2.0**40), Unit("GiB", 2.0**30), Unit("MiB", 2.0**20), Unit("KiB", 2.0**10), Unit("B", 1.0))
+JOULES = (Unit("kJ", 1e3), Unit("J", 1.0), Unit("mJ", 1e-3), Unit("µJ", 1e-6))
 BYTES_PER_SECOND = (Unit("TB/s", 1e12), Unit("GB/s", 1e9), Unit("MB/s", 1e6), Unit("kB/s", 1e3), Unit("B/s", 1.0))
 FLOPS_PER_SECOND = (Unit("TFLOP/s", 1e12), Unit("GFLOP/s", 1e9), Unit("MFLOP/s", 1e6), Unit("FLOP/s", 1.0))
 COUNTS = (Unit(" M", 1e6), Unit(" k", 1e3), Unit("", 1.0))  # a model of 2.0 B would hide what 1998.2 M tells
@@ -70,6 +71,11 @@ def byte_count(value: float | None) -> str:
 def byte_rate(value: float | None, spread: float | None = None) -> str:
     """Return a bandwidth such as `864 GB/s`, in powers of ten as vendors give it."""
     return quantity(value, BYTES_PER_SECOND, spread)
+
+
+def joules(value: float | None) -> str:
+    """Return an energy such as `1.24 J`; nothing at all where it is not known, so that its column can go."""
+    return quantity(value, JOULES) if _known(value) else ""
 
 
 def flop_rate(value: float | None, spread: float | None = None) -> str:

@@ -44,6 +44,12 @@ class CapturedStep:
         self._graph.replay()
         self._step.losses.append(self._loss.clone())
 
+    def start_over(self) -> None:
+        """Take the same batches again and without end, once the step has been captured."""
+        graphed = self._step.batches
+        self._batches = self._step.start_over()
+        self._step.batches = graphed
+
     def _on_another_stream(self) -> None:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

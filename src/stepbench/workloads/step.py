@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
@@ -80,6 +81,7 @@ class Step:
         self.spec, self.model = spec, model
         self.losses: list[Tensor] = []
         self._device, self._module, self._optimizer, self._replica = device, module, optimizer, replica
+        self._given = batches
         self.batches: Batches = iter(batches)
         self._autocast = AUTOCAST.get(spec.autocast_precision)
         scales = with_scaler and spec.autocast_precision == "fp16" and optimizer is not None
@@ -101,6 +103,11 @@ class Step:
         """Run a whole step."""
         for work in self.phases.values():
             work()
+
+    def start_over(self) -> Batches:
+        """Take the same batches again and without end: for more steps, of which nothing but the cost matters."""
+        self.batches = itertools.cycle(self._given)
+        return self.batches
 
     def run_without_communication(self) -> None:
         """Run the step with its gradients left where they are; the ranks' parameters drift apart."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from stepbench.kernels import api
-from stepbench.measure import clock, memory, training_step
+from stepbench.measure import clock, energy, memory, training_step
 from stepbench.measure.measurement import Measurement, Setting, WrongResultError
 from stepbench.workloads import decoders, predicted, step
 from stepbench.workloads.spec import StepSpec
@@ -20,13 +20,16 @@ from stepbench.workloads.step import Step
 LOSS_TOLERANCE_RATIO = {"fp32": 1e-5, "tf32": 1e-4, "fp16": 1e-4, "bf16": 5e-4}
 
 
-def measure(spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None) -> Measurement:
+def measure(
+    spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None, with_energy: bool = False
+) -> Measurement:
     """Time the phases of the step, then the whole step, after `warmup_steps` steps (the protocol's where None).
 
     Returns:
         Samples `forward_s`, `backward_s`, `optimizer_s` (as far as the passes go), `step_s`, the same of the warm-up,
         and `loss_nats` of every step in run order; page faults and system time of what was measured; scalars of
-        parameters, FLOPs, tokens and memory, on CUDA also `allocator_retries` and `device_allocations`.
+        parameters, FLOPs, tokens and memory, on CUDA also `allocator_retries` and `device_allocations`; with
+        `with_energy`, where a counter tells it, `step_energy_joules` of as many more steps as it needs.
 
     Raises:
         UnsupportedError: the device cannot do what is asked for.
@@ -41,14 +44,21 @@ def measure(spec: StepSpec, setting: Setting, *, warmup_steps: int | None = None
     samples = time(made, setting, warmup_steps=warmup_steps, after_warmup=calls.start)
     samples["loss_nats"] = made.loss_values()
     counted = {**memory.peak_bytes(setting.device), **calls.scalars()}
+    joules, counter = energy_of(made, setting) if with_energy else ({}, {})
     del made  # the check needs room of its own
     memory.collect(setting.device)
     check_loss(samples["loss_nats"][0], spec, setting)
     return Measurement(
         samples=samples,
-        scalars={**spec.work(), **counted},
-        protocol=stated(spec, setting, warmup_steps=warmup_steps),
+        scalars={**spec.work(), **counted, **joules},
+        protocol={**stated(spec, setting, warmup_steps=warmup_steps), **counter},
     )
+
+
+def energy_of(made: Step, setting: Setting) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the energy of one more step of a step that is warm, see `stepbench.measure.energy.of_steps`."""
+    made.start_over()
+    return energy.of_steps(made.run, device=setting.device, clock=clock.for_device(setting.device))
 
 
 def steps_for(setting: Setting, warmup_steps: int) -> int:

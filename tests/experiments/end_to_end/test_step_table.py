@@ -75,6 +75,19 @@ def test_a_row_holds_what_the_field_tabulates(bench):
     assert (row["status"], row["warnings"], row["samples"], row["processes"]) == ("ok", (), 7, 1)
 
 
+def test_the_energy_of_a_step_and_a_token_has_columns_where_a_record_has_it(bench):
+    shown = {"title": "Steps", "caption": "All of them."}
+    assert "energy" not in markdown(step_table.table(groups(bench), Peaks(), **shown, empty="")).lower()
+    train = bench.grid("end_to_end")[0]
+    synthetic.write(bench, "end_to_end", train, samples=SAMPLES, scalars=SCALARS | {"step_energy_joules": 12.8})
+    found = step_table.table(groups(bench), Peaks(), **shown, empty="")
+    assert [(row["energy_joules"], row["token_energy_joules"]) for row in found.rows] == [(12.8, 0.05), (None, None)]
+    text = markdown(found)
+    assert "12.8 J" in text
+    assert "50.0 mJ" in text
+    assert steps.ENERGY in text
+
+
 def test_a_forward_pass_alone_counts_only_its_own_flops(bench):
     train, forward = groups(bench)
     assert (steps.flops(train), steps.flops(forward)) == (3 * 10**9, 10**9)

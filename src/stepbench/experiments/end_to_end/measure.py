@@ -9,5 +9,5 @@ from stepbench.workloads.spec import StepSpec
 
 
 def measure(cell: Cell, setting: Setting) -> Measurement:
-    """Time forward, backward and optimizer of a decoder, and the whole step."""
-    return timed.measure(StepSpec.of(cell, setting), setting)
+    """Time forward, backward and optimizer of a decoder, and the whole step; where it is counted, with its energy."""
+    return timed.measure(StepSpec.of(cell, setting), setting, with_energy=True)

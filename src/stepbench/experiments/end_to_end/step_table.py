@@ -15,7 +15,7 @@ from stepbench.reporting.marks import Mark
 from stepbench.reporting.peaks import Peaks
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.statistics import INTERVAL_LEVEL, Summary
-from stepbench.reporting.steps import PHASES, WHOLE, flops
+from stepbench.reporting.steps import ENERGY, PHASES, WHOLE, energy_joules, flops, token_energy_joules
 from stepbench.reporting.tables import Table
 from stepbench.reporting.units import Unit
 
@@ -55,6 +55,8 @@ def row(group: Group, peaks: Peaks) -> dict[str, Any]:
         "mfu_vendor_ratio": vendor,
         "peak_memory_bytes": group.scalar("peak_memory_bytes"),
         "peak_host_bytes": group.scalar("peak_host_bytes"),
+        "energy_joules": energy_joules(group),
+        "token_energy_joules": token_energy_joules(group),
     }
 
 
@@ -82,7 +84,13 @@ def table(groups: Sequence[Group], peaks: Peaks, *, title: str, caption: str, em
         col.WARNINGS,
         col.STATUS,
     ]
-    return Table(title, f"{READING_WIDE if wide else READING} {caption}", rows, columns, empty, axes)
+    read = " ".join([READING_WIDE if wide else READING, caption, *([ENERGY] if counted(rows) else [])])
+    return Table(title, read, rows, columns, empty, axes)
+
+
+def counted(rows: Sequence[Row]) -> bool:
+    """Return whether a row tells the energy of a step."""
+    return any(row["energy_joules"] is not None for row in rows)
 
 
 def utilisation(group: Group, peaks: Peaks) -> tuple[float | None, float | None]:
@@ -130,6 +138,8 @@ def _rate_columns(rows: Sequence[Row]) -> list[col.Column]:
         col.value("tokens_per_s", "tokens/s", units.number),
         col.Column(heading, lambda row: markup.BREAK.join(units.percent(row[f"mfu_{peak}_ratio"]) for peak in peaks)),
         col.value(*memory, units.byte_count),
+        col.value("energy_joules", "energy of a step", units.joules, droppable=True),
+        col.value("token_energy_joules", "of a token", units.joules, droppable=True),
     ]
 
 

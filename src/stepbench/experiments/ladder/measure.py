@@ -9,7 +9,7 @@ import torch
 
 from stepbench import versions
 from stepbench.experiments.ladder.cell import Cell, settings_of, steps_of
-from stepbench.measure import clock, memory, timing
+from stepbench.measure import clock, energy, memory, timing
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 from stepbench.measure.paging import Paging
 from stepbench.workloads import captured, predicted, step, timed
@@ -38,6 +38,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         samples |= each["samples"]
     scalars: dict[str, Any] = {
         **rung.work(),
+        **found["step"]["energy"],
         **{f"base_{key}": value for key, value in base.work().items() if key == "tokens_per_step"},
     }
     for name, prefix in (("step", ""), ("base", "base_")):
@@ -63,24 +64,29 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
 
 
 def _time(spec: StepSpec, setting: Setting, name: str) -> dict[str, Any]:
-    """Return the samples of whole steps, the first loss, and the peak of memory on a device that counts it."""
+    """Return the samples of whole steps, the first loss, and where they are counted the peak of memory and energy."""
     warmup, measured = setting.protocol["warmup_steps"], setting.protocol["measured_steps"]
     timer, paged = clock.for_device(setting.device), Paging()
     memory.reset_peak(setting.device)
     made = step.build(spec, setting, steps=warmup + measured)
-    run = captured.CapturedStep(made).run if spec.implementation == "captured" else made.run
+    ran = captured.CapturedStep(made) if spec.implementation == "captured" else made
+    run = ran.run
     timing.time_whole(run, clock=timer, repeats=warmup)
     seconds = timing.time_whole(run, clock=timer, repeats=measured, paged=paged)
     losses = made.loss_values()
     peak = memory.peak_bytes(setting.device)["peak_memory_bytes"]
-    del made, run
+    joules: dict[str, float] = {}
+    if name == "step":
+        ran.start_over()
+        joules, _ = energy.of_steps(run, device=setting.device, clock=timer)
+    del made, ran, run
     if spec.implementation != "eager":
         torch.compiler.reset()  # its cache holds the model
     gc.collect()
     if setting.device == "cuda":
         torch.cuda.empty_cache()
     samples = {f"{name}_s": seconds, **paged.samples(name), f"{name}_loss_nats": losses}
-    return {"samples": samples, "loss_nats": losses[0], "peak_memory_bytes": peak}
+    return {"samples": samples, "loss_nats": losses[0], "peak_memory_bytes": peak, "energy": joules}
 
 
 def _predicted(spec: StepSpec, setting: Setting) -> int | None:

@@ -11,6 +11,7 @@ from stepbench.reporting import marks, statistics, units
 from stepbench.reporting.columns import axis_words
 from stepbench.reporting.frames import Results
 from stepbench.reporting.peaks import Peaks
+from stepbench.reporting.steps import ENERGY, token_energy_joules
 from stepbench.reporting.tables import Table
 
 FOOT = "plain"
@@ -41,6 +42,7 @@ def ladder(results: Results) -> Table:
         col.value("tokens_per_s", "tokens/s", units.number),
         col.value("mfu_ratio", "MFU", units.percent),
         col.value("peak_bytes", "peak memory", units.byte_count),
+        col.value("token_energy_joules", "energy of a token", units.joules, droppable=True),
         col.ratio("bought", "bought"),
         col.word("verdict"),
         col.word("stays"),
@@ -48,7 +50,8 @@ def ladder(results: Results) -> Table:
         col.WARNINGS,
         col.STATUS,
     ]
-    return Table("The ladder to the fastest step", CAPTION, rows, columns, "The grid has no rung.", axes)
+    caption = f"{CAPTION} {ENERGY}" if any(row["token_energy_joules"] is not None for row in rows) else CAPTION
+    return Table("The ladder to the fastest step", caption, rows, columns, "The grid has no rung.", axes)
 
 
 def _row(rung: Climbed, peaks: Peaks, which: str) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def _row(rung: Climbed, peaks: Peaks, which: str) -> dict[str, Any]:
         "tokens_per_s": rung.tokens_per_s(which),
         "mfu_ratio": rung.mfu_ratio(peaks, which),
         "peak_bytes": rung.peak_bytes(which),
+        "token_energy_joules": token_energy_joules(rung.group) if which == STEP else None,
         **col.ratio_of("bought", found),
         "verdict": found.verdict.value if found else None,
         "stays": None if found is None else "yes" if rung.kept else "no",
