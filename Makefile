@@ -12,7 +12,7 @@ REPORT := .venv/.report-$(TORCH)
 TEST := .venv/.test-$(TORCH)
 FAKE := .venv-fake-gpu/.torch-$(TORCH)
 
-.PHONY: report sample test quick test-slow test-ranks test-slurm test-fake-gpu lint check mutate same against-transformers gpu-check clean
+.PHONY: report sample test quick test-slow test-ranks test-slurm test-fake-gpu test-fake-gpu-reports test-fake-gpu-coverage lint check mutate same against-transformers gpu-check clean
 
 report: $(REPORT)
 	$(BIN)/snakemake --cores 1 $(if $(SCALE),--config scale=$(SCALE)) -- report/writeup.md all
@@ -40,7 +40,20 @@ test-ranks: $(TEST)
 # On pretended GPUs, of which sizes and calls are real and values and speeds are not: torch's CUDA build from PyPI (0.5 GB,
 # without the libraries of NVIDIA that it asks for) beside .venv, and the headers of its CUDA.
 test-fake-gpu: $(FAKE)
-	$(BIN)/python -m pytest -n 2 --dist load -m fake_gpu tests/fake_gpu
+	$(BIN)/python -m pytest -n 2 --dist load -m 'fake_gpu and not slow' tests/fake_gpu
+
+# The quick grid with its report on four pretended machines, about half an hour each on two cores.
+test-fake-gpu-reports: $(FAKE)
+	$(BIN)/python -m pytest -m 'fake_gpu and slow' tests/fake_gpu
+
+# The share of the lines that only a device enters which the tests on pretended GPUs enter; fails below nine in ten.
+test-fake-gpu-coverage: $(FAKE)
+	.venv-fake-gpu/bin/python -m pip install --quiet --no-deps 'coverage>=7.10'
+	rm -f .venv-fake-gpu/.coverage*
+	COVERAGE_FILE=$(CURDIR)/.venv-fake-gpu/.coverage COVERAGE_PROCESS_START=$(CURDIR)/tests/fake_gpu/coverage.ini \
+	  $(BIN)/python -m pytest -n 2 --dist load -m 'fake_gpu and not slow' tests/fake_gpu
+	COVERAGE_FILE=.venv-fake-gpu/.coverage .venv-fake-gpu/bin/python -m coverage combine --quiet .venv-fake-gpu
+	.venv-fake-gpu/bin/python tests/fake_gpu/device_lines.py .venv-fake-gpu/.coverage
 
 $(FAKE): $(TEST)
 	test -x .venv-fake-gpu/bin/python || $(BIN)/python -m venv .venv-fake-gpu

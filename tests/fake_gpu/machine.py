@@ -49,7 +49,7 @@ class Machine:
         }
 
     def run(
-        self, *words: str, gpus: tuple[str, ...] = (), cwd: Path = ROOT, **more: str
+        self, *words: str, gpus: tuple[str, ...] = (), cwd: Path = ROOT, timeout_s: float = 600, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run Python with these arguments to its end."""
         return subprocess.run(
@@ -59,5 +59,5 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=timeout_s,
         )

@@ -203,5 +203,10 @@ def test_a_training_step_is_measured(cuda: Machine, bench: Path) -> None:
     assert record["status"] == "ok", record["reason"]
     assert record["file"].parts[-3] == "nvidia-geforce-rtx-5090-1x"
     assert record["scalars"]["peak_memory_bytes"] > 4 * 4 * 2_000_000
+    # The pretended GPU takes 70 W whatever it does.
+    scalars = record["scalars"]
+    step_s = scalars["energy_region_s"] / scalars["energy_steps"]
+    assert scalars["step_energy_joules"] == pytest.approx(70 * step_s, rel=0.1)
+    assert record["protocol"]["energy_counter"] == "NVML's counter of the GPU"
     (device,) = record["environment"]["devices"]
     assert (device["capability"], device["power_limit_watts"], device["ecc"]) == ("12.0", 700.0, True)

@@ -95,3 +95,20 @@ def test_no_calls_are_counted_without_cuda(monkeypatch: pytest.MonkeyPatch) -> N
     calls = memory.AllocatorCalls("cpu")
     calls.start()
     assert calls.scalars() == {}
+
+
+@pytest.mark.parametrize(("release", "asked"), [("6.6.87.2-microsoft-standard-WSL2", [0.75]), ("6.1.0-28-amd64", [])])
+def test_where_the_driver_takes_the_hosts_memory_the_allocator_refuses_it(
+    monkeypatch: pytest.MonkeyPatch, release: str, asked: list[float]
+) -> None:
+    monkeypatch.setattr(memory.platform, "release", lambda: release)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (6 * 2**30, 8 * 2**30))
+    given: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", given.append)
+    memory.share_of_device.cache_clear()
+    try:
+        memory.keep_to_device("cuda")
+        memory.keep_to_device("cpu")
+    finally:
+        memory.share_of_device.cache_clear()
+    assert given == asked

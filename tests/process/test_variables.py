@@ -37,3 +37,7 @@ def test_what_may_change_a_number_passes_and_is_part_of_the_fingerprint(name: st
 @pytest.mark.parametrize("name", OF_NO_NUMBER.split())
 def test_where_things_are_and_what_never_passes_makes_no_record_stale(name: str) -> None:
     assert variables.changing({**OTHERS, name: "1"}) == {}
+
+
+def test_a_measuring_process_finds_nothing_that_changes_numbers_where_the_user_set_nothing() -> None:
+    assert variables.changing(variables.environment(OTHERS)) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,7 +48,11 @@ def prune(options: argparse.Namespace) -> int:
 
 
 def _remove(files: Iterable[Path]) -> None:
+    """Remove records with what was stored next to them: traces and snapshots, of which one may have a gigabyte."""
     for file in files:
+        for beside in file.parent.glob(f"{glob.escape(file.stem)}.*"):
+            if beside.suffix != file.suffix:
+                beside.unlink()
         file.unlink()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import platform
 import resource
 import sys
 from collections.abc import Callable, Iterable
@@ -15,6 +17,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _STATUS = Path("/proc/self/status")
+
+
+@functools.cache
+def share_of_device() -> float:
+    """Return the share of a CUDA device's memory that this process may take.
+
+    Under WSL2 the driver refuses nothing: what is beyond the device's memory lies in the host's, and is read over the
+    bus without a word. So no more is taken there than is free when this is first asked.
+    """
+    if "microsoft" not in platform.release().lower():
+        return 1.0
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return free / total
+
+
+def keep_to_device(device: str) -> None:
+    """Have the caching allocator refuse what would lie in the host's memory, where the driver does not."""
+    if KINDS[device].has_events and (share := share_of_device()) < 1:
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def reset_peak(device: str) -> None:

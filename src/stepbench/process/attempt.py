@@ -114,6 +114,7 @@ def _measured(order: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from stepbench.experiments import experiment as experiments
+    from stepbench.measure import memory
 
     cell = experiments.cell_at(Path(order["path"]))
     measure = experiments.load(cell.experiment).measure
@@ -124,6 +125,7 @@ def _measured(order: dict[str, Any]) -> dict[str, Any]:
         # Not with CUDA, which reserves address space by the terabyte.
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (int(order["host_memory_gib"] * 2**30), hard))
+    memory.keep_to_device(order["device"])
     measured = measure(cell, setting)
     _check_time_passed(measured.samples)
     return {

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from stepbench.measure import devices
 from stepbench.process import allocator
 
-# Neither the number of threads, which belongs to the protocol, nor that a compiled cell runs eagerly.
+# Neither the number of threads, which belongs to the protocol, nor that a compiled cell runs eagerly. The last is ours.
 IGNORED = (
     "OMP_NUM_THREADS",
     "OMP_THREAD_LIMIT",
     "MKL_NUM_THREADS",
     "TORCHDYNAMO_DISABLE",
     "TORCH_COMPILE_DISABLE",
+    "TORCH_DEVICE_BACKEND_AUTOLOAD",
 )
 # Where things are, who runs this, and which devices it may use; names that end in _ are beginnings.
 NEUTRAL = (

@@ -6,7 +6,7 @@ import gc
 
 import torch
 
-from stepbench.measure import fit
+from stepbench.measure import fit, memory
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.workloads import step, watched
 from stepbench.workloads.spec import StepSpec
@@ -54,6 +54,6 @@ def runs(spec: StepSpec, setting: Setting, limit_bytes: int) -> bool:
     except torch.OutOfMemoryError:
         return False
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.set_per_process_memory_fraction(memory.share_of_device())
         gc.collect()  # what the exception's frames held
     return True

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
+import os
 import sys
 from typing import Any
 
@@ -43,3 +45,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, _Finder())
+
+if "COVERAGE_PROCESS_START" in os.environ and importlib.util.find_spec("coverage"):  # `make test-fake-gpu-coverage`
+    import coverage
+
+    coverage.process_startup()
