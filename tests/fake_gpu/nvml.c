@@ -193,6 +193,10 @@ result nvmlDeviceGetComputeRunningProcesses_v3(handle h, unsigned *count, void *
   *count = 0;
   return 0;
 }
+// torch asks for the unversioned one by name where memory runs out, to tell whose it is.
+result nvmlDeviceGetComputeRunningProcesses(handle h, unsigned *count, void *processes) {
+  return nvmlDeviceGetComputeRunningProcesses_v3(h, count, processes);
+}
 // torch asks these for groups of GPUs; there are no links.
 result nvmlDeviceGetHandleByPciBusId_v2(const char *id, handle *h) { *h = (handle)1; return 0; }
 result nvmlDeviceGetNvLinkRemoteDeviceType(handle h, unsigned link, int *type) { return 3; }

@@ -38,7 +38,7 @@ def test_the_quick_grid_gives_a_report_without_an_error(cuda: Machine, tmp_path:
     done = cuda.run(*words, gpus=MACHINES[name], cwd=tmp_path, timeout_s=4 * 3600, PYTHONPATH=own)
     (tmp_path / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     found = records(tmp_path)
-    assert len(found) > 50, done.stderr[-2000:]
+    assert len(found) > 45, done.stderr[-2000:]
     wrong = {cell: each["reason"] for cell, each in found.items() if each["status"] not in ("ok", "oom", "unsupported")}
     assert {cell: reason for cell, reason in wrong.items() if not is_beyond_pretence(cell, reason)} == {}
     # Out of memory by prediction alone: what is predicted to fit did.

@@ -1,5 +1,6 @@
 """What needs no kernel of ours: the plain implementations, torch's own where they run here, and `tiled`."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -156,6 +157,25 @@ def test_a_backend_that_turns_its_inputs_down_is_unsupported_with_its_reasons(mo
     q, k, v = Problem(8, 8, 16).inputs()
     with pytest.raises(UnsupportedAttention, match="sdpa_cudnn cannot take these inputs: "):
         sdpa.attention(q, k, v, is_causal=True, scale=1.0, return_lse=False, name="sdpa_cudnn")
+
+
+def test_of_torchs_reasons_those_stand_that_are_about_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        for text in (
+            "Memory efficient kernel not used because:",
+            "Memory Efficient attention has been runtime disabled.",
+            "Flash attention kernel not used because:",
+            "Flash attention only supports gpu architectures from sm80 on. (Triggered internally at x.cpp)",
+        ):
+            warnings.warn(text, stacklevel=1)
+        raise RuntimeError("No available kernel. Aborting execution.")
+
+    monkeypatch.setattr(sdpa.F, "scaled_dot_product_attention", refuse)
+    q, k, v = Problem(8, 8, 16).inputs()
+    with pytest.warns(UserWarning, match="kernel not used"), pytest.raises(UnsupportedAttention) as refused:
+        sdpa.attention(q, k, v, is_causal=True, scale=1.0, return_lse=False, name="sdpa_flash")
+    told = "Flash attention only supports gpu architectures from sm80 on."
+    assert str(refused.value) == f"sdpa_flash cannot take these inputs: {told}"
 
 
 def test_a_named_backend_is_the_only_one_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ BACKENDS = {
 }
 # Kernels that know a causal mask aligned at the last key, on a GPU.
 LOWER_RIGHT = ("sdpa_flash", "sdpa_efficient")
+# Of torch's warnings: headings, and what it says of the backends that are not asked for.
+OF_OTHERS = ("kernel not used because:", "has been runtime disabled.")
 
 
 @functools.lru_cache(maxsize=8)
@@ -86,7 +88,8 @@ def _reasons(q: Tensor, k: Tensor, v: Tensor, options: dict[str, object]) -> str
         warnings.simplefilter("always")
         with contextlib.suppress(RuntimeError):
             F.scaled_dot_product_attention(q, k, v, **options)  # type: ignore[arg-type]
-    return "; ".join(str(reason.message).split(" (Triggered")[0] for reason in reasons)
+    told = (str(reason.message).split(" (Triggered")[0] for reason in reasons)
+    return "; ".join(reason for reason in told if not reason.endswith(OF_OTHERS))
 
 
 def unsupported(case: Case, name: str) -> str | None:
