@@ -45,6 +45,8 @@ def parse(path: Path) -> Parsed:
         content, mistakes, lines = _parsed(path.read_bytes())
     except OSError as error:
         told = f"a configuration file must be readable, got {error.strerror}"
+        if isinstance(error, FileNotFoundError) and path.name == "config.yaml":
+            told += "; run this in a clone of stepbench, or name its folder with --root"
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Not YAML's own: bytes that are not UTF-8, a date that does not exist, an alias inside of what it stands for.
         told = f"must be YAML, got {' '.join(str(error).split())}"
