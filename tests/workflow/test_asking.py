@@ -159,8 +159,8 @@ def test_cells_are_listed_by_axis_experiment_and_state(measured: Copy) -> None:
         ),
         (
             ("--root", "nowhere", "cells"),
-            "nowhere/config.yaml: a configuration file must be readable, got No such file or directory; run this in a clone "
-            "of stepbench, or name its folder with --root",
+            "nowhere/config.yaml: a configuration file must be readable, got No such file or directory; run this in a "
+            "clone of stepbench, or name its folder with --root",
         ),
     ],
 )
