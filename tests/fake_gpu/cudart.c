@@ -53,7 +53,8 @@ static error begin(const char *function) {
 
 // -- time --
 
-typedef struct stream { double busy_until; int ordinal; struct stream *next; } stream;
+typedef struct { size_t kernels; } graph;
+typedef struct stream { double busy_until; int ordinal; graph *captured; struct stream *next; } stream;
 typedef struct { double moment; } event;
 static stream default_streams[MOST_GPUS], *made;
 
@@ -90,11 +91,26 @@ error cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority
 error cudaStreamCreate(cudaStream_t *s) { return cudaStreamCreateWithPriority(s, 0, 0); }
 error cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { return cudaStreamCreateWithPriority(s, flags, 0); }
 error cudaStreamDestroy(cudaStream_t s) { return 0; }
-error cudaStreamSynchronize(cudaStream_t s) { BEGIN(); wait_until(of(s)->busy_until); return 0; }
+error cudaStreamSynchronize(cudaStream_t s) {
+  BEGIN();
+  if (of(s)->captured) return told(cudaErrorStreamCaptureUnsupported);
+  wait_until(of(s)->busy_until);
+  return 0;
+}
 error cudaStreamQuery(cudaStream_t s) { return of(s)->busy_until > now() ? cudaErrorNotReady : 0; }
 error cudaStreamGetPriority(cudaStream_t s, int *priority) { *priority = 0; return 0; }
-error cudaStreamIsCapturing(cudaStream_t s, int *status) { *status = 0; return 0; }
-error cudaStreamGetCaptureInfo(cudaStream_t s, int *status, unsigned long long *id) { *status = 0; return 0; }
+error cudaStreamIsCapturing(cudaStream_t s, int *status) { *status = of(s)->captured != NULL; return 0; }
+error cudaStreamGetCaptureInfo(cudaStream_t s, int *status, unsigned long long *id) {
+  graph *captured = of(s)->captured;
+  *status = captured != NULL;
+  if (id && captured) *id = (uintptr_t)captured;
+  return 0;
+}
+// A graph is the number of kernels that were launched meanwhile; each takes its time when the graph is launched.
+error cudaStreamBeginCapture(cudaStream_t s, int mode) { of(s)->captured = calloc(1, sizeof(graph)); return 0; }
+error cudaStreamEndCapture(cudaStream_t s, graph **found) { *found = of(s)->captured; of(s)->captured = NULL; return 0; }
+error cudaGraphInstantiateWithFlags(graph **ready, graph *found, unsigned long long flags) { *ready = found; return 0; }
+error cudaGraphGetNodes(graph *found, void *nodes, size_t *count) { *count = found->kernels; return 0; }
 error cudaThreadExchangeStreamCaptureMode(int *mode) { return 0; }
 error cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags) {
   stream *one = of(s);
@@ -330,12 +346,14 @@ static void *fat_binary[1];
 static error launch(const void *function, void **arguments, cudaStream_t s) {
   BEGIN();
   if (getenv("FAKE_CUDA_NO_IMAGE")) return told(cudaErrorNoKernelImageForDevice);
-  keep_busy(s, function && function == spin ? *(int64_t *)arguments[0] / SPIN_HZ : kernel_s);
+  if (of(s)->captured) of(s)->captured->kernels++;
+  else keep_busy(s, function && function == spin ? *(int64_t *)arguments[0] / SPIN_HZ : kernel_s);
   return 0;
 }
 void __cudaRegisterFunction(void **binary, const char *host, char *at, const char *name, int limit, void *tid, void *bid, void *b, void *g, int *w) {
   if (strstr(name, "spin_kernel")) spin = host;
 }
+error cudaGraphLaunch(graph *ready, cudaStream_t s) { BEGIN(); keep_busy(s, ready->kernels * kernel_s); return 0; }
 error cudaLaunchKernel(const void *f, extent g, extent b, void **arguments, size_t shared, cudaStream_t s) { return launch(f, arguments, s); }
 error __cudaLaunchKernel(void *f, extent g, extent b, void **arguments, size_t shared, cudaStream_t s) { return launch(f, arguments, s); }
 error cudaLaunchCooperativeKernel(const void *f, extent g, extent b, void **arguments, size_t shared, cudaStream_t s) { return launch(f, arguments, s); }
@@ -408,14 +426,13 @@ error cudaDeviceGetDefaultMemPool(void **pool, int ordinal) { *pool = fat_binary
 #define DOES_NOTHING(name) error name() { return 0; }
 DOES_NOTHING(cudaProfilerStart) DOES_NOTHING(cudaProfilerStop)
 DOES_NOTHING(cudaGraphAddNode) DOES_NOTHING(cudaGraphConditionalHandleCreate) DOES_NOTHING(cudaGraphDebugDotPrint)
-DOES_NOTHING(cudaGraphDestroy) DOES_NOTHING(cudaGraphExecDestroy) DOES_NOTHING(cudaGraphGetNodes)
-DOES_NOTHING(cudaGraphInstantiateWithFlags) DOES_NOTHING(cudaGraphLaunch) DOES_NOTHING(cudaGraphNodeGetDependencies)
+DOES_NOTHING(cudaGraphDestroy) DOES_NOTHING(cudaGraphExecDestroy) DOES_NOTHING(cudaGraphNodeGetDependencies)
 DOES_NOTHING(cudaIpcCloseMemHandle) DOES_NOTHING(cudaIpcGetEventHandle) DOES_NOTHING(cudaIpcGetMemHandle)
 DOES_NOTHING(cudaIpcOpenEventHandle) DOES_NOTHING(cudaIpcOpenMemHandle) DOES_NOTHING(cudaLaunchHostFunc)
 DOES_NOTHING(cudaLibraryGetKernel) DOES_NOTHING(cudaLibraryLoadData) DOES_NOTHING(cudaLibraryUnload)
 DOES_NOTHING(cudaMemPoolSetAccess) DOES_NOTHING(cudaMemPoolSetAttribute) DOES_NOTHING(cudaMemPoolTrimTo)
-DOES_NOTHING(cudaStreamAddCallback) DOES_NOTHING(cudaStreamBeginCapture) DOES_NOTHING(cudaStreamBeginCaptureToGraph)
-DOES_NOTHING(cudaStreamEndCapture) DOES_NOTHING(cudaStreamUpdateCaptureDependencies)
+DOES_NOTHING(cudaStreamAddCallback) DOES_NOTHING(cudaStreamBeginCaptureToGraph)
+DOES_NOTHING(cudaStreamUpdateCaptureDependencies)
 
 // -- what libcuda.c asks --
 

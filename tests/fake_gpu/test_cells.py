@@ -139,11 +139,14 @@ sys.exit(gpu_check.main())
 CELLS = {
     "ceilings": "operation=matmul,dtype=bf16",
     "end_to_end": "size=nano,context=64,batch=1,precision=bf16,attention=triton",
+    "ladder": "size=nano,context=64,batch=1,rung=triton_head",
     "warmup": "size=nano,warmup=1",
     "numerics": "case=autocast_bf16",
     "attention": "implementation=naive,seq=256,head_dim=64,dtype=fp16",
     "memory": "source=measured,size=nano,context=64,batch=1",
     "checkpointing": "source=measured,size=nano,context=64,batch=1,groups=2",
+    "fits": "source=measured,size=nano,context=64,memory_mib=256",
+    "encoder_decoder": "preset=3.5M,data=memory,megabytes=1,ranks=1,batch=4,context=32,steps=2",
 }
 ON_RANKS = {
     "collectives": "operation=all_reduce,backend=nccl,ranks=2,payload_bytes=4096",
@@ -196,6 +199,22 @@ def test_variables_that_change_numbers_are_in_the_record(cuda: Machine, bench: P
     assert record["status"] == "ok", record["reason"]
     assert record["protocol"]["environment_variables"] == {"CUDA_LAUNCH_BLOCKING": "1"}
     assert record["fingerprint"]["machine"]["variables"] == {"CUDA_LAUNCH_BLOCKING": "1"}
+
+
+@pytest.mark.parametrize("rung", ["captured", "cuda_graphs"])
+def test_a_step_in_a_cuda_graph_is_captured_and_replayed(cuda: Machine, bench: Path, rung: str) -> None:
+    """Nothing in it waits for the device, which the pretended runtime refuses while it captures."""
+    more = ["--config", "protocol={gpu: {warmup_steps: 5, measured_steps: 2}}"]
+    cell = f"size=nano,context=64,batch=1,rung={rung}"
+    done = cuda.run("-m", "stepbench", "measure", "ladder", cell, *more, gpus=[RTX_5090], cwd=bench)
+    (file,) = bench.glob("results/*/ladder/*.json")
+    text = json.loads(file.read_text(encoding="utf-8"))
+    record = text.get("record", text)
+    assert record["status"] == "ok", (record["reason"], done.stderr)
+    assert (
+        record["details"]["step"]["implementation"] == {"captured": "captured", "cuda_graphs": "compiled_graphs"}[rung]
+    )
+    assert record["scalars"]["step_energy_joules"] > 0
 
 
 def test_a_training_step_is_measured(cuda: Machine, bench: Path) -> None:
