@@ -13,6 +13,17 @@ def test_only_what_is_allowed_passes() -> None:
     assert "AWS_SECRET_ACCESS_KEY" not in found
 
 
+def test_a_measuring_process_knows_its_node_of_a_slurm_job() -> None:
+    """Without the name of its node it started the follower of two nodes on itself."""
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_CONF": "/etc/slurm.conf",
+        "SLURMD_NODENAME": "n1",
+    }
+    assert variables.environment({**OTHERS, **job}).items() >= job.items()
+
+
 def test_gpus_are_numbered_by_the_bus_as_the_driver_does() -> None:
     assert variables.environment({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
@@ -23,7 +34,7 @@ PYTORCH_CUDA_ALLOC_CONF CUBLAS_WORKSPACE_CONFIG TORCHINDUCTOR_MAX_AUTOTUNE TRITO
 """
 OF_NO_NUMBER = """
 CUDA_VISIBLE_DEVICES CUDA_HOME CUDA_DEVICE_ORDER TRITON_CACHE_DIR TORCH_HOME TORCHINDUCTOR_CACHE_DIR HIP_VISIBLE_DEVICES
-NVIDIA_VISIBLE_DEVICES OMP_NUM_THREADS TORCH_COMPILE_DISABLE GLIBC_TUNABLES MALLOC_ARENA_MAX
+NVIDIA_VISIBLE_DEVICES OMP_NUM_THREADS TORCH_COMPILE_DISABLE GLIBC_TUNABLES MALLOC_ARENA_MAX SLURMD_NODENAME
 """
 
 

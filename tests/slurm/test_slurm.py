@@ -81,6 +81,18 @@ def wait_for(path: Path, what: str) -> None:
         time.sleep(0.1)
 
 
+def test_nothing_is_submitted_before_a_node_has_described_itself(cluster: Cluster, tmp_path: Path) -> None:
+    login = Login.make(tmp_path / "bench")
+    assert isinstance(login, Login)
+    login.cluster = cluster
+    login.set("machine", NAME)
+    done = login.submit()
+    assert done.code == 1
+    assert f"there is no machines/{NAME}.json, see docs/cluster.md" in done.out + done.err
+    assert records(login) == []
+    login.close()
+
+
 def test_ten_cells_run_on_several_nodes_at_once_and_the_report_follows(login: Login) -> None:
     login.edit("src/stepbench/models/toy_kernel.py", "FACTOR = 1", "FACTOR = 1\ntime.sleep(3)")
     cells = [{"behaviour": ["fine"], "size": ["nano", "micro"], "replicate": [0, 1, 2, 3, 4]}]
@@ -201,6 +213,10 @@ def test_two_nodes_measure_together(cluster: Cluster, tmp_path: Path) -> None:
     reduced, sharded = records(login)
     assert [each["status"] for each in (reduced, sharded)] == ["ok", "ok"]
     assert len(reduced["samples"]["call_s"]) == 2
+    for each in (reduced, sharded):
+        first, second = each["details"]["nodes"]
+        assert first == each["environment"]["node"] != second
+        assert {first, second} <= set(cluster.names)
     checked = sharded["scalars"]
     assert checked["equivalence_difference_ratio"] < checked["equivalence_tolerance_ratio"]
     assert "nodes 2" in (login.root / "report/writeup.md").read_text()

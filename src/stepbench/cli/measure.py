@@ -67,9 +67,10 @@ def measure(options: argparse.Namespace) -> int:
         bench.check_cell(cell)
     if options.rendezvous is not None or options.node_rank:
         host, port, nodes = _rendezvous(options, measured)
+        token = f"{measured[0].experiment}/{measured[0].name}"
         if options.node_rank:
-            return follow.follow([host], port, device=bench.device, rank=options.node_rank, count=nodes)
-        follow.lead(port)
+            return follow.follow([host], port, device=bench.device, rank=options.node_rank, count=nodes, token=token)
+        follow.lead(port, token)
     storage.check_writable(bench.root / path for path in (RUN_LOCK, *map(bench.path, measured)))
     lock.hold(bench.root / RUN_LOCK, "this folder")
     interruption.end_run_on_signals()

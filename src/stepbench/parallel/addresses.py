@@ -6,7 +6,8 @@ import socket
 
 import psutil
 
-PORT_VARIABLE = "STEPBENCH_RENDEZVOUS_PORT"  # on which node 0 listens, where the nodes are started by hand
+# Where the nodes are started by hand: on which port node 0 listens, and what it measures.
+PORT_VARIABLE, TOKEN_VARIABLE = "STEPBENCH_RENDEZVOUS_PORT", "STEPBENCH_RENDEZVOUS_TOKEN"
 
 
 def of_this_host() -> list[str]:

@@ -9,13 +9,14 @@ first address one that nobody can reach.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,18 +27,16 @@ from typing import Any
 import torch
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
-from stepbench.parallel import addresses
+from stepbench.parallel import addresses, slurm
 from stepbench.parallel import rank as rank_process
 from stepbench.parallel.launch import launch, where
 from stepbench.parallel.rendezvous import Nodes
 
-BY_HAND = "by-hand"
 FOLLOWER = "stepbench.workloads.follow"
 COMES_WITHIN_S = 120.0  # Python and torch from a cold network file system
 _CONNECT_S = 2.0
 _AGAIN_S = 0.5
-# What a step inherits from the job, and not from the step that this process is in.
-_KEPT_OF_SLURM = ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_CLUSTER_NAME")
+_WHOSE = "team/whose"  # the key of the token
 
 
 class TeamError(RuntimeError):
@@ -83,21 +82,28 @@ class Team:
         count: how many nodes, at least 2.
         device: what is measured, `cuda` or `cpu`.
         facts: what this node is, as values of JSON by name; the others must be the same.
+        node: this node's name.
+
+    Attributes:
+        names: of all nodes, in their order; those of the others are known once they have come.
 
     Raises:
         TeamError: there are no other nodes, or they do not come.
     """
 
-    def __init__(self, count: int, device: str, facts: Mapping[str, Any]) -> None:
+    def __init__(self, count: int, device: str, facts: Mapping[str, Any], node: str = "node 0") -> None:
         self.count = count
         self._facts = dict(facts)
         by_hand = os.environ.get(addresses.PORT_VARIABLE)
-        self._others = [] if by_hand else _other_nodes(count)
+        try:
+            self._others = [] if by_hand else slurm.other_nodes(count)
+        except slurm.SlurmError as error:
+            raise TeamError(str(error)) from None
         self._device = device
-        self._token = BY_HAND if by_hand else secrets.token_hex(8)
+        self._token = os.environ.get(addresses.TOKEN_VARIABLE, "") if by_hand else secrets.token_hex(8)
         self._port = int(by_hand) if by_hand else 0
         self._step: subprocess.Popen[bytes] | None = None
-        self.names = ["node 0"] * count
+        self.names = [node, *(f"node {rank}" for rank in range(1, count))]
 
     def __enter__(self) -> Team:
         listener = socket.socket()
@@ -117,6 +123,7 @@ class Team:
             wait_for_workers=False,
             master_listen_fd=listener.detach(),
         )
+        self._store.set(_WHOSE, self._token)
         try:
             if self._others:
                 self._start()
@@ -146,9 +153,9 @@ class Team:
             "deadline_s": deadline_s,
         }
         self._store.set(_key(self._token, "call"), json.dumps(told))
-        nodes = Nodes(
-            self.count, 0, f"{self._address}:{self._port}", self._token, self._store, addresses.interface(self._address)
-        )
+        interface = addresses.interface(self._address)
+        endpoint = f"{self._address}:{self._port}"
+        nodes = Nodes(self.count, 0, endpoint, _job(self._token), self._store, interface)
         return call.run(nodes, deadline_s)
 
     def silent(self) -> list[str]:
@@ -157,25 +164,16 @@ class Team:
             return [
                 name
                 for rank, name in enumerate(self.names)
-                if rank and not self._store.check([f"{self._token}/outcomes/{rank}"])
+                if rank and not self._store.check([f"{_job(self._token)}/outcomes/{rank}"])
             ]
         return []
 
     def _start(self) -> None:
         """Start a follower on each of the other nodes of this Slurm job."""
-        others = len(self._others)
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _KEPT_OF_SLURM or not name.startswith(("SLURM_", "SRUN_"))
-        }
-        command = ["srun", f"--nodes={others}", f"--ntasks={others}", "--ntasks-per-node=1", "--overlap"]
-        command += [f"--nodelist={','.join(self._others)}", "--cpu-bind=none", "--mem=0", "--kill-on-bad-exit=1"]
-        if self._device == "cuda":  # a step gets the GPUs that it asks for
-            command.append(f"--gres=gpu:{torch.cuda.device_count()}")
         found = ",".join(addresses.of_this_host())
-        command += [sys.executable, "-m", FOLLOWER, found, str(self._port), self._device, str(self.count), self._token]
-        self._step = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-m", FOLLOWER, found, str(self._port), self._device, str(self.count), self._token]
+        gpus = torch.cuda.device_count() if self._device == "cuda" else 0
+        self._step = slurm.start(self._others, command, gpus=gpus)
 
     def _meet(self) -> None:
         end = time.monotonic() + COMES_WITHIN_S
@@ -213,7 +211,7 @@ class Team:
 
 
 def follow(
-    found: Sequence[str], port: int, *, rank: int, count: int, facts: Mapping[str, Any], node: str, token: str = BY_HAND
+    found: Sequence[str], port: int, *, rank: int, count: int, facts: Mapping[str, Any], node: str, token: str
 ) -> None:
     """Come to node 0, and run with it what it calls.
 
@@ -231,16 +229,18 @@ def follow(
         stepbench.parallel.outcome.RankError: a rank failed.
     """
     address, mine = _reach(found, port)
-    store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=COMES_WITHIN_S), wait_for_workers=False)
+    store = _open(address, port)
     came = {"node": node, "address": address, "count": count, "facts": dict(facts)}
-    store.set(_key(token, f"came/{rank}"), json.dumps(came))
     try:
+        if (theirs := store.get(_WHOSE).decode()) != token:
+            raise TeamError(f"{address} port {port} belongs to another measurement: {theirs}, and not {token}")
+        store.set(_key(token, f"came/{rank}"), json.dumps(came))
         told = json.loads(store.get(_key(token, "call")))
     except DistError:
-        raise TeamError(f"{address} port {port} belongs to another measurement, or node 0 has given up") from None
+        raise TeamError(f"{address} port {port} is no node that measures {token}, or it has given up") from None
     deadline_s = told.pop("deadline_s")
     call = Call(**{**told, "function": rank_process.function(told["function"])})
-    call.run(Nodes(count, rank, f"{address}:{port}", token, store, addresses.interface(mine)), deadline_s)
+    call.run(Nodes(count, rank, f"{address}:{port}", _job(token), store, addresses.interface(mine)), deadline_s)
 
 
 def _reach(found: Sequence[str], port: int) -> tuple[str, str]:
@@ -259,24 +259,32 @@ def _reach(found: Sequence[str], port: int) -> tuple[str, str]:
     raise TeamError(f"nobody answers on port {port} of node 0 within {COMES_WITHIN_S:g} s ({told})")
 
 
-def _other_nodes(count: int) -> list[str]:
-    """Return the names of the other nodes of the Slurm job that this process is in.
+def _open(address: str, port: int) -> TCPStore:
+    """Return node 0's store.
+
+    In a thread, because torch waits without end for one who takes the connection and never answers.
 
     Raises:
-        TeamError: it is in none, or in one with too few nodes.
+        TeamError: who listens there is no store.
     """
-    listed = os.environ.get("SLURM_JOB_NODELIST")
-    if listed is None or "SLURM_JOB_ID" not in os.environ or shutil.which("srun") is None:
-        raise TeamError(
-            f"{count} nodes need a Slurm job of {count} nodes, or a command on each: "
-            "`stepbench measure … --rendezvous HOST:PORT --node-rank RANK`"
-        )
-    done = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=False)
-    names, me = done.stdout.split(), os.environ.get("SLURMD_NODENAME")
-    others = [name for name in names if name != me]
-    if len(others) + 1 < count:
-        raise TeamError(f"{count} nodes need a Slurm job of {count} nodes, got {len(names)} ({listed})")
-    return others[: count - 1]
+    made: list[TCPStore] = []
+
+    def connect() -> None:
+        with contextlib.suppress(DistError):
+            waits = timedelta(seconds=COMES_WITHIN_S)
+            made.append(TCPStore(address, port, is_master=False, timeout=waits, wait_for_workers=False))
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(COMES_WITHIN_S)
+    if not made:
+        raise TeamError(f"who listens on {address} port {port} does not answer as node 0 does; name another port")
+    return made[0]
+
+
+def _job(token: str) -> str:
+    """Return a name of the measurement that may be a file's, for torch makes a folder of it."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
 def _key(token: str, name: str) -> str:

@@ -14,12 +14,13 @@ from stepbench.measure import environment
 from stepbench.parallel import addresses
 
 
-def lead(port: int) -> None:
-    """Have this process' measurements wait on a port for followers that are started by hand."""
+def lead(port: int, token: str) -> None:
+    """Have this process' measurements wait on a port for followers of the same token that are started by hand."""
     os.environ[addresses.PORT_VARIABLE] = str(port)
+    os.environ[addresses.TOKEN_VARIABLE] = token
 
 
-def follow(found: Sequence[str], port: int, *, device: str, rank: int, count: int, token: str | None = None) -> int:
+def follow(found: Sequence[str], port: int, *, device: str, rank: int, count: int, token: str) -> int:
     """Follow node 0 until its call is done.
 
     Args:
@@ -28,7 +29,7 @@ def follow(found: Sequence[str], port: int, *, device: str, rank: int, count: in
         device: what is measured, `cuda` or `cpu`.
         rank: of this node, from 1.
         count: of nodes.
-        token: of the measurement; None for one whose nodes are started by hand.
+        token: of the measurement; where nodes are started by hand, what they measure.
 
     Returns:
         The exit status: 0, or 1 after a sentence on standard error.
@@ -45,7 +46,7 @@ def follow(found: Sequence[str], port: int, *, device: str, rank: int, count: in
             count=count,
             facts=environment.comparable(device),
             node=environment.node(),
-            token=token or team.BY_HAND,
+            token=token,
         )
     except (team.TeamError, RankError) as error:
         print(f"stepbench: {environment.node()}: {error}", file=sys.stderr)  # noqa: T201

@@ -22,6 +22,7 @@ from stepbench.parallel.team import Call, Team, TeamError
 MARGIN_S = 5.0
 DEVICES = tuple(name for name, kind in KINDS.items() if kind.backend is not None)
 UNLIMITED_S = 24 * 3600.0
+NODE = "node"  # beside what a rank of several nodes returned
 
 
 def call(
@@ -29,7 +30,8 @@ def call(
 ) -> list[Any]:
     """Call `function(setting=…, **arguments)` in `ranks` processes on this host; return what each returned.
 
-    With several `nodes` the ranks are divided among them (`stepbench.parallel.team`), in the order of ranks.
+    With several `nodes` the ranks are divided among them (`stepbench.parallel.team`), in the order of ranks, and what
+    each returned has the name of its node beside it.
 
     On CUDA each rank has a device of its own and talks through NCCL; on a CPU the threads of the protocol are divided,
     and ranks talk through Gloo.
@@ -62,14 +64,21 @@ def call(
 
 
 def _on_nodes(given: Call, nodes: int, device: str, deadline_s: float) -> list[Any]:
-    with Team(nodes, device, environment.comparable(device)) as team:
+    with Team(nodes, device, environment.comparable(device), environment.node()) as team:
         try:
-            return team.call(given, deadline_s)
+            found = team.call(given, deadline_s)
         except RankError as error:
             if silent := team.silent():
                 told = f"{error.message or error}; {', '.join(silent)} fell silent"
                 raise TeamError(told) from error
             raise
+    return [{**each, NODE: team.names[rank // given.ranks]} for rank, each in enumerate(found)]
+
+
+def named(results: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the detail `nodes` of a measurement on several, their names in order; nothing of one on one node."""
+    names = list(dict.fromkeys(each[NODE] for each in results if NODE in each))
+    return {"nodes": names} if names else {}
 
 
 def backend(setting: Setting) -> str:

@@ -49,7 +49,7 @@ def measure(
         watch=watch,
     )
     scalars: dict[str, Any] = {**spec.work(), **_largest([rank["scalars"] for rank in found])}
-    details: dict[str, Any] = {"lanes": [rank["lanes"] for rank in found]}
+    details: dict[str, Any] = {"lanes": [rank["lanes"] for rank in found], **ranks.named(found)}
     if reasons := [rank["beside_reason"] for rank in found if "beside_reason" in rank]:
         details["beside_reason"] = reasons[0]
     if watch and all("measured" in rank for rank in found):

@@ -36,5 +36,6 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
     return Measurement(
         samples=ranks.by_rank(found),
         scalars={"message_bytes": found[0]["scalars"]["payload_bytes"]},
+        details=ranks.named(found),
         protocol={"dtype": "fp32", "loops": found[0]["scalars"]["loops"], "tensors_on": on.device},
     )

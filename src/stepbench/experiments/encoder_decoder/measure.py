@@ -68,6 +68,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
             "sample_bytes": data.sample_bytes,
             **scalars,
         },
+        details=ranks.named(found_by_rank),
         protocol={
             "warmup_epochs": WARMUP_EPOCHS,
             "measured_epochs": MEASURED_EPOCHS,
