@@ -69,6 +69,15 @@ def built(bench: Bench) -> changes_document.Document:
 # -- what is compared --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("now", "told"), [("n1", False), ("n2", True)])
+def test_a_table_says_where_old_and_new_ran_on_different_nodes(bench: Bench, now: str, told: bool) -> None:
+    measure(bench, 1, 1.0, software={"torch": "2.12.1"}, facts={"node": "n1"})
+    measure(bench, 2, 0.5, facts={"node": now})
+    shown = changes_document.markdown(changes_document.build(known.load(States(bench)), found(bench)))
+    assert ("on different nodes" in shown) == told
+    assert ("n1, n2" in shown) == told
+
+
 def test_an_upgrade_is_the_cause_and_five_a_side_give_a_verdict(bench: Bench) -> None:
     measure(bench, 1, 0.10, software={"torch": "2.12.1"})
     measure(bench, 2, 0.12)

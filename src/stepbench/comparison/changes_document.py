@@ -18,7 +18,7 @@ from stepbench.comparison.changes import Change, Changes
 from stepbench.comparison.known import Known, Point
 from stepbench.pipeline.fingerprint import SOURCE
 from stepbench.reporting import columns as col
-from stepbench.reporting import main_time, markup, past, statistics, tables, units
+from stepbench.reporting import main_time, markup, nodes, past, statistics, tables, units
 from stepbench.reporting.findings import plural
 from stepbench.reporting.sections import Target
 from stepbench.reporting.statistics import Verdict
@@ -142,6 +142,7 @@ def _table(group: Sequence[Change]) -> Table:
         col.value("verdict", numeric=False),
         col.value("processes", numeric=False),
         col.WARNINGS,
+        nodes.COLUMN,
         col.value("settles", "to settle it", _code, numeric=False, droppable=True),
     ]
     caption = (
@@ -171,6 +172,7 @@ def _row(change: Change) -> dict[str, Any]:
         "processes": " / ".join(map(str, change.comparison.processes)),
         "settles": change.settles or "",
         **col.warned(change.warnings),
+        **nodes.row([each.record for each in side] for side in sides.values()),
         col.RECORDS: {name: [each.path for each in side] for name, side in sides.items()},
     }
 

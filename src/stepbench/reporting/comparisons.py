@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepbench.reporting import columns as col
-from stepbench.reporting import marks, markup, statistics, units
+from stepbench.reporting import marks, markup, nodes, statistics, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.marks import Mark
 from stepbench.reporting.points import Group, Row, compared
@@ -104,6 +104,7 @@ def table(found: Sequence[Pair], title: str, caption: str, empty: str, key: str 
         col.Column("detectable", _detectable, secondary=True),
         col.Column("processes", lambda row: f"{row['baseline_processes']} / {row['other_processes']}", secondary=True),
         col.WARNINGS,
+        nodes.COLUMN,
         col.Column("status", _status, numeric=False),
     ]
     return Table(title, f"{caption} {READING}", rows, columns, empty, others)
@@ -131,6 +132,7 @@ def _row(pair: Pair, key: str) -> dict[str, Any]:
         "verdict": comparison.verdict.value if comparison else None,
         "why": comparison.why if comparison else None,
         **col.warned(pair.marks),
+        **nodes.row(side.records for side in sides.values()),
         col.RECORDS: {col.axis_words(side.point[pair.axis]): side.paths for side in (pair.baseline, pair.other)},
     }
 

@@ -6,13 +6,15 @@ what must be said beside them follows from the evidence and is the same everywhe
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from stepbench.reporting import marks
+from stepbench.reporting import marks, nodes
 from stepbench.reporting.columns import axis_words
 from stepbench.reporting.marks import Mark
+from stepbench.reporting.nodes import Placed
 from stepbench.reporting.points import Group, Row, compared
 from stepbench.reporting.statistics import MIN_PROCESSES, Comparison, Summary, Verdict
 
@@ -44,6 +46,7 @@ class Evidence:
         warnings: about the numbers of the sentence.
         comparison: of two of the points, where the sentence compares their times.
         is_ranking: whether the sentence names the first of several.
+        placed: on which nodes the points were measured.
     """
 
     records: tuple[str, ...]
@@ -53,6 +56,7 @@ class Evidence:
     warnings: tuple[Mark, ...] = ()
     comparison: Comparison | None = None
     is_ranking: bool = False
+    placed: Placed = nodes.UNKNOWN
 
     def __post_init__(self) -> None:
         if not self.records:
@@ -80,6 +84,7 @@ class Evidence:
             sum(marks.quality(each) == DOUBTFUL for each in found),
             tuple(dict.fromkeys(mark for each in found for mark in each)),
             comparison,
+            placed=nodes.placed(every, compared=comparison is not None),
         )
 
     @classmethod
@@ -95,7 +100,7 @@ class Evidence:
             ValueError: there is no point.
         """
         made = cls.of(groups, by, comparison=comparison)
-        return cls(made.records, made.scope, made.points, made.doubtful, made.warnings, comparison, is_ranking=True)
+        return dataclasses.replace(made, is_ranking=True)
 
     @classmethod
     def cells(cls, rows: Iterable[Row]) -> Evidence:
@@ -124,7 +129,7 @@ class Evidence:
     @property
     def caveat(self) -> str:
         """What must stand beside the sentence, in sentences of its own; empty where nothing must."""
-        return " ".join(filter(None, (self._judged(), self._hedged())))
+        return " ".join(filter(None, (self._judged(), self.placed.sentence, self._hedged())))
 
     def _judged(self) -> str:
         found = self.comparison
