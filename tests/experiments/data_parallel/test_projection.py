@@ -12,9 +12,7 @@ from stepbench.experiments.data_parallel import network, projected_step, project
 from stepbench.experiments.data_parallel.network import Link, Network
 from stepbench.experiments.data_parallel.projected_step import Work
 from stepbench.pipeline.bench import Bench
-from stepbench.reporting.message_fits import Fit
 
-FIT = Fit("all_reduce", "gloo", 2, latency_s=1e-4, bytes_per_s=1e9, residual_ratio=0.0, messages=3)
 WORK = Work(0.010, 0.020, 0.004, gradient_bytes=4e8, activation_bytes=1e6, layers=10, heads=16)
 NETWORK = Network(8, Link(1e-6, 4e11), Link(1e-5, 1e10))
 
@@ -97,17 +95,8 @@ def test_a_projection_is_marked_everywhere(on_ranks: Bench) -> None:
     assert all(row["projected"] for row in table.rows)
     assert str(figure.get_label()).startswith("PROJECTION")
     assert "PROJECTION" in figure.axes[0].get_title(loc="left")
-    sentences = [*map(str, projection.find(found))]
-    assert sentences[0].startswith("PROJECTION:")
-    assert "over the measured step: data parallel 0." in sentences[1]
-
-
-def test_the_model_is_held_against_measured_steps() -> None:
-    """With the fit of an all-reduce in the network's place, a ring takes what the fit says."""
-    made = projection._as_network(FIT)
-    assert made.ring_s(2, 1e6) == pytest.approx(FIT.seconds(1e6))
-    four = Fit("all_gather", "gloo", 4, latency_s=3e-4, bytes_per_s=2e9, residual_ratio=None, messages=2)
-    assert projection._as_network(four).half_ring_s(4, 1e6) == pytest.approx(four.seconds(1e6))
+    (sentence,) = map(str, projection.find(found))
+    assert sentence.startswith("PROJECTION:")
 
 
 def test_without_a_network_there_is_no_projection(tmp_path: Path) -> None:
@@ -118,7 +107,7 @@ def test_without_a_network_there_is_no_projection(tmp_path: Path) -> None:
     found = results(bench, "data_parallel")
     assert projection.network_of(found) is None
     assert [*map(str, projection.find(found))] == []
-    assert "because config.yaml states no `network`" in projection.table(found).empty
+    assert "because config.yaml states no network" in projection.table(found).empty
 
 
 def test_a_network_is_read_in_its_units() -> None:

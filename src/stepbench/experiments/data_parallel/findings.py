@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepbench.experiments.data_parallel import projection
+from stepbench.experiments.data_parallel import projection, projection_check
 from stepbench.experiments.data_parallel.exposure import all_reduces, best_bucket, bucket_mib, exposed, exposed_shares
 from stepbench.experiments.data_parallel.tables import TARGETS
 from stepbench.reporting import agreement, paired, statistics, units
@@ -34,7 +34,7 @@ def find(results: Results) -> list[Finding]:
         found += _disagreements(groups, place)
         found += _bucket(groups, results, place)
     found += agreement.find(all_reduces(results))
-    return [*found, *paired.find(results, TARGETS), *projection.find(results)]
+    return [*found, *paired.find(results, TARGETS), *projection.find(results), *projection_check.find(results)]
 
 
 def _exposed(groups: list[Group], place: str) -> list[Finding]:

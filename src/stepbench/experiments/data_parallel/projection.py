@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from stepbench.experiments.data_parallel.network import Link, Network
+from stepbench.experiments.data_parallel.network import Network
 from stepbench.experiments.data_parallel.projected_step import STOPS_ABOVE, STRATEGIES, Work, efficiency, stops
 from stepbench.reporting import figures, units
-from stepbench.reporting.columns import RECORDS, Column, axis_words, value, warned
+from stepbench.reporting.columns import RECORDS, Column, value
 from stepbench.reporting.evidence import Evidence
-from stepbench.reporting.findings import Finding, listing, said
+from stepbench.reporting.findings import Finding, said
 from stepbench.reporting.frames import Results
-from stepbench.reporting.message_fits import Fit, chosen, groups_of
 from stepbench.reporting.points import Group, Row
 from stepbench.reporting.tables import Table
 
@@ -22,7 +21,6 @@ RANKS = tuple(2**power for power in range(13))
 ACTIVATION_BYTES = {"bf16": 2, "fp16": 2}
 MARK = "PROJECTION"
 PHASE_KEYS = ("forward_s", "backward_s", "optimizer_s")
-SHARDED, FULLY = "sharded_broadcast", "fsdp"
 
 
 def basis(results: Results) -> tuple[Group, Work] | None:
@@ -106,7 +104,7 @@ def figure(results: Results) -> Figure:
 
 
 def find(results: Results) -> list[Finding]:
-    """Return from how many ranks on communication is exposed, and how near the model comes to measured steps."""
+    """Return from how many ranks on communication is exposed."""
     found, network = basis(results), network_of(results)
     if found is None or network is None:
         return []
@@ -121,95 +119,7 @@ def find(results: Results) -> list[Finding]:
             parts.append(f"{name} from {limit} ranks on" if limit else f"{name} not up to {max(steps)} ranks")
     reached = f"exposed communication exceeds {units.percent(STOPS_ABOVE)} of the step with"
     text = f"{MARK}: {reached} {'; with '.join(parts)}."
-    return [*said("projection", [text], Evidence.of([group], *PHASE_KEYS)), *_checked(results)]
-
-
-def check(results: Results) -> Table:
-    """Return the same model beside measured steps, with the fit of this machine's own collectives as its network."""
-    rows = [row for row, _ in _checks(results)]
-    columns = [
-        value("name", "strategy", numeric=False),
-        value("ranks"),
-        value("nodes"),
-        value("projected_s", "by the model", units.seconds),
-        value("measured_s", "measured step", units.seconds),
-        value("over_measured_ratio", "model over measured", units.ratio),
-    ]
-    caption = (
-        "The model of the projection with this machine's own network: the fit of its all-reduce, or of its all-gather. "
-        "Computation is the measured step without communication."
-    )
-    empty = "There is no fit of a collective, or no measured step to hold against it."
-    return Table("The projection's model against measured steps", caption, rows, columns, empty)
-
-
-def _checks(results: Results) -> list[tuple[dict[str, Any], tuple[Group, ...]]]:
-    """Return the rows of `check`, each with the points that it rests on."""
-    places = sorted({(each.point["nodes"], each.point["ranks"]) for each in results.groups() if each.records})
-    return [row for nodes, ranks in places for row in _checks_on(results, ranks, nodes)]
-
-
-def _checks_on(results: Results, ranks: int, nodes: int) -> list[tuple[dict[str, Any], tuple[Group, ...]]]:
-    """Return the rows of some ranks on some nodes, with the fit of their own collectives as the model's network."""
-    found, collectives = basis(results), results.others.get("collectives")
-    if found is None or collectives is None:
-        return []
-    group, work = found
-    fits = [chosen(collectives, each, ranks, nodes) for each in ("all_reduce", "all_gather")]
-    fit = next((each for each in fits if each is not None), None)
-    if fit is None:
-        return []
-    network, fitted = _as_network(fit), groups_of(collectives, fit)
-    place = {"ranks": ranks, "nodes": nodes}
-    measured = {
-        "data parallel": results.group(strategy="bucketed", **place),
-        "sharded optimizer": _other(results, "optimizer_sharding", SHARDED, group, place),
-        "FSDP": _other(results, "fsdp", FULLY, group, place),
-    }
-    rows = []
-    for name, other in measured.items():
-        summary, step = other.summary("step_s") if other else None, STRATEGIES[name](work, network, ranks)
-        if other is not None and summary is not None and step is not None:
-            used = (group, other, *fitted)
-            row = {"name": name, **place, "operation": fit.operation}
-            row |= {"projected_s": step.seconds, "measured_s": summary.median}
-            row |= {"over_measured_ratio": step.seconds / summary.median, **warned(summary.marks)}
-            rows.append((row | {RECORDS: {"": [path for each in used for path in each.paths]}}, used))
-    return rows
-
-
-def _checked(results: Results) -> list[Finding]:
-    """Say how near the model comes to measured steps, for each place where some were measured."""
-    by_place: dict[tuple[int, int], list[tuple[dict[str, Any], tuple[Group, ...]]]] = {}
-    for row, groups in _checks(results):
-        by_place.setdefault((row["nodes"], row["ranks"]), []).append((row, groups))
-    return [finding for (nodes, ranks), found in by_place.items() for finding in _told(found, ranks, nodes)]
-
-
-def _told(found: list[tuple[dict[str, Any], tuple[Group, ...]]], ranks: int, nodes: int) -> list[Finding]:
-    parts = [f"{row['name']} {units.ratio(row['over_measured_ratio'])}" for row, _ in found]
-    across = f" on {nodes} nodes" if nodes > 1 else ""
-    text = (
-        f"With latency and bandwidth of this machine's own {axis_words(found[0][0]['operation'])} the same model gives "
-        f"for {ranks} ranks{across}, over the measured step: {listing(parts)}. Below 1 it is too optimistic, as "
-        "expected where ranks share cores and cannot overlap."
-    )
-    used = {tuple(group.paths): group for _, groups in found for group in groups}
-    return said("model check", [text], Evidence.of(used.values(), "step_s", "call_s", *PHASE_KEYS))
-
-
-def _as_network(fit: Fit) -> Network:
-    """Return a network on which a ring takes what the fit of an operation says."""
-    half = 2 if fit.operation == "all_reduce" else 1
-    steps = half * (fit.ranks - 1)
-    link = Link(fit.latency_s / steps, fit.bytes_per_s * steps / fit.ranks)
-    return Network(fit.ranks, link, link)
-
-
-def _other(results: Results, experiment: str, variant: str, like: Group, place: Mapping[str, int]) -> Group | None:
-    other = results.others.get(experiment)
-    shared = {axis: like.point[axis] for axis in ("size", "context", "batch")}
-    return other.group(variant=variant, **shared, **place) if other else None
+    return said("projection", [text], Evidence.of([group], *PHASE_KEYS))
 
 
 def _row(work: Work, network: Network, ranks: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepbench.experiments.data_parallel import projection as projected
+from stepbench.experiments.data_parallel import projection_check as checked
 from stepbench.experiments.data_parallel.cell import PARTNERS
 from stepbench.experiments.data_parallel.exposure import all_reduces, best_bucket, bucket_mib, exposed, exposed_by_fit
 from stepbench.reporting import agreement, paired, units
@@ -95,7 +96,7 @@ def projection(results: Results) -> Table:
 
 def projection_check(results: Results) -> Table:
     """Return the model of the projection beside measured steps."""
-    return projected.check(results)
+    return checked.table(results)
 
 
 def _row(group: Group) -> dict[str, Any]:
