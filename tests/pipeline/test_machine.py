@@ -76,6 +76,12 @@ def test_a_name_without_a_file_is_this_machine(bench_of: Callable[..., Bench]) -
     assert (bench.machine, bench.device, bench.host.described) == (NAME, "cpu", "")
 
 
+def test_a_gpu_grid_of_a_machine_without_a_file_says_what_is_missing(bench_of: Callable[..., Bench]) -> None:
+    told = f"got gpu (cpu); if {NAME} is another machine, have it describe itself: machines/{NAME}.json"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        bench_of(device="cpu", scale="gpu")
+
+
 def test_config_may_not_contradict_the_file(tmp_path: Path, bench_of: Callable[..., Bench]) -> None:
     write(tmp_path)
     with pytest.raises(ConfigError, match="must be auto or cuda, as in machines"):

@@ -1,5 +1,6 @@
 """What the Snakefile asks; Snakemake itself runs in tests/workflow."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,10 +16,14 @@ from typing import Any, Literal
 
 import psutil
 import pytest
+from tests.pipeline.test_bench import SETTINGS
+from tests.pipeline.test_machine import H100, write
 from tests.processes import gone
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, workflow
+from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.config import ConfigError
 from stepbench.process import lock
 
 REPOSITORY = Path(__file__).parents[2]
@@ -75,6 +80,20 @@ def test_other_settings_travel_in_another_file_and_all_of_them_do(tmp_path: Path
     files = [tmp_path / shlex.split(command_for(tmp_path, settings))[-1] for settings in given * 2]
     assert files[:2] == files[2:]
     assert [json.loads(file.read_text()) for file in files] == given * 2
+
+
+@pytest.mark.parametrize(("rule", "told"), [("measure_warmup", True), ("describe_machine", False)])
+def test_nodes_that_have_not_described_themselves_measure_nothing(tmp_path: Path, rule: str, told: bool) -> None:
+    """The login node's own grid, paths and fingerprints were once measured on the nodes."""
+    job = SimpleNamespace(rule=SimpleNamespace(name=rule), output=["any"])
+    run = SimpleNamespace(dag=SimpleNamespace(needrun_jobs=lambda **_: [job]))
+    bench = Bench(SETTINGS | {"machine": H100.name}, root=tmp_path, schema=REPOSITORY / "config.schema.yaml")
+    sentence = r"`machine` must name a machine that has described itself, .* there is no machines/nvidia-h100-8x\.json"
+    with pytest.raises(ConfigError, match=sentence) if told else contextlib.nullcontext():
+        workflow._check_described(bench, run)
+    write(tmp_path)
+    described = SETTINGS | {"machine": H100.name, "device": "auto"}
+    workflow._check_described(Bench(described, root=tmp_path, schema=REPOSITORY / "config.schema.yaml"), run)
 
 
 def test_settings_that_cannot_be_written_end_the_run_in_one_line(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.pipeline.test_bench import CELL, PATH, ROOT, SETTINGS
+from tests.pipeline.test_machine import H100
+from tests.pipeline.test_machine import write as write_described
 
 from stepbench.measure import environment
 from stepbench.pipeline import config, machine, records
@@ -85,6 +87,41 @@ def test_another_machine_than_described_is_never_measured(
     told = f"landed on {environment.node()}, which is not {bench.machine} as described: "
     assert found.reason == told + f"`cpu_cores` is {machine.here('cpu').cpu_cores} instead of 1000"
     assert states.of(CELL).kind == "failed"  # the next run tries again
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"device_names": ("NVIDIA H100 80GB HBM3",) * 4},
+            "`device_names` is 4 × NVIDIA H100 80GB HBM3 instead of 8 × NVIDIA H100 80GB HBM3",
+        ),
+        (
+            {"device_names": ("NVIDIA A100-SXM4-80GB",) * 8, "driver": "575.1"},
+            "`device_names` is 8 × NVIDIA A100-SXM4-80GB instead of 8 × NVIDIA H100 80GB HBM3; "
+            "`driver` is 575.1 instead of 570.12",
+        ),
+        (
+            {"device": "cpu", "device_names": ("AMD EPYC",), "driver": None},
+            "`device` is cpu instead of cuda; `device_names` is 1 × AMD EPYC instead of 8 × NVIDIA H100 80GB HBM3; "
+            "`driver` is none instead of 570.12",
+        ),
+        ({"software": H100.software | {"torch": "2.14.1"}}, "`torch` is 2.14.1 instead of 2.13.0"),
+    ],
+    ids=["fewer devices", "other devices", "no device", "another torch"],
+)
+def test_a_landing_elsewhere_tells_in_what(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
+) -> None:
+    supervised(monkeypatch, OK, lambda: pytest.fail("it was measured"))
+    write_described(tmp_path)
+    settings = SETTINGS | {"machine": H100.name, "device": "auto", "scale": "gpu"}
+    there = Bench(settings, root=tmp_path, schema=ROOT / config.SCHEMA)
+    monkeypatch.setattr(machine, "here", lambda *_: dataclasses.replace(H100, described="", **changes))
+    found = run.measure_cell(States(there), there.grid("warmup")[0])
+    assert (found.status, found.kind, found.samples) == ("error", "landed_elsewhere", {})
+    assert found.reason == f"landed on {environment.node()}, which is not {H100.name} as described: {told}"
+    assert found.environment == {"node": environment.node()}
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ class Bench:
         self.scale = settings["scale"] if settings["scale"] != "auto" else ("gpu_quick" if on_gpu else "cpu")
         if self.scale in GPU_SCALES and not on_gpu:
             told = f"`scale` must be auto or cpu on a machine without a GPU, got {self.scale} ({self.device})"
+            if (name := settings["machine"]) != "auto":
+                told += f"; if {name} is another machine, have it describe itself: {machine.file_of(Path(), name)}"
             raise config.ConfigError(told)
         threads = settings["protocol"]["threads"]
         self.threads = self.host.cpu_cores if threads == "auto" else threads

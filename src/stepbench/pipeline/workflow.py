@@ -187,6 +187,8 @@ def start_run(bench: Bench, workflow: Any) -> None:
     interruption.end_run_on_signals()  # again: Snakemake has replaced the handler for SIGTERM
     made = [path for job in workflow.dag.needrun_jobs() for path in (*job.output, *job.log)]
     try:
+        if workflow.non_local_exec:
+            _check_described(bench, workflow)
         storage.check_writable(bench.root / path for path in (RUN_LOCK, *made))
         lock.hold(bench.root / RUN_LOCK, "this folder")
         inputs.check(bench)
@@ -195,6 +197,20 @@ def start_run(bench: Bench, workflow: Any) -> None:
     note = {"started": _process_start(), "records": _to_measure(workflow)}
     with one_line():
         storage.write_atomically(bench.root / STATE_FOLDER / RUN_NOTE, json.dumps(note))
+
+
+def _check_described(bench: Bench, workflow: Any) -> None:
+    """Check that paths, grids and what jobs ask for are those of the nodes, and not of the machine that submits them.
+
+    Raises:
+        ConfigError: cells would be measured on nodes of a machine that has not described itself.
+    """
+    if not bench.host.described and _to_measure(workflow):
+        file = machine.file_of(Path(), bench.host.name)
+        raise ConfigError(
+            "`machine` must name a machine that has described itself, where cells are measured on other machines than "
+            f"this one; there is no {file}, see docs/cluster.md"
+        )
 
 
 def _to_measure(workflow: Any) -> list[str]:
