@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,39 @@ def test_a_partner_that_does_not_fit_beside_a_strategy_costs_only_itself(cuda: M
 def test_a_profile_without_cupti_is_refused_with_what_to_do(cuda: Machine, bench: Path) -> None:
     record = measure(cuda, bench, "profile", "size=nano,context=64,batch=1", LAPTOP)
     assert (record["status"], "saw no kernel" in record["reason"]) == ("unsupported", True)
+
+
+def test_under_nsys_the_steps_run_between_two_calls_of_the_profiler(cuda: Machine, bench: Path) -> None:
+    """In a process of its own, as nsys starts it; the device is empty when it begins."""
+    script = """
+import json, subprocess, sys
+from pathlib import Path
+from stepbench.measure.measurement import Setting
+from stepbench.workloads.spec import StepSpec
+from stepbench.experiments.profile.cell import Cell
+size = {"d_model": 64, "d_ff": 128, "layers": 1, "heads": 2}
+protocol = {"warmup_steps": 1, "measured_steps": 1, "seed": 0, "threads": 1}
+setting = Setting("cuda", protocol, {"vocabulary": 50, "size": size})
+spec = StepSpec.of(Cell("nano", 16, batch=1), setting)
+order = Path("order.json")
+order.write_text(json.dumps({"setting": setting.plain(), "spec": spec.plain()}))
+sys.exit(subprocess.run([sys.executable, "-m", "stepbench.workloads.profiled", str(order)]).returncode)
+"""
+    done = cuda.run("-c", script, gpus=[LAPTOP], cwd=bench)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_gpu_that_the_driver_loses_during_a_cell_leaves_a_record(cuda: Machine, bench: Path) -> None:
+    """torch still computes; from the fourth second on NVML answers that the GPU is lost, whatever is asked."""
+    refused = bench / "refused"
+    lose = threading.Timer(4.0, refused.write_text, ["nvmlDeviceGetHandleByUUID=15,nvmlDeviceGetCount=15"])
+    lose.start()
+    try:
+        record = measure(cuda, bench, "ceilings", "operation=copy", LAPTOP, FAKE_NVML_FAIL=f"@{refused}")
+    finally:
+        lose.cancel()
+        lose.join()
+    assert record["status"] == "ok", record["reason"]
 
 
 def test_a_step_that_does_not_fit_is_not_started(cuda: Machine, bench: Path) -> None:
