@@ -383,7 +383,11 @@ error cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *function) 
   memset(a, 0, sizeof *a);
   a->maxThreadsPerBlock = 1024;
   a->numRegs = 32;
-  a->binaryVersion = a->ptxVersion = 10 * device(current)->major + device(current)->minor;
+  // That of the code that is loaded: of those in torch's libraries the newest that the device runs. cub refuses others.
+  static const int compiled[] = {120, 100, 90, 86, 80, 75};
+  int capability = 10 * device(current)->major + device(current)->minor, i = 0;
+  while (compiled[i] > capability && compiled[i] > 75) i++;
+  a->binaryVersion = a->ptxVersion = compiled[i];
   a->maxDynamicSharedSizeBytes = 49152;
   return 0;
 }
