@@ -199,6 +199,10 @@ def test_the_printed_report_holds_every_column_of_every_table(bench: Bench, tmp_
         for row in shown.rows[:1] + shown.rows[-1:]:
             missing += [f"{file.stem}: {cell}" for cell in row.texts if squeezed(cell) not in text]
     assert missing == []
+    # Headings stand again where a table goes on: a title and a caption stand before them elsewhere.
+    headings = tuple(squeezed("".join(each["heading"] for each in tables.read(file).columns[:2])) for file in files)
+    again = [page for page in reader.pages if squeezed(page.extract_text()).startswith(tuple(filter(None, headings)))]
+    assert len(again) > 1
 
 
 def squeezed(text: str) -> str:
