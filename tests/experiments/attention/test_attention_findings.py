@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.reporting import synthetic
 from tests.reporting.conftest import results
 
-from stepbench.experiments.attention import findings, tables
+from stepbench.experiments.attention import figures, findings, tables
 
 GRID = {"attention": [{"implementation": ["naive", "tiled", "triton"], "seq": [128, 512], "head_dim": [64]}]}
 
@@ -59,3 +59,19 @@ def test_a_row_has_rates_and_errors_in_its_table(tmp_path):
     assert (row["o_error"], row["gradients_plain_error"]) == (1e-6, 2e-6)
     missing = next(row for row in table.rows if row["implementation"] == "triton")
     assert (missing["status"], missing["forward_median_s"]) == ("unsupported", None)
+
+
+def test_a_time_of_nothing_has_no_rate_and_costs_no_figure(tmp_path):
+    """Two events may stand closer together than a device tells."""
+
+    def in_no_time(_cell):
+        samples = {f"{each}_s": [0.0] * 7 for each in ("forward", "backward", "forward_backward")}
+        return {"samples": samples, "scalars": {f"{each}_flops": 10**6 for each in ("forward", "backward")}}
+
+    found = bench_with(tmp_path, naive=in_no_time)
+    for draw in (figures.latency, figures.rate):
+        assert len(draw(found).axes) == 2
+    rows = {(row["implementation"], row["seq"]): row for row in tables.attention(found).rows}
+    assert rows["naive", 128]["forward_flops_per_s"] is None
+    assert rows["tiled", 128]["forward_flops_per_s"] > 0
+    assert findings.find(found.sound())

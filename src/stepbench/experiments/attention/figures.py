@@ -86,6 +86,8 @@ def _summary(group: Group, name: str, *, rate: bool) -> Summary | None:
     summary, work = group.summary(f"{name}_s"), group.scalar(f"{name}_flops")
     if summary is None or not rate:
         return summary
+    if not summary.median:  # less than a device's events can tell; the table has it as short
+        return None
     low, high = (work / bound if bound else None for bound in (summary.high, summary.low))
     return dataclasses.replace(summary, median=work / summary.median, low=low, high=high)
 
