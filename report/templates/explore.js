@@ -49,11 +49,14 @@
     const widest = numeric.toSorted((a, b) => valuesOf(name, b).length - valuesOf(name, a).length)[0];
     const count = (metric) => points.filter((point) => metrics.indexOf(metric) in point[1]).length;
     const x = widest ?? ways[0] ?? axes[0];
+    const y = PREFERRED.find((metric) => metrics.includes(metric)) ?? metrics.toSorted((a, b) => count(b) - count(a))[0];
+    const drawn = points.filter((point) => metrics.indexOf(y) in point[1]); // published machines have few metrics
+    const differs = (axis) => new Set(drawn.map((point) => point[0][axes.indexOf(axis)])).size > 1;
     return {
       e: name,
       x,
-      y: PREFERRED.find((metric) => metrics.includes(metric)) ?? metrics.toSorted((a, b) => count(b) - count(a))[0],
-      c: ways.find((axis) => axis !== x && valuesOf(name, axis).length <= COLORS.length) ?? "",
+      y,
+      c: ways.find((axis) => axis !== x && differs(axis) && valuesOf(name, axis).length <= COLORS.length) ?? "",
       p: "",
       lx: widest ? "1" : "",
       ly: "1",
