@@ -1,8 +1,10 @@
 """The prediction of what limits a kernel: its parser, what no replay may beat, and the figures it must give again."""
 
-import dataclasses
+import functools
 import random
-from typing import Any
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -10,11 +12,12 @@ pytest.importorskip("triton")
 
 from tests.testing import kept_sass
 
+from stepbench.kernels.triton.compiling import programs_at_a_time
 from stepbench.kernels.triton.limits import grid, machine, predict, sass
 from stepbench.kernels.triton.limits.machine import UNITS, Machine
 from stepbench.kernels.triton.limits.replay import Quarter
 from stepbench.kernels.triton.limits.sass import Instruction
-from stepbench.kernels.triton.tiles import Tile
+from stepbench.kernels.triton.tiles import KERNELS, Tile, plan_for
 
 Kernel = tuple[str, int, tuple[int, ...]]
 
@@ -24,11 +27,12 @@ def load(kernel: Kernel) -> tuple[dict[str, Any], list[Instruction]]:
     return about, sass.parse(text)
 
 
+@functools.cache
 def predicted(kernel: Kernel, **options: Any) -> predict.Limits:
     about, code = load(kernel)
     return predict.limits(
         code, kernel[0], kernel[1], Tile(*kernel[2]),
-        registers=about["registers"], shared_bytes=about["shared_bytes"], **options,
+        programs=programs_at_a_time("sm_90", about["registers"], kernel[2][2], about["shared_bytes"], 0), **options,
     )  # fmt: skip
 
 
@@ -50,11 +54,11 @@ def test_control_bits_are_read() -> None:
     [
         (
             "HGMMA.64x128x16.F32.BF16 R24, gdesc[UR4], R24, gsb0",
-            {"kind": "product", "amount": 128, "bytes": 6144, "from_registers": False, "closes": True},
+            {"kind": "product", "amount": 128, "bytes": 6144, "closes": True},
         ),
         (
             "HGMMA.64x64x16.F32.BF16 R24, R88, gdesc[UR4].tnspB, R24",
-            {"kind": "product", "amount": 64, "bytes": 2048, "from_registers": True, "closes": False},
+            {"kind": "product", "amount": 64, "bytes": 2048, "closes": False},
         ),
         ("WARPGROUP.DEPBAR.LE gsb0, 0x1", {"kind": "wait", "amount": 1}),
         ("WARPGROUP.ARRIVE", {"kind": "group"}),
@@ -99,7 +103,9 @@ def test_loops_and_products_of_real_kernels(kernel: Kernel) -> None:
     # four warps, N columns and 16 of depth an instruction.
     for first, last in found:
         operations = sum(64 * x.amount * 16 for x in code[first:last] if x.kind == "product") * warps // 4
-        products = predict.PRODUCTS[name]
+        operations += sum(16 * 8 * 16 for x in code[first:last] if x.kind == "hmma") * warps  # 16 × 8 × 16 by a warp
+        # Where two groups share 64 rows, Triton lets each make all of the scores and of their gradient.
+        products = predict.PRODUCTS[name] + (2 if kernel == ("backward_fused", 128, (64, 64, 8, 2)) else 0)
         assert operations == products * rows * columns * head_dim
     assert (sass.mask_branch(code, found[0]) is not None) == (name == "forward_one_loop")
 
@@ -171,13 +177,11 @@ def test_no_prediction_beats_what_the_pipes_can_do(kernel: Kernel) -> None:
     found = predicted(kernel)
     assert all(0 <= share <= 1.001 for share in found.busy.values())
     assert sum(found.waits.values()) + found.busy["issue"] == pytest.approx(1, abs=0.01)
-    peak = 4096 * machine.MULTIPROCESSORS * machine.CLOCK_HZ / 1e12
+    peak = 4096 * machine.MULTIPROCESSORS * Machine().clock_hz / 1e12
     for is_causal in (True, False):
         rates = [found.rate(context, is_causal=is_causal) for context in predict.CONTEXTS]
         assert rates == sorted(rates)  # longer is never slower
-        assert rates[-1] < peak * (1 if not is_causal else 1.0)
-    low, high = found.band(2048, is_causal=True)
-    assert high / low == pytest.approx(1.15 / 0.85)
+        assert rates[-1] < peak
 
 
 def test_faster_units_are_never_slower() -> None:
@@ -187,47 +191,136 @@ def test_faster_units_are_never_slower() -> None:
     assert fast.waits["copy"] < slow.waits["copy"]
 
 
-# TFLOP/s of the prototype that this was rewritten from, causal, 2k and 16k. Its figures for the fused kernel leave
-# out the atomics, which cost 4 % here.
+class Figures(NamedTuple):
+    """What the model's prototype said of a kernel; shares have two decimals there.
+
+    Attributes:
+        full: TFLOP/s at 2k and 16k, not causal.
+        causal: likewise.
+        cycles: of a round of the loop without a mask, with all programs side by side.
+        busy: shares of tensor cores, exponential unit, issue port and L2 cache in that loop, where it printed them.
+        product: share of waiting for products in that loop, likewise.
+    """
+
+    full: tuple[int, int]
+    causal: tuple[int, int]
+    cycles: int
+    busy: tuple[float, ...] = ()
+    product: float | None = None
+
+
 PROTOTYPE = {
-    kept_sass.KEPT[0]: (233, 321),
-    kept_sass.KEPT[1]: (365, 473),
-    kept_sass.KEPT[2]: (318, 424),
-    kept_sass.KEPT[3]: (355, 524),
-    kept_sass.KEPT[4]: (273, 339),
-    kept_sass.KEPT[5]: (328, 457),
-    kept_sass.KEPT[7]: (428, 567),
-    kept_sass.KEPT[8]: (324, 399),
-    kept_sass.KEPT[9]: (442, 608),
+    ("forward", 64, (128, 128, 8, 3)): Figures((294, 323), (233, 321), 2716, (0.38, 0.39, 0.34, 0.43), 0.29),
+    ("forward", 64, (128, 64, 8, 3)): Figures((459, 492), (365, 473), 1787),
+    ("backward_keys", 64, (64, 128, 8, 3)): Figures((374, 422), (318, 424), 2069, (0.49, 0.25, 0.32, 0.32), 0.30),
+    ("backward_queries", 64, (128, 128, 8, 3)): Figures((467, 531), (355, 524), 2458, (0.62, 0.42, 0.34, 0.48), 0.30),
+    ("backward_fused", 64, (64, 128, 8, 3)): Figures((310, 335), (273, 339), 3273, (0.39, 0.16, 0.27, 0.20), 0.29),
+    ("forward", 128, (128, 128, 8, 3)): Figures((438, 480), (328, 457), 3656, (0.56, 0.29, 0.27, 0.64), 0.46),
+    ("backward_keys", 128, (64, 128, 8, 3)): Figures((524, 589), (428, 567), 2965, (0.69, 0.17, 0.25, 0.42), 0.46),
+    ("backward_queries", 128, (128, 128, 8, 2)): Figures((393, 413), (324, 399), 6401, (0.48, 0.16, 0.14, 0.37), 0.30),
+    ("backward_queries", 128, (128, 64, 8, 4)): Figures((575, 635), (442, 608), 2066),
+    ("forward", 64, (128, 64, 4, 3)): Figures((411, 436), (332, 420), 2020),
+    ("backward_keys", 64, (64, 64, 4, 3, 168)): Figures((600, 672), (513, 649), 1982),
+    ("backward_queries", 64, (128, 64, 8, 3)): Figures((643, 698), (517, 671), 1887),
+    ("backward_reduced", 64, (32, 64, 4, 4)): Figures((452, 479), (400, 466), 1750),
+    ("backward_fused", 128, (64, 64, 8, 2)): Figures((175, 181), (163, 185), 6090, (0.38, 0.08, 0.20, 0.20), 0.26),
+    ("backward_reduced", 128, (32, 128, 8, 3)): Figures((373, 395), (320, 384), 2788),
 }
 
 
 @pytest.mark.parametrize("kernel", PROTOTYPE, ids=str)
-def test_the_prototypes_figures_come_out_again(kernel: Kernel) -> None:
+def test_the_prototypes_figures_come_out_again(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within 5 %: also the fused kernels, of which this model says that their atomics cost 4 to 5 %."""
+    expected = PROTOTYPE[kernel]
+
+    def rates(found: predict.Limits, *, is_causal: bool) -> list[float]:
+        return [found.rate(context, is_causal=is_causal) for context in (2048, 16_384)]
+
     found = predicted(kernel)
-    rates = [found.rate(context, is_causal=True) for context in (2048, 16_384)]
-    assert rates == pytest.approx(PROTOTYPE[kernel], rel=0.05)
+    assert rates(found, is_causal=True) == pytest.approx(expected.causal, rel=0.05)
+    if kernel[0] == "backward_fused":  # the rest as in the prototype, which took REDG for nothing
+        monkeypatch.setitem(sass._KIND_OF, "REDG", "other")
+        found = predicted.__wrapped__(kernel)
+        assert rates(found, is_causal=True) == pytest.approx(expected.causal, rel=0.01)
+    assert rates(found, is_causal=False) == pytest.approx(expected.full, rel=0.05)
+    assert found.round_cycles == pytest.approx(expected.cycles, rel=0.05)
+    if expected.busy:
+        busy = [found.busy[name] for name in ("tensor", "exponential", "issue", "L2")]
+        assert busy == pytest.approx(expected.busy, abs=0.006)  # half a digit of the prototype's two
+        assert found.waits["product"] == pytest.approx(expected.product, abs=0.02)  # a sum of two rounded shares
 
 
-# TFLOP/s on H100 SXM, not causal, 16 384 tokens, a width of 2048, contexts of 1k to 16k. They are of Triton's tutorial
-# kernel, which is the same algorithm in the same two loops, with other loads (no tensor descriptors) and compilers of
-# 2024: a kernel like ours, and not ours. It is compared with the tiles that it was tuned to. Both series were read at
-# second hand (a commit message, a transcription of the chart), so this checks the order of magnitude and no more.
-PUBLISHED = {
-    # pytorch/benchmark, pull request 2391, head dim 128.
-    ("forward", 128, (128, 128, 8, 3)): (389.7, 433.7, 458.4, 470.7, 476.8),
-    # Shah et al., FlashAttention-3 (2024), figure 5, "Triton", head dim 64.
-    ("forward", 64, (128, 64, 4, 3)): (382, 396, 400, 401, 403),
-}
+def test_the_prototypes_figures_are_of_every_kernel_that_is_shipped() -> None:
+    """At the head dims that papers show; the loop that is optional was not printed."""
+    for head_dim in (64, 128):
+        plan = plan_for("sm_90", head_dim, "bfloat16", True, series="3.7")
+        for name in KERNELS:
+            tile = getattr(plan, name)
+            assert (name, head_dim, tuple(tile.shape)) in PROTOTYPE
+    assert set(PROTOTYPE) == {kernel for kernel in kept_sass.KEPT if kernel[0] != "forward_one_loop"}
+
+
+class Published(NamedTuple):
+    """Rates of a forward pass on an H100 that somebody has published, not causal.
+
+    Attributes:
+        source: where.
+        kernel: ours that is compared with it.
+        points: context, batch · context, heads · head dim, TFLOP/s.
+    """
+
+    source: str
+    kernel: Kernel
+    points: list[tuple[int, int, int, float]]
+
+
+# All are of the kernel of Triton's tutorial 06: our algorithm in the same two loops, with other loads and an autotuner.
+# It is compared with ours at the tile that it was tuned to; so these are points of a kernel like ours, and not of ours.
+LARGE, SMALL = ("forward", 128, (128, 128, 8, 3)), ("forward", 64, (128, 64, 4, 3))
+RECENT = [
+    Published("pytorch/benchmark, pull request 2391, July 2024", LARGE, [
+        (512, 16_384, 2048, 328.9), (1024, 16_384, 2048, 389.7), (2048, 16_384, 2048, 433.7),
+        (4096, 16_384, 2048, 458.4), (8192, 16_384, 2048, 470.7), (16_384, 16_384, 2048, 476.8)]),
+    Published("meta-pytorch/tritonbench, issue 141, January 2025", LARGE, [(8192, 65_536, 2048, 469.1)]),
+    Published("facebookexperimental/triton, pull request 205, July 2025, float16", LARGE, [
+        (1024, 4096, 4096, 406.8), (2048, 8192, 4096, 427.8), (4096, 16_384, 4096, 459.6), (8192, 32_768, 4096, 464.4),
+        (16_384, 65_536, 4096, 487.0)]),
+]  # fmt: skip
+# Of compilers before July 2024. The paper's were read off transcriptions of its charts.
+EARLIER = [
+    Published("pytorch/benchmark, pull request 2296, June 2024", LARGE, [
+        (1024, 131_072, 1024, 353.4), (2048, 262_144, 1024, 385.4), (4096, 524_288, 1024, 404.7)]),
+    Published("Shah et al., FlashAttention-3 (2024), figure 5", LARGE, [
+        (512, 16_384, 2048, 323), (1024, 16_384, 2048, 372), (2048, 16_384, 2048, 389), (4096, 16_384, 2048, 389),
+        (8192, 16_384, 2048, 392), (16_384, 16_384, 2048, 395)]),
+    Published("Shah et al., FlashAttention-3 (2024), figure 5", SMALL, [
+        (512, 16_384, 2048, 340), (1024, 16_384, 2048, 382), (2048, 16_384, 2048, 396), (4096, 16_384, 2048, 400),
+        (8192, 16_384, 2048, 401), (16_384, 16_384, 2048, 403)]),
+]  # fmt: skip
+
+
+def errors_of(published: Sequence[Published]) -> list[float]:
+    """Return predicted / published − 1 of every point."""
+    found = []
+    for each in published:
+        limits = predicted(each.kernel)
+        for context, tokens, width, rate in each.points:
+            seconds = limits.seconds(context, is_causal=False, tokens=tokens, width=width)
+            found.append(4 * tokens * width * context / seconds / 1e12 / rate - 1)
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", PUBLISHED, ids=str)
-def test_published_rates_of_kernels_like_ours_lie_in_the_band(kernel: Kernel) -> None:
-    found = predicted(kernel)
-    for context, rate in zip(predict.CONTEXTS, PUBLISHED[kernel], strict=True):
-        low, high = found.band(context, is_causal=False)
-        assert low < rate < high, (context, low, high)
+def test_published_rates_are_met_within_the_error_that_is_stated() -> None:
+    """The error that `limits` states for other kernels is 7 % of standard deviation. Of these it is 7 %, 6 % too high;
+    compilers of the last two years come within 4 %, earlier ones are up to 22 % slower than predicted."""
+    recent, every = errors_of(RECENT), errors_of([*RECENT, *EARLIER])
+    assert (len(recent), len(every)) == (12, 27)
+    assert max(map(abs, recent)) < 0.04
+    assert abs(statistics.fmean(recent)) < 0.02
+    assert 0 < statistics.fmean(every) < 0.08
+    assert statistics.pstdev(every) < 0.08
+    assert -0.04 < min(every) <= max(every) < 0.22
 
 
 def test_what_the_second_loop_costs_is_seen() -> None:
@@ -243,7 +336,7 @@ def test_what_the_second_loop_costs_is_seen() -> None:
 )
 def test_what_cannot_be_predicted(kernel: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        predict.limits([EXIT], kernel, 64, Tile(64, 64, 4, 2), registers=32, shared_bytes=0)
+        predict.limits([EXIT], kernel, 64, Tile(64, 64, 4, 2), programs=1)
 
 
 # -- the grid ----------------------------------------------------------------------------------------------------------
@@ -269,21 +362,7 @@ def test_every_tile_is_visited_once(kernel: str, tile: tuple[int, int], is_causa
 def test_a_grid_takes_as_long_as_its_work_at_least_and_rounds_of_programs_at_most() -> None:
     speed = grid.Speed(100.0, (50.0,), 10.0, ((20.0, 30.0), (25.0, 40.0)), run([EXIT]), masked=1)
     single = 100 + 3 * 20 + 50 + 1 * 25 + 10
-    assert grid.launch_cycles([(3, 1)], speed, 2) == pytest.approx(machine.LAUNCH_CYCLES + single)
-    assert grid.launch_cycles([(3, 1)] * machine.MULTIPROCESSORS, speed, 2) == pytest.approx(
-        machine.LAUNCH_CYCLES + single
-    )
-    doubled = grid.launch_cycles([(3, 1)] * 2 * machine.MULTIPROCESSORS, speed, 2)
-    assert doubled == pytest.approx(machine.LAUNCH_CYCLES + 100 + 3 * 30 + 50 + 40 + 10)
-
-
-@pytest.mark.parametrize(
-    ("registers", "warps", "shared_bytes", "programs"),
-    [(128, 8, 0, 2), (129, 8, 0, 1), (168, 4, 67_584, 3), (255, 8, 230_400, 1)],
-)
-def test_programs_at_a_time(registers: int, warps: int, shared_bytes: int, programs: int) -> None:
-    assert machine.programs_at_a_time(registers, warps, shared_bytes) == programs
-
-
-def test_a_machine_can_be_changed_in_one_value() -> None:
-    assert dataclasses.replace(Machine(), queue=2).queue == 2
+    assert grid.grid_cycles([(3, 1)], speed, 2) == pytest.approx(single)
+    assert grid.grid_cycles([(3, 1)] * machine.MULTIPROCESSORS, speed, 2) == pytest.approx(single)
+    doubled = grid.grid_cycles([(3, 1)] * 2 * machine.MULTIPROCESSORS, speed, 2)
+    assert doubled == pytest.approx(100 + 3 * 30 + 50 + 40 + 10)

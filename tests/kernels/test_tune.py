@@ -11,6 +11,7 @@ pytest.importorskip("triton")
 from stepbench.kernels.triton import candidates, tiles, tune
 from stepbench.kernels.triton.candidates import Candidate, Problem
 from stepbench.kernels.triton.limits.grid import Speed
+from stepbench.kernels.triton.limits.machine import Machine
 from stepbench.kernels.triton.limits.predict import Limits
 from stepbench.kernels.triton.limits.replay import Replay
 from stepbench.kernels.triton.tiles import KERNELS, Tile, plan_for, read_table
@@ -147,7 +148,7 @@ class Pool:
 
 def predicted(tile: Tile) -> Limits:
     speed = Speed(100.0, (0.0,), 10.0, ((float(tile.rows),), (float(tile.rows),)), Replay(), masked=1)
-    return Limits("forward", 64, tile, 1, {}, {}, 1.0, speed)
+    return Limits("forward", 64, tile, 1, {}, {}, 1.0, speed, Machine())
 
 
 def test_the_likeliest_of_all_kernels_are_timed_first_and_each_problem_is_kept(

@@ -6,6 +6,7 @@ What was compiled is in each file's first line. Lines that `sass.parse` does not
 import json
 import lzma
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from stepbench.kernels.triton.compiling import compile_variant
 from stepbench.kernels.triton.tiles import Tile
 
 FOLDER = Path(__file__).parents[1] / "kernels" / "sass"
-# The kernels for which the prototype of the model kept its figures, at the tiles that were shipped then.
+# The kernels of which the model's prototype left figures: first at the tiles that were shipped then.
 KEPT = (
     ("forward", 64, (128, 128, 8, 3)),
     ("forward", 64, (128, 64, 8, 3)),
@@ -26,6 +27,12 @@ KEPT = (
     ("backward_queries", 128, (128, 128, 8, 2)),
     ("backward_queries", 128, (128, 64, 8, 4)),
     ("forward", 64, (128, 64, 4, 3)),
+    # What is shipped now at these head dims and is not among those above.
+    ("backward_keys", 64, (64, 64, 4, 3, 168)),
+    ("backward_queries", 64, (128, 64, 8, 3)),
+    ("backward_reduced", 64, (32, 64, 4, 4)),
+    ("backward_fused", 128, (64, 64, 8, 2)),
+    ("backward_reduced", 128, (32, 128, 8, 3)),
 )
 
 
@@ -40,10 +47,10 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
     return json.loads(head), text
 
 
-def keep() -> None:
-    """Compile and write all of them."""
+def keep(kernels: Sequence[tuple[str, int, tuple[int, ...]]] = KEPT) -> None:
+    """Compile and write them."""
     FOLDER.mkdir(exist_ok=True)
-    for kernel, head_dim, shape in KEPT:
+    for kernel, head_dim, shape in kernels:
         compiled = compile_variant(
             kernel=kernel,
             architecture="sm_90",

@@ -155,10 +155,8 @@ def appraise(
             continue
         predicted = None
         if architecture == predict.ARCHITECTURE and dtype in predict.DTYPES:
-            predicted = predict.limits(
-                sass.parse(compiled.sass), kernel, head_dim, capped,
-                registers=compiled.registers, shared_bytes=compiled.shared_bytes,
-            )  # fmt: skip
+            code = sass.parse(compiled.sass)
+            predicted = predict.limits(code, kernel, head_dim, capped, programs=compiled.programs)
         found.append(Candidate(capped, predicted))
     return found
 

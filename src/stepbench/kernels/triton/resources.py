@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,15 @@ def _series_of(version: str) -> str:
 
 
 def figures_digest(series: str | None = None) -> str:
-    """Return a short hash of the shipped variants and of the code of kernels and `limits`, without its docstrings."""
+    """Return a short hash of the shipped variants, of the code of kernels and `limits`, and of fitted constants.
+
+    Docstrings and comments are no code.
+    """
     variants = [variant for architecture in ARCHITECTURES for variant in shipped_variants(architecture, series)]
     parts = (forward, backward, single, primitives, kernel_source, machine, sass, replay, grid, predict)
     code = [_code_of(inspect.getsource(part)) for part in parts]
-    return hashlib.sha256(json.dumps([variants, code], sort_keys=True).encode()).hexdigest()[:16]
+    constants = asdict(machine.Machine())
+    return hashlib.sha256(json.dumps([variants, code, constants], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _code_of(source: str) -> str:
@@ -189,7 +194,4 @@ def with_figures(variant: dict[str, Any]) -> dict[str, Any]:
 
 def limits_of(compiled: Compiled, kernel: str, head_dim: int, tile: Tile) -> dict[str, Any]:
     """Return what limits a kernel for 16 bits on sm_90, as `predict.Limits.figures` gives it; each rate means ±15 %."""
-    return predict.limits(
-        sass.parse(compiled.sass), kernel, head_dim, tile,
-        registers=compiled.registers, shared_bytes=compiled.shared_bytes,
-    ).figures  # fmt: skip
+    return predict.limits(sass.parse(compiled.sass), kernel, head_dim, tile, programs=compiled.programs).figures

@@ -4,9 +4,9 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from stepbench.kernels.triton.limits.machine import CACHE_BYTES, LAUNCH_CYCLES, MULTIPROCESSORS, Machine
+from stepbench.kernels.triton.limits.machine import CACHE_BYTES, MULTIPROCESSORS, Machine
 from stepbench.kernels.triton.limits.replay import Quarter, Replay
-from stepbench.kernels.triton.limits.sass import Instruction, loops, mask_branch
+from stepbench.kernels.triton.limits.sass import MASKING, Instruction, loops, mask_branch
 from stepbench.kernels.triton.tiles import Tile
 
 WALKS_KEYS = ("forward", "forward_one_loop", "backward_queries")  # the others own keys and walk over queries
@@ -37,50 +37,52 @@ class Speed:
 
 def speed(code: Sequence[Instruction], warps: int, programs: int, copied: Mapping[int, int], machine: Machine) -> Speed:
     """Replay one program alone, and up to `programs` of them side by side, with staggered starts."""
-    code = list(code)
     found = loops(code)
     skipping: list[frozenset[int]] = [frozenset()]
     if len(found) == 1 and (branch := mask_branch(code, found[0])) is not None:
         skipping = [frozenset([branch]), frozenset()]  # without the mask, and with it
     ends = [last for _, last in found]
-    # What is measured: (branches taken, last instruction of the loop, number of the loop).
-    parts = [(taken, end) for taken in skipping for end in ends]
+    masking = [sum(x.name in MASKING for x in code[first : last + 1]) for first, last in found]
 
-    def run(number: int, trips: Mapping[int, int], taken: frozenset[int], offset: float = 0.0) -> Replay:
+    def run(number: int, trips: Mapping[int, int], taken: frozenset[int], offset: float) -> Replay:
         return Quarter(code, warps, number, copied, machine, offset).run(trips, taken)
 
-    per_program = max(1, warps // 4)
-    alone = run(1, {end: 12 if end == ends[0] else 9 for end in ends}, skipping[0])
-    rounds = []
-    for taken, end in parts:
-        times: list[float] = []
+    rounds: list[tuple[float, ...]] = []
+    for taken in skipping:
+        times: list[list[float]] = [[] for _ in ends]
         for number in range(1, programs + 1):
-            gaps = []
-            for offset in (0,) if number == 1 else _OFFSETS if number == programs else (400,):
-                trips = {e: (12 if e == ends[0] else 9) + (10 if number > 1 else 0) for e in ends}
-                seen = run(number, trips, taken, offset).rounds
-                each = [seen[i * per_program, end] for i in range(number)]
-                start, stop = max(r[4] for r in each), min(r[-1] for r in each)
-                inside = [[t for t in r if start <= t <= stop] for r in each]
-                gaps += [(r[-1] - r[0]) / (len(r) - 1) for r in inside if len(r) > 1]
-            times.append(sum(gaps) / len(gaps) if gaps else times[-1] * number / (number - 1))
-        rounds.append(tuple(times))
+            trips = {end: (12 if end == ends[0] else 9) + (10 if number > 1 else 0) for end in ends}
+            offsets = (0,) if number == 1 else _OFFSETS if number == programs else (400,)
+            replays = [run(number, trips, taken, offset) for offset in offsets]
+            if number == 1 and taken == skipping[0]:
+                alone = replays[0]
+            for end, so_far in zip(ends, times, strict=True):
+                gaps = [gap for replay in replays for gap in _gaps(replay, end, number, max(1, warps // 4))]
+                so_far.append(sum(gaps) / len(gaps) if gaps else so_far[-1] * number / (number - 1))
+        rounds += map(tuple, times)
     marks = [alone.rounds[0, end] for end in ends]
-    before = max(0.0, marks[0][-1] - len(marks[0]) * rounds[0][0])
     between = [
         max(0.0, mark[-1] - previous[-1] - len(mark) * time[0])
         for previous, mark, time in zip(marks, marks[1:], rounds[1:], strict=False)
     ]
-    masking = [sum(x.name in ("FSEL", "ISETP", "SEL", "FSETP") for x in code[a : b + 1]) for a, b in found]
-    plain = masking.index(min(masking))
-    long, short = (
-        run(programs, {end: n if end == ends[plain] else 1 for end in ends}, skipping[0], 900) for n in (30, 15)
+    plain = ends[masking.index(min(masking))]
+    long, short = (run(programs, {end: n if end == plain else 1 for end in ends}, skipping[0], 900) for n in (30, 15))
+    return Speed(
+        before=max(0.0, marks[0][-1] - len(marks[0]) * rounds[0][0]),
+        between=(0.0,) if len(skipping) == 2 else tuple(between),
+        after=alone.ends[-1] - marks[-1][-1],
+        rounds=tuple(rounds),
+        inside=long.less(short),
+        masked=1 if len(skipping) == 2 else masking.index(max(masking)),
     )
-    if len(skipping) == 2:
-        between = [0.0]
-    masked = 1 if len(skipping) == 2 else masking.index(max(masking))
-    after = alone.ends[-1] - marks[-1][-1]
-    return Speed(before, tuple(between), after, tuple(rounds), long.less(short), masked)
+
+
+def _gaps(replay: Replay, end: int, programs: int, warps: int) -> list[float]:
+    """Return how long a round takes in each program while all of them are in the loop, from its fifth round on."""
+    each = [replay.rounds[i * warps, end] for i in range(programs)]
+    start, stop = max(times[4] for times in each), min(times[-1] for times in each)
+    inside = [[time for time in times if start <= time <= stop] for times in each]
+    return [(times[-1] - times[0]) / (len(times) - 1) for times in inside if len(times) > 1]
 
 
 def shares(
@@ -112,39 +114,7 @@ def shares(
     ]
 
 
-class _Multiprocessor:
-    """Programs side by side; each is [phases left, what is left of the first of them]."""
-
-    def __init__(self) -> None:
-        self.programs: list[tuple[list[tuple[int, float]], list[float]]] = []
-        self.time = 0.0
-        self.version = 0
-
-    def pace(self, speed: Speed) -> list[float]:
-        """Return for each program how many cycles a unit of its phase takes now."""
-        looping = sum(phases[0][0] >= 0 for phases, _ in self.programs)
-        return [
-            speed.rounds[loop][min(looping, len(speed.rounds[loop])) - 1] if loop >= 0 else 1.0
-            for loop in (phases[0][0] for phases, _ in self.programs)
-        ]
-
-    def next_time(self, speed: Speed) -> float:
-        """Return when the first of its programs ends a phase."""
-        paces = self.pace(speed)
-        return self.time + max(min(left[0] * pace for (_, left), pace in zip(self.programs, paces, strict=True)), 0.0)
-
-    def advance(self, speed: Speed, time: float) -> None:
-        """Let time pass."""
-        for (_, left), pace in zip(self.programs, self.pace(speed), strict=True):
-            left[0] -= (time - self.time) / pace
-        self.time = time
-
-    def start(self, phases: list[tuple[int, float]]) -> None:
-        """Take another program."""
-        self.programs.append((phases, [phases[0][1]]))
-
-
-def launch_cycles(work: Sequence[tuple[int, int]], speed: Speed, programs: int) -> float:
+def grid_cycles(work: Sequence[tuple[int, int]], speed: Speed, programs: int) -> float:
     """Return the cycles until the last program ends.
 
     Args:
@@ -152,46 +122,58 @@ def launch_cycles(work: Sequence[tuple[int, int]], speed: Speed, programs: int) 
         speed: of `speed`.
         programs: at a time on a multiprocessor, which share its pipes while they are in their loops.
     """
-    queue: Iterator[list[tuple[int, float]]] = (_phases(plain, masked, speed) for plain, masked in work)
-    machines = [_Multiprocessor() for _ in range(MULTIPROCESSORS)]
+    queue: Iterator[list[list[float]]] = (_phases(plain, masked, speed) for plain, masked in work)
+    # What each multiprocessor runs: programs, each the list of its phases, of which the first is under way.
+    running: list[list[list[list[float]]]] = [[] for _ in range(MULTIPROCESSORS)]
     for _ in range(programs):
-        for machine, phases in zip(machines, queue, strict=False):
-            machine.start(phases)
-    heap = [(machine.next_time(speed), i, 0) for i, machine in enumerate(machines) if machine.programs]
+        for mates, phases in zip(running, queue, strict=False):
+            mates.append(phases)
+    times = [0.0] * MULTIPROCESSORS  # of the last event on each
+    heap = [(_next_time(0.0, mates, speed), i) for i, mates in enumerate(running) if mates]
     heapq.heapify(heap)
     end = 0.0
     while heap:
-        time, i, version = heapq.heappop(heap)
-        machine = machines[i]
-        if version != machine.version:
-            continue
-        machine.advance(speed, time)
-        for program in [each for each in machine.programs if each[1][0] <= 1e-6]:
-            phases, left = program
+        time, i = heapq.heappop(heap)
+        mates = running[i]
+        for phases, pace in zip(mates, _paces(mates, speed), strict=True):
+            phases[0][1] -= (time - times[i]) / pace
+        times[i] = time
+        for phases in [each for each in mates if each[0][1] <= 1e-6]:
             phases.pop(0)
             if phases:
-                left[0] = phases[0][1]
                 continue
-            machine.programs.remove(program)
+            mates.remove(phases)
             end = time
             if (following := next(queue, None)) is not None:
-                machine.start(following)
-        machine.version += 1
-        if machine.programs:
-            heapq.heappush(heap, (machine.next_time(speed), i, machine.version))
-    return end + LAUNCH_CYCLES
+                mates.append(following)
+        if mates:
+            heapq.heappush(heap, (_next_time(time, mates, speed), i))
+    return end
 
 
-def _phases(plain: int, masked: int, speed: Speed) -> list[tuple[int, float]]:
-    """Return (loop, rounds), or (−1, cycles) for what lies outside the loops."""
+def _paces(mates: Sequence[Sequence[Sequence[float]]], speed: Speed) -> list[float]:
+    """Return for each program how many cycles a unit of its phase takes now."""
+    loops_now = [int(phases[0][0]) for phases in mates]
+    looping = sum(loop >= 0 for loop in loops_now)
+    return [speed.rounds[loop][min(looping, len(speed.rounds[loop])) - 1] if loop >= 0 else 1.0 for loop in loops_now]
+
+
+def _next_time(now: float, mates: Sequence[Sequence[Sequence[float]]], speed: Speed) -> float:
+    """Return when the first of these programs ends a phase."""
+    left = (phases[0][1] * pace for phases, pace in zip(mates, _paces(mates, speed), strict=True))
+    return now + max(min(left), 0.0)
+
+
+def _phases(plain: int, masked: int, speed: Speed) -> list[list[float]]:
+    """Return [loop, rounds], or [−1, cycles] for what lies outside the loops."""
     if len(speed.rounds) == 1:
         counts = [plain + masked]
     else:
         counts = [masked, plain] if speed.masked == 0 else [plain, masked]
-    phases: list[tuple[int, float]] = [(-1, speed.before)]
+    phases: list[list[float]] = [[-1, speed.before]]
     for loop, count in enumerate(counts):
         if count:
             if loop:
-                phases.append((-1, speed.between[loop - 1]))
-            phases.append((loop, count))
-    return [*phases, (-1, speed.after)]
+                phases.append([-1, speed.between[loop - 1]])
+            phases.append([loop, count])
+    return [*phases, [-1, speed.after]]

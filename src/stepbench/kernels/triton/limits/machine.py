@@ -6,20 +6,17 @@ every warp lives on one quarter, and all quarters are taken to do the same. Sour
     G  CUDA C++ programming guide, throughput of native arithmetic instructions, compute capability 9.0
     M  microbenchmarks: Luo et al., Benchmarking and Dissecting the Nvidia Hopper GPU Architecture (2024); Jia et al.,
        Dissecting the NVIDIA Volta GPU Architecture via Microbenchmarking (2018). They differ by tens of percent.
-    F  fitted to published rates of attention kernels on an H100 SXM
+    F  fitted to measured rates: fitted.json says which. `stepbench kernels --refit` rewrites that file.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-MULTIPROCESSORS = 132  # H100 SXM
-CLOCK_HZ = 1.655e9  # F: what such kernels run at under the power limit; the boost clock is 1.83e9 to 1.98e9
-LAUNCH_CYCLES = 2500  # F: from the launch to the first program
+FITTED = Path(__file__).with_name("fitted.json")
+MULTIPROCESSORS = 132  # H100 SXM, H200
 CACHE_BYTES = 25 * 2**20  # half of the second-level cache, as `launch` takes it
-BAND = 0.15  # differences below this mean nothing: one standard deviation of the error is 7 %, the worst point 12 %
-
-REGISTERS, REGISTER_UNIT = 65_536, 256  # of a multiprocessor, and what a warp takes at a time: G
-SHARED_BYTES, RESERVED_BYTES = 233_472, 1024  # of a multiprocessor, and of each program for the system: G
-WARPS = 64  # of a multiprocessor: G
 
 
 @dataclass(frozen=True)
@@ -52,56 +49,52 @@ UNITS = {
     "atomic": Unit("memory", 32, 20),
     "hmma": Unit("tensor", 8, 18),
 }
-RESULTS = {
-    "special": 12,
-    "constant": 40,
-    "copy": 20,
-    "expect": 24,
-    "barrier object": 24,
-}  # cycles, no pipe of their own
+# Cycles until the result of what has no pipe of its own.
+RESULTS = {"special": 12, "constant": 40, "copy": 20, "expect": 24, "barrier object": 24}
+
+
+def _fitted() -> dict[str, Any]:
+    constants: dict[str, Any] = json.loads(FITTED.read_text(encoding="utf-8"))["constants"]
+    return constants
+
+
+_FITTED = _fitted()
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What no throughput table says; cycles if not said otherwise.
+    """What no throughput table says; cycles if not said otherwise. What fitted.json holds comes from there.
 
     Attributes:
-        copy: of a tile by the copy engine, from the second-level cache's last byte to the barrier's completion (M).
+        clock_hz: what such kernels run at under the power limit; the boost clock is 1.83e9 to 1.98e9 (F).
+        launch_cycles: from the launch to the first program (F).
+        drain: from a group's last product to the instruction behind its wait (F).
+        copy: of a tile by the copy engine, from the second-level cache's last byte to the barrier's completion (F).
+        copy_bytes: out of the second-level cache, a cycle and multiprocessor, while all of them ask (F).
+        burst_bytes: the same for one copy while the others compute (F).
+        slack_bytes: by which copies may run ahead of the long-run rate (F, but not refitted).
         first_copy: of a program's first copies (M).
         load: of an asynchronous copy by threads, likewise (M).
-        drain: from a group's last product to the instruction behind its wait (F).
-        product: from the issue of a product to the tensor pipe (F).
+        product: from the issue of a product to the tensor pipe (F, but not refitted: a few cycles of hundreds).
         branch: of one that is taken (M).
         barrier: from its last warp to the next instruction (M).
         phase: of a test of a copy's barrier (M).
         columns: of an m64nNk16 that the tensor cores take a cycle: 4096 dense 16-bit operations a clock (G).
         shared_bytes: of products' operands, a cycle and multiprocessor (G).
-        copy_bytes: out of the second-level cache, a cycle and multiprocessor, while all of them ask (F).
-        burst_bytes: the same for one copy while the others compute (F).
-        slack_bytes: by which copies may run ahead of the long-run rate (F).
-        queue: products that a warp may have under way before it stalls (F).
-        greedy: whether the scheduler stays with a warp as long as it can (M), or takes turns.
     """
 
-    copy: int = 700
-    first_copy: int = 1000
-    load: int = 525
-    drain: int = 35
-    product: int = 10
-    branch: int = 10
-    barrier: int = 22
-    phase: int = 24
+    clock_hz: float = _FITTED["clock_hz"]
+    launch_cycles: float = _FITTED["launch_cycles"]
+    drain: float = _FITTED["drain"]
+    copy: float = _FITTED["copy"]
+    copy_bytes: float = _FITTED["copy_bytes"]
+    burst_bytes: float = _FITTED["burst_bytes"]
+    slack_bytes: float = 65_536.0
+    first_copy: float = 1000.0
+    load: float = 525.0
+    product: float = 10.0
+    branch: float = 10.0
+    barrier: float = 22.0
+    phase: float = 24.0
     columns: float = 2.0
     shared_bytes: float = 128.0
-    copy_bytes: float = 28.0
-    burst_bytes: float = 32.0
-    slack_bytes: float = 65_536.0
-    queue: int = 1
-    greedy: bool = True
-
-
-def programs_at_a_time(registers: int, warps: int, shared_bytes: int) -> int:
-    """Return how many programs share a multiprocessor, by registers, shared memory and warps; at least one."""
-    per_program = warps * -(-registers * 32 // REGISTER_UNIT) * REGISTER_UNIT
-    by_memory = SHARED_BYTES // (shared_bytes + RESERVED_BYTES)
-    return max(1, min(REGISTERS // per_program, by_memory, WARPS // warps))

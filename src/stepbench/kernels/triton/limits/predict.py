@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepbench.kernels.triton.limits.grid import WALKS_KEYS, Speed, launch_cycles, shares, speed
-from stepbench.kernels.triton.limits.machine import BAND, CLOCK_HZ, Machine, programs_at_a_time
+from stepbench.kernels.triton.limits.grid import WALKS_KEYS, Speed, grid_cycles, shares, speed
+from stepbench.kernels.triton.limits.machine import Machine
 from stepbench.kernels.triton.limits.sass import Instruction
 from stepbench.kernels.triton.tiles import Tile, split_head_dim
 
@@ -31,6 +31,7 @@ class Limits:
             issue, pipe.
         round_cycles: of a round of that loop, with all programs side by side.
         speed: for `rate`.
+        machine: likewise.
     """
 
     kernel: str
@@ -41,17 +42,19 @@ class Limits:
     waits: dict[str, float]
     round_cycles: float
     speed: Speed
+    machine: Machine
 
     def seconds(self, context: int, *, is_causal: bool, tokens: int = TOKENS, width: int = WIDTH) -> float:
         """Return the predicted time of a launch on `tokens` = batch · context and `width` = heads · head dim."""
         pairs = max(tokens // context, 1) * max(width // self.head_dim, 1)
         work = shares(self.kernel, context, self.head_dim, self.tile, pairs, is_causal=is_causal)
-        return launch_cycles(work, self.speed, self.programs) / CLOCK_HZ
+        cycles = grid_cycles(work, self.speed, self.programs) + self.machine.launch_cycles
+        return cycles / self.machine.clock_hz
 
     def rate(self, context: int, *, is_causal: bool) -> float:
         """Return the predicted TFLOP/s at `TOKENS` and `WIDTH`, counting every product that the kernel makes."""
-        pairs = max(TOKENS // context, 1) * (WIDTH // self.head_dim)
-        operations = 2 * PRODUCTS[self.kernel] * pairs * context**2 * self.head_dim * (0.5 if is_causal else 1.0)
+        width = WIDTH // self.head_dim * self.head_dim
+        operations = 2 * PRODUCTS[self.kernel] * TOKENS * width * context * (0.5 if is_causal else 1.0)
         return operations / self.seconds(context, is_causal=is_causal) / 1e12
 
     @property
@@ -64,15 +67,10 @@ class Limits:
             "tflops": {str(context): round(self.rate(context, is_causal=True), 1) for context in CONTEXTS},
         }
 
-    def band(self, context: int, *, is_causal: bool) -> tuple[float, float]:
-        """Return the predicted TFLOP/s, less and more `BAND`."""
-        rate = self.rate(context, is_causal=is_causal)
-        return rate * (1 - BAND), rate * (1 + BAND)
-
 
 def limits(
-    code: Sequence[Instruction], kernel: str, head_dim: int, tile: Tile, *, registers: int, shared_bytes: int,
-    machine: Machine | None = None,
+    code: Sequence[Instruction], kernel: str, head_dim: int, tile: Tile, *, programs: int,
+    machine: Machine = Machine(),  # noqa: B008 - it is frozen
 ) -> Limits:  # fmt: skip
     """Predict what limits a kernel.
 
@@ -81,9 +79,8 @@ def limits(
         kernel: a key of `PRODUCTS`.
         head_dim: D.
         tile: that it was compiled for.
-        registers: per thread.
-        shared_bytes: per program.
-        machine: other latencies than the fitted ones.
+        programs: at a time on a multiprocessor.
+        machine: other constants than the fitted ones.
 
     Raises:
         ValueError: `kernel` is none of these, or the code has no loop with products.
@@ -92,15 +89,13 @@ def limits(
         raise ValueError(f"`kernel` must be one of {', '.join(PRODUCTS)}, got {kernel!r}")
     if not any(x.kind == "product" for x in code):
         raise ValueError(f"`code` must hold wgmma products, got none in {len(code)} instructions")
-    programs = programs_at_a_time(registers, tile.warps, shared_bytes)
-    copied = copied_bytes(code, kernel, head_dim, tile)
-    found = speed(code, tile.warps, programs, copied, machine or Machine())
+    found = speed(code, tile.warps, programs, copied_bytes(code, kernel, head_dim, tile), machine)
     inside = found.inside
-    busy = {name: inside.busy[pipe] / inside.cycles for pipe, name in PIPES.items()}
+    busy = {name: inside.busy.get(pipe, 0.0) / inside.cycles for pipe, name in PIPES.items()}
     return Limits(
         kernel, head_dim, tile, programs, busy | {"issue": inside.issued / inside.cycles},
         {name: cycles / inside.cycles for name, cycles in inside.waits.items()},
-        found.rounds[0 if found.masked else -1][-1], found,
+        found.rounds[0 if found.masked else -1][-1], found, machine,
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class _Warp:
     at: int = 0
     boards: list[float] = field(default_factory=lambda: [0.0] * 6)
     holders: list[str] = field(default_factory=lambda: ["latency"] * 6)  # what each board is held for
-    products: list[float] = field(default_factory=list)
+    product_end: float = 0.0  # of its last one
     groups: list[float] = field(default_factory=list)
     load_end: float = 0.0
     load_groups: list[float] = field(default_factory=list)
@@ -120,7 +120,7 @@ class Quarter:
                     continue
                 time, reason = self._earliest(warp, now)
                 time = max(time, now)
-                if time < soonest or (time == soonest and (warp if self._machine.greedy else best) is last):
+                if time < soonest or (time == soonest and warp is last):  # it stays with a warp as long as it can
                     best, soonest, why = warp, time, reason
             if best is None:
                 break
@@ -143,9 +143,7 @@ class Quarter:
                 ready, reason = warp.boards[board], warp.holders[board]
         until = 0.0
         if x.kind == "product":
-            under_way = sorted(end for end in warp.products if end > ready)
-            if len(under_way) >= self._machine.queue:
-                until = under_way[len(under_way) - self._machine.queue]
+            until = warp.product_end  # a warp has one under way at a time
         elif x.kind == "wait" and len(warp.groups) > x.amount:
             until = warp.groups[-x.amount - 1] + self._machine.drain
         elif x.kind == "load wait" and len(warp.load_groups) > x.amount:
@@ -199,10 +197,9 @@ class Quarter:
             return done
         if kind == "product":
             cycles = max(x.amount / machine.columns, x.bytes / machine.shared_bytes)
-            end = self._occupy("tensor", cycles, now + machine.product)
-            warp.products = [*(other for other in warp.products if other > now), end]
+            warp.product_end = self._occupy("tensor", cycles, now + machine.product)
             if x.closes:
-                warp.groups.append(end)
+                warp.groups.append(warp.product_end)
         elif kind == "load group":
             warp.load_groups.append(warp.load_end or now)
             warp.load_end = 0.0

@@ -8,6 +8,7 @@ has stayed the same up to sm_90.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _FIRST = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/")
@@ -55,7 +56,6 @@ class Instruction:
         amount: kind "product": columns N; "shared" and "load": 32-bit words of a lane; "wait" and "load wait": how
             many groups may still be under way.
         bytes: kind "product": of operands in shared memory.
-        from_registers: kind "product": whether the first operand comes from registers.
         closes: kind "product": whether it ends a group.
     """
 
@@ -69,7 +69,6 @@ class Instruction:
     target: int = -1
     amount: int = 1
     bytes: int = 0
-    from_registers: bool = False
     closes: bool = False
 
 
@@ -97,21 +96,19 @@ def _instruction(text: str, control: int, index: dict[int, int]) -> Instruction:
     guard, text = text.split(None, 1) if text.startswith("@") else ("", text)
     name, *modifiers = text.split()[0].split(".")
     waits = tuple(b for b in range(6) if control >> 11 >> b & 1)
-    common = (name, control & 15, control >> 5 & 7, control >> 8 & 7, waits, bool(guard))
 
-    def make(kind: str, **more: int | bool) -> Instruction:
-        return Instruction(common[0], kind, *common[1:], **more)  # type: ignore[arg-type]
+    def make(kind: str, target: int = -1, amount: int = 1, size: int = 0, *, closes: bool = False) -> Instruction:
+        bits = control & 15, control >> 5 & 7, control >> 8 & 7
+        return Instruction(name, kind, *bits, waits, bool(guard), target, amount, size, closes)
 
     if name == "HGMMA":
         shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)", modifiers[0])
         if shape is None:
             raise ValueError(f"HGMMA must name its shape, got {text!r}")
         columns, depth_bytes = int(shape[2]), int(shape[3]) * (4 if "TF32" in modifiers else 2)
-        from_registers = re.search(r"HGMMA\S*\s+R\d+,\s*R\d+,", text) is not None
-        operand_bytes = columns * depth_bytes + (0 if from_registers else 64 * depth_bytes)
-        return make(
-            "product", amount=columns, bytes=operand_bytes, from_registers=from_registers, closes="gsb0" in text
-        )
+        # The first operand comes from registers, or is 64 rows in shared memory.
+        rows = columns + (0 if re.search(r"HGMMA\S*\s+R\d+,\s*R\d+,", text) else 64)
+        return make("product", amount=columns, size=rows * depth_bytes, closes="gsb0" in text)
     if name == "WARPGROUP":
         left = re.search(r"gsb0, (0x[0-9a-f]+)", text)
         return make("wait", amount=int(left[1], 16)) if left and modifiers[0] == "DEPBAR" else make("group")
@@ -138,7 +135,7 @@ def _words(name: str, modifiers: list[str]) -> int:
     return 4 if "128" in modifiers else 2 if "64" in modifiers else 1
 
 
-def loops(program: list[Instruction]) -> list[tuple[int, int]]:
+def loops(program: Sequence[Instruction]) -> list[tuple[int, int]]:
     """Return first and last index of every loop that holds products, in the order of the program."""
     found = []
     for last, x in enumerate(program):
@@ -151,7 +148,7 @@ def loops(program: list[Instruction]) -> list[tuple[int, int]]:
     return found
 
 
-def mask_branch(program: list[Instruction], loop: tuple[int, int]) -> int | None:
+def mask_branch(program: Sequence[Instruction], loop: tuple[int, int]) -> int | None:
     """Return the index of the branch that jumps over the mask of a loop that asks for it, None if it does not ask."""
     first, last = loop
     for i in range(first, last):
