@@ -1,5 +1,6 @@
 """What `make gpu-check` does on a machine without a GPU, and in which order it would measure."""
 
+import json
 import os
 import subprocess
 import sys
@@ -111,6 +112,100 @@ def test_a_part_that_fails_does_so_by_itself_and_its_output_is_kept(capsys: pyte
     assert parts.results["second"]["output"][-1] == "ZeroDivisionError: division by zero"
     assert parts.results["third"]["output"] == ["fine"]
     assert "said" in capsys.readouterr().out
+
+
+TIMED = {
+    "head_dim": 64, "dtype": "bfloat16", "causal": True, "context": 2048, "tokens": 16_384, "width": 2048,
+    "seconds": 2e-3, "predicted_s": 1e-3,
+}  # fmt: skip
+
+
+def pretend_timings(monkeypatch: pytest.MonkeyPatch, *, text: str, fails: bool) -> list[list[str]]:
+    """Let the process that times kernels write `text`, and fail or not; return what it was called with."""
+    asked = []
+
+    def command(words: list[str], limit_s: float) -> str:
+        asked.append(words)
+        assert limit_s == gpu_check.KERNELS_S
+        Path(words[words.index("--measure") + 1]).write_text(text)
+        if fails:
+            raise gpu_check.FailedPartError("ended after 75 s")
+        return "said"
+
+    monkeypatch.setattr(gpu_check, "_command", command)
+    return asked
+
+
+def test_times_of_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"architecture": "sm_90"}, {"kernel": "forward", **TIMED}, {"kernel": "backward_keys", **TIMED}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    asked = pretend_timings(monkeypatch, text=text, fails=False)
+    found: dict[str, Any] = {}
+    assert gpu_check._kernels(found) == "said"
+    assert found == {"on": lines[0], "timed": lines[1:]}
+    assert asked[0][1:4] == ["-m", "stepbench", "kernels"]
+    assert float(asked[0][-1]) == gpu_check.KERNELS_S - gpu_check.KERNELS_END_S
+
+
+def test_times_of_kernels_are_kept_when_their_process_is_killed_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"architecture": "sm_90"}, {"kernel": "forward", **TIMED}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"kernel": "backw'
+    pretend_timings(monkeypatch, text=text, fails=True)
+    parts, found = gpu_check.Parts(), dict[str, Any]()
+    parts.run("kernels", lambda: gpu_check._kernels(found))
+    assert parts.failed == ["kernels"]
+    assert found == {"on": lines[0], "timed": lines[1:]}
+    pretend_timings(monkeypatch, text="", fails=True)
+    parts.run("kernels", lambda: gpu_check._kernels(found))
+    assert found == {"on": None, "timed": []}
+
+
+@pytest.mark.parametrize("is_tuned", [True, False])
+def test_the_tile_shapes_of_this_gpu_are_kept_after_they_were_searched(
+    is_tuned: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("triton")
+    from stepbench.kernels.triton import tiles
+
+    table = {"sm_90": {"machine": "NVIDIA H200" if is_tuned else None, "rows": ["old"]}}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+
+    def read_table() -> dict[str, Any]:
+        return table
+
+    def command(words: list[str], limit_s: float) -> str:
+        assert words[1:] == ["-m", "stepbench", "tune"]
+        table["sm_90"] = {"machine": "NVIDIA H200", "rows": ["new"]}
+        raise gpu_check.FailedPartError("ended after 120 s")
+
+    read_table.cache_clear = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setattr(tiles, "read_table", read_table)
+    monkeypatch.setattr(gpu_check, "_command", command)
+    parts, found = gpu_check.Parts(), dict[str, Any]()
+    parts.run("tuning", lambda: gpu_check._tune(found))
+    assert parts.failed == ([] if is_tuned else ["tuning"])
+    assert found == {"machine": "NVIDIA H200", "rows": ["old"] if is_tuned else ["new"]}
+
+
+def test_the_parts_leave_time_for_the_grid() -> None:
+    limits = gpu_check.TEST_S + gpu_check.TUNE_S + gpu_check.KERNELS_S + gpu_check.ATTENTION_S
+    assert limits + 30 <= gpu_check.BUDGET_S <= 9 * 60
+
+
+def test_the_summary_shows_predicted_beside_measured(cells: list[Any]) -> None:
+    pytest.importorskip("triton")
+    host = SimpleNamespace(device_count=1, device_name="H200", driver="1", software={"torch": "2", "triton": "3"})
+    states = SimpleNamespace(bench=SimpleNamespace(host=host), of=lambda cell: SimpleNamespace(record=None))
+    timed = [
+        {"kernel": "forward", "tile": [128, 64, 8, 3], **TIMED},
+        {"implementation": "triton", "pass": "forward", **TIMED},
+        {"implementation": "sdpa_cudnn", "pass": "backward", **TIMED, "predicted_s": None},
+    ]
+    lines = gpu_check.summary(states, cells, gpu_check.Parts(), [], timed).splitlines()
+    assert lines[2:] == [
+        "triton forward at 2048, 32 × 64, causal: 2.000 ms, 1.000 ms predicted (-50%)",
+        "sdpa_cudnn backward at 2048, 32 × 64, causal: 2.000 ms",
+    ]
 
 
 def test_the_summary_holds_the_machine_the_parts_and_the_times_of_one_call(cells: list[Any]) -> None:

@@ -120,15 +120,17 @@ def test_the_gpu_check_runs_every_part_and_keeps_what_each_said(cuda: Machine, b
     script = """
 import sys
 from stepbench.cli import gpu_check
-gpu_check.BUDGET_S, gpu_check.TEST_S, gpu_check.TUNE_S = 1.0, 20.0, 1.0
+gpu_check.BUDGET_S, gpu_check.TEST_S, gpu_check.TUNE_S, gpu_check.KERNELS_S = 1.0, 20.0, 1.0, 1.0
 sys.exit(gpu_check.main())
 """
     done = cuda.run("-c", script, gpus=[RTX_5090, RTX_5090], cwd=bench)
     assert done.returncode == 1, done.stderr
     (file,) = bench.glob("results/bundles/*.json.gz")
     packed = json.loads(gzip.decompress(file.read_bytes()))
-    assert list(packed["parts"]) == ["devices", "tests", "tuning", "attention", "grid"]
-    assert [name for name, part in packed["parts"].items() if part["failed"]] == ["tests", "tuning"]
+    assert list(packed["parts"]) == ["devices", "tests", "tuning", "kernels", "attention", "grid"]
+    assert [name for name, part in packed["parts"].items() if part["failed"]] == ["tests", "tuning", "kernels"]
+    assert packed["kernels"] == {"on": None, "timed": []}
+    assert packed["tiles"]["machine"] is None
     assert any("GeForce RTX 5090" in line for line in packed["parts"]["devices"]["output"])
     assert len(packed["left"]) > 150
     assert packed["summary"].startswith("2 × NVIDIA GeForce RTX 5090, driver 580.95.05, torch 2.13.0")

@@ -3,9 +3,11 @@
 1. Describe the devices: what torch sees, what the driver says.
 2. Run `pytest -m gpu`, which checks every implementation against float64.
 3. Search this device's tile shapes, if they have never been searched.
-4. Measure attention at the shapes that papers and leaderboards show, the most important first.
-5. Measure the grid `gpu_quick` as far as time goes. What is left is listed, and the next run measures it.
-6. Write every record of this machine into one file, with the output of each part, and print a summary.
+4. Time the likeliest two tiles of each kernel, and our implementations beside flash and cuDNN, with what is predicted.
+5. Measure attention at the shapes that papers and leaderboards show, the most important first.
+6. Measure the grid `gpu_quick` as far as time goes. What is left is listed, and the next run measures it.
+7. Write every record of this machine into one file, with the times of 4 (`stepbench kernels --refit` reads them), the
+   tile shapes of this GPU, and the output of each part, and print a summary.
 
 A part that fails does so by itself: its output is in the file, and the next part runs. Needs torch, triton, pytest,
 hypothesis, PyYAML, psutil and rich, and installs nothing, for it is made for machines without internet access. Exit
@@ -32,7 +34,9 @@ from stepbench.architectures import architecture_of
 from stepbench.process import lifeline
 
 BUDGET_S = 540.0
-TEST_S, TUNE_S, ATTENTION_S = 150.0, 120.0, 150.0  # limits, so that time is left for what comes after
+# Limits, so that time is left for what comes after.
+TEST_S, TUNE_S, KERNELS_S, ATTENTION_S = 150.0, 120.0, 75.0, 150.0
+KERNELS_END_S = 15.0  # of KERNELS_S, for its start and its last timing
 NEEDED = {"torch": "torch", "triton": "triton", "pytest": "pytest", "hypothesis": "hypothesis", "yaml": "PyYAML",
           "psutil": "psutil", "rich": "rich"}  # fmt: skip
 TOKENS, WIDTH = 16_384, 2048  # batch · seq and heads · head dim of the papers' figures
@@ -73,7 +77,10 @@ def main(_options: argparse.Namespace | None = None) -> int:
     parts = Parts()
     parts.run("devices", lambda: _describe(quick.device, root))
     parts.run("tests", lambda: _command([sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/kernels"], TEST_S))
-    parts.run("tuning", _tune)
+    tiles: dict[str, Any] = {}
+    kernels: dict[str, Any] = {}
+    parts.run("tuning", lambda: _tune(tiles))
+    parts.run("kernels", lambda: _kernels(kernels))
 
     def attention() -> str:
         until = min(start + BUDGET_S, time.monotonic() + ATTENTION_S)
@@ -87,9 +94,10 @@ def main(_options: argparse.Namespace | None = None) -> int:
     parts.run("attention", attention)
     parts.run("grid", grid)
     left = list(dict.fromkeys(left))  # the quick grid has some of the shapes that are shown
-    text = summary(States(whole), shown, parts, left)
+    text = summary(States(whole), shown, parts, left, kernels.get("timed", []))
     _say(text)
-    path = bundle.pack(quick, root / OUTPUT, more={"parts": parts.results, "left": left, "summary": text})
+    more = {"parts": parts.results, "left": left, "summary": text, "kernels": kernels, "tiles": tiles}
+    path = bundle.pack(quick, root / OUTPUT, more=more)
     _say(f"all results are in {path}")
     return 1 if left or parts.failed else 0
 
@@ -136,21 +144,48 @@ def _describe(device: str, root: Path) -> str:
     return json.dumps(found, indent=1, default=str)
 
 
-def _tune() -> str:
+def _tune(found: dict[str, Any]) -> str:
+    """Search this GPU's tile shapes, if they have never been searched; put the table as it stands then into `found`."""
     import torch  # 1 s
 
     from stepbench.kernels.triton import tiles
 
     architecture = architecture_of(torch.cuda.get_device_capability())
-    if tiles.read_table().get(architecture, {}).get("machine"):
+    found |= tiles.read_table()[architecture]
+    if found["machine"]:
         return f"{architecture} has measured tile shapes"
-    said = _command([sys.executable, "-m", "stepbench", "tune"], TUNE_S)
-    tiles.read_table.cache_clear()
-    return said
+    try:
+        return _command([sys.executable, "-m", "stepbench", "tune"], TUNE_S)
+    finally:
+        tiles.read_table.cache_clear()
+        found |= tiles.read_table()[architecture]
 
 
-def summary(states: Any, shown: Sequence[Any], parts: Parts, left: Sequence[str]) -> str:
-    """Return what to paste into an issue: the machine, how each part went, and the times of the shapes that matter."""
+def _kernels(found: dict[str, Any]) -> str:
+    """Time kernels and implementations in a process of their own; put what it wrote into `found`, however it ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernels.jsonl")
+        command = [sys.executable, "-m", "stepbench", "kernels", "--measure", str(file)]
+        try:
+            return _command([*command, "--seconds", str(max(KERNELS_S - KERNELS_END_S, 0.0))], KERNELS_S)
+        finally:
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+            on, *timed = [json.loads(line) for line in lines if line.endswith("\n")] or [None]  # the last may be cut
+            found |= {"on": on, "timed": timed}
+
+
+def summary(
+    states: Any, shown: Sequence[Any], parts: Parts, left: Sequence[str], timed: Sequence[dict[str, Any]] = ()
+) -> str:
+    """Return what to paste into an issue: the machine, how each part went, and the times of the shapes that matter.
+
+    Args:
+        states: of all cells.
+        shown: cells.
+        parts: that have run.
+        left: paths of cells that were not measured.
+        timed: lines of `kernel_timings.measure`.
+    """
     host = states.bench.host
     lines = [
         f"{host.device_count} × {host.device_name}, driver {host.driver}, torch {host.software['torch']}, "
@@ -170,6 +205,10 @@ def summary(states: Any, shown: Sequence[Any], parts: Parts, left: Sequence[str]
             lines.append(f"{shape}: forward + backward {1e3 * statistics.median(seconds):.3f} ms")
         elif not record.ok:
             lines.append(f"{shape}: {record.status}, {record.reason}")
+    if timed:
+        from stepbench.workloads import kernel_timings  # 1 s, of torch and triton
+
+        lines += [kernel_timings.sentence(line) for line in timed if "implementation" in line]
     return "\n".join(lines)
 
 

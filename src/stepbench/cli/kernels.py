@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -20,6 +26,13 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--limits", action="store_true", help="print what limits those for 16 bits on an H100 (sm_90), predicted"
+    )
+    parser.add_argument(
+        "--measure", type=Path, metavar="FILE", help="on a GPU: time them and what they compete with, into a new file"
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="for --measure; default: 120")
+    parser.add_argument(
+        "--refit", nargs="+", type=Path, metavar="BUNDLE", help="fit the prediction to times that gpu-check measured"
     )
     parser.add_argument("--head", action="store_true", help="the kernel of head and loss instead of attention's")
     parser.add_argument("--architecture", nargs="+", default=[], metavar="NAME", help="only these, such as sm_90")
@@ -42,6 +55,10 @@ def check_triton() -> None:
 def kernels(options: argparse.Namespace) -> int:
     """Print the table of the kernels that are asked for."""
     check_triton()
+    if options.measure:
+        return _measure(options.measure, options.seconds)
+    if options.refit:
+        return _refit(options.refit, options.format)
     from stepbench.kernels.triton import resources  # 1.2 s, of torch and triton
 
     if options.head:
@@ -85,6 +102,72 @@ def kernels(options: argparse.Namespace) -> int:
         print_wide(_table_of(rows, columns))
     else:
         print_rows(rows, options.format)
+    return 0
+
+
+def _measure(file: Path, seconds: float) -> int:
+    """Time kernels and implementations, and write and print each as soon as it is known."""
+    import torch  # 1 s
+
+    if not torch.cuda.is_available():
+        raise ValueError("`--measure` needs a CUDA device, and there is none")
+    deadline = time.monotonic() + seconds
+    from stepbench.workloads import kernel_timings  # 1 s, of triton
+
+    with file.open("x", encoding="utf-8") as stream:
+
+        def keep(line: dict[str, Any]) -> None:
+            print(json.dumps(line), file=stream, flush=True)
+
+        def told(line: dict[str, Any]) -> None:
+            keep(line)
+            console.print(kernel_timings.sentence(line), markup=False)
+
+        keep(kernel_timings.describe())
+        left = kernel_timings.measure(kernel_timings.problems(), keep=told, deadline=deadline)
+    print(f"{left} timings left when the time was up", file=sys.stderr)
+    return 0
+
+
+def _refit(files: Sequence[Path], format_: str | None) -> int:
+    """Fit the constants of the prediction to the times in bundles, print old and new ones, and keep what is better."""
+    from stepbench.kernels.triton import measured  # 1.2 s, of torch and triton
+    from stepbench.kernels.triton.limits import refit
+    from stepbench.pipeline import bundle
+
+    bundles = {}
+    for file in files:
+        try:
+            bundles[str(file)] = bundle.read(file)
+        except OSError as error:
+            raise ValueError(f"{file}: cannot be read ({error.strerror})") from None
+    # Spawned, because Triton's compiler and torch have threads that a fork would lose.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        kernels = measured.kernels(bundles, each=pool.map)
+        fit = refit.refit(kernels, each=pool.map)
+    rows: list[dict[str, Any]] = [
+        {"constant": name, "old": old, "new": new, "at_bound": at_bound} for name, old, new, at_bound in fit.constants
+    ]
+    if format_ is not None:
+        print_rows(rows, format_)
+    else:
+        table = Table("constant", "old", "new", "")
+        for row in rows:
+            note = "at its bound" if row["at_bound"] else ""
+            table.add_row(row["constant"], f"{row['old']:.4g}", f"{row['new']:.4g}", note)
+        print_wide(table)
+    times = sum(len(kernel.launches) for kernel in kernels)
+    print(f"error of {times} times of {len(kernels)} kernels before: {fit.before}", file=sys.stderr)
+    print(f"after: {fit.after}", file=sys.stderr)
+    if not fit.is_better:
+        print("no other constants describe these times better: fitted.json stays as it is", file=sys.stderr)
+        return 0
+    machines = ", ".join(dict.fromkeys(str(content["machine"]) for content in bundles.values()))
+    refit.write(fit, f"{times} times of {len(kernels)} kernels on {machines}")
+    print(
+        "fitted.json is rewritten; run `stepbench kernels --compile` next, as figures.json is of the old constants",
+        file=sys.stderr,
+    )
     return 0
 
 

@@ -114,7 +114,7 @@ def merge(bench: Bench, file: Path, *, replace: bool = False) -> Merged:
         BundleError: the file is not a bundle, or one of its records is invalid; nothing was written.
         OSError: the file cannot be read, or the folder is not writable.
     """
-    content = _content(file)
+    content = read(file)
     machine = content["machine"]
     found: dict[Path, dict[str, Any]] = {}
     for name, each in content["records"].items():
@@ -153,8 +153,13 @@ def _text(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _content(file: Path) -> dict[str, Any]:
-    """Return the content of a bundle after checking its size, version, machine and structure."""
+def read(file: Path) -> dict[str, Any]:
+    """Return the content of a bundle after checking its size, version, machine and structure, but not its records.
+
+    Raises:
+        BundleError: it is none.
+        OSError: it cannot be read.
+    """
     if file.stat().st_size > MAX_PACKED_BYTES:
         raise BundleError(f"{file}: a bundle must have at most {MAX_PACKED_BYTES} bytes, got {file.stat().st_size}")
     try:

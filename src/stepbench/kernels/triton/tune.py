@@ -76,7 +76,7 @@ def tune(
                     tiles = first if is_first else others(kernel, problem.dtype, first)
                     key = kernel, problem.head_dim, problem.dtype
                     if key not in jobs:
-                        jobs[key] = _appraise(pool, target, *key, tiles, plans[problem].descriptors)
+                        jobs[key] = start_appraising(pool, target, *key, tiles, plans[problem].descriptors)
             for problem in problems:
                 for kernel in _kernels_of(plans[problem]):
                     found = [each for job in jobs[kernel, problem.head_dim, problem.dtype] for each in job.result()]
@@ -172,7 +172,7 @@ def _kernels_of(plan: Plan) -> list[str]:
     return [kernel for kernel in KERNELS if getattr(plan, kernel) is not None]
 
 
-def _appraise(
+def start_appraising(
     pool: ProcessPoolExecutor, target: str, kernel: str, head_dim: int, dtype: str, tiles: Sequence[Tile],
     descriptors: bool,
 ) -> list[Future[list[Candidate]]]:  # fmt: skip
