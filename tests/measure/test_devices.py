@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,26 @@ def test_a_machine_that_is_being_mended_is_asked_again(say: Say, tmp_path: Path)
         assert devices.found().problem is not None
         assert len(asked) == number
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("files", "times"), [((), 1), (("kfd",), 2)], ids=["nothing there", "a kernel module"])
+def test_torchs_complaint_is_kept_where_there_is_nothing_to_mend(
+    say: Say,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    files: Sequence[str],
+    times: int,
+) -> None:
+    """A CUDA build on a machine without a GPU: each cell would import torch once more."""
+    folder = tmp_path_factory.mktemp("dev")
+    for name in files:
+        (folder / name).touch()
+    monkeypatch.setattr(devices, "DEV", folder)
+    asked = say(reason="Found no NVIDIA driver on your system.")
+    for _ in range(2):
+        assert devices.find() == "cpu"
+        devices.found.cache_clear()
+    assert len(asked) == times
 
 
 def test_a_remembered_answer_that_is_broken_is_asked_again(say: Say, tmp_path: Path) -> None:

@@ -104,6 +104,10 @@ class Found:
     problem: str | None = None
 
 
+# One of these is there where a kernel module for an accelerator is loaded: NVIDIA's, Jetson's, WSL's, AMD's, Intel's.
+DEV, DEVICE_FILES = Path("/dev"), ("nvidiactl", "nvidia0", "nvmap", "nvgpu", "dxg", "kfd", "dri")
+
+
 @functools.cache
 def found() -> Found:
     """Return the accelerator of this machine; asked once in a process."""
@@ -188,8 +192,9 @@ def _probe(driver: nvml.Driver) -> dict[str, Any]:
         if file.stat().st_uid == os.getuid():
             return json.loads(file.read_text(encoding="utf-8"))
     said = _ask_torch()
-    # A machine that is being mended is asked again.
-    if not said["problem"] and not any(device["problem"] for device in said["devices"]):
+    # A machine that is being mended is asked again; one that has nothing to mend is not, though torch complains there.
+    fine = not said["problem"] and not any(device["problem"] for device in said["devices"])
+    if fine or (driver == nvml.Driver() and not any(Path(DEV, name).exists() for name in DEVICE_FILES)):
         with contextlib.suppress(OSError):
             fresh = file.with_suffix(f".{os.getpid()}")
             fresh.write_text(json.dumps(said), encoding="utf-8")
