@@ -66,7 +66,7 @@ $(FAKE): $(TEST)
 # On Debian: apt install slurmctld slurmd slurm-client munge. Starts a cluster of three nodes on this host, and writes nothing outside of its folder.
 test-slurm: $(TEST)
 	$(PIP) --editable '.[slurm]'
-	$(BIN)/python -m pytest -m slurm
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 check: lint
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/workflow/test_lint.py

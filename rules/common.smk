@@ -12,6 +12,7 @@ SHARDS_DIR = BENCH.shards_dir
 MEASURE = asked.measuring_command(workflow, BENCH)
 DESCRIBE = asked.describing_command()
 NODE = asked.node_resources(BENCH)
+WHOLE_NODE = asked.whole_node()
 nodes = asked.nodes
 COMPARED = staleness.compared(BENCH)
 

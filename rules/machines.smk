@@ -5,6 +5,7 @@ rule describe_machine:
     log:
         "results/{described}/logs/described.log",
     resources:
+        **WHOLE_NODE,
         machine=1,
     shell:
         "{DESCRIBE} {wildcards.described:q} > {log:q} 2>&1"

@@ -62,10 +62,10 @@ def follower(port: int) -> Iterator[Start]:
     """Return a function that starts the process of a further node."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(rank: int = 1, count: int = 2, facts: str = json.dumps(FACTS), measured: str = MEASURED) -> Any:
+    def start(rank: int = 1, count: int = 2, facts: str = json.dumps(FACTS)) -> Any:
         paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen(
-            [sys.executable, "-c", FOLLOW, str(port), str(rank), str(count), facts, measured],
+            [sys.executable, "-c", FOLLOW, str(port), str(rank), str(count), facts, MEASURED],
             env={**os.environ, **STRAY, "PYTHONPATH": paths},
             stderr=subprocess.PIPE,
             text=True,
@@ -154,16 +154,15 @@ def test_nobody_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
         team.follow(["127.0.0.1"], port, rank=1, count=2, facts=FACTS, node="here", token=MEASURED)
 
 
-def test_a_leftover_of_another_measurement_does_not_join(follower: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes to a port that now belongs to a measurement of something else."""
-    monkeypatch.setattr(team, "COMES_WITHIN_S", 10.0)
-    stale = follower(measured="fsdp/size~nano")
-    with pytest.raises(TeamError, match="node 1 did not come"):
-        Team(2, "cpu", FACTS).__enter__()
-    assert stale.wait(30) == 1
-    assert stale.stderr is not None
-    told = stale.stderr.read()
-    assert "belongs to another measurement: collectives/operation~all_reduce, and not fsdp/size~nano" in told
+def test_a_leftover_of_another_measurement_does_not_join() -> None:
+    """It comes to a port that now belongs to a measurement of something else, and is not waited for there."""
+    waits = datetime.timedelta(seconds=30)
+    store = TCPStore("127.0.0.1", 0, is_master=True, timeout=waits, wait_for_workers=False)
+    store.set(team._WHOSE, MEASURED)
+    told = f"127.0.0.1 port {store.port} belongs to another measurement: {MEASURED}, and not fsdp/size~nano"
+    with pytest.raises(TeamError, match=told):
+        team.follow(["127.0.0.1"], store.port, rank=1, count=2, facts=FACTS, node="here", token="fsdp/size~nano")  # noqa: S106
+    assert not store.check([team._key(MEASURED, "came/1")])
 
 
 def test_a_store_of_something_else_is_no_node(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +198,7 @@ def test_a_node_that_cannot_be_reached(port: int, monkeypatch: pytest.MonkeyPatc
         team.follow(["192.0.2.1", "198.51.100.1"], port, rank=1, count=2, facts=FACTS, node="here", token=MEASURED)
 
 
-@pytest.mark.parametrize("variables", [{}, {"SLURM_JOB_ID": "1"}, {"SLURM_JOB_NODELIST": "n[1-2]"}])
+@pytest.mark.parametrize("variables", [{}, {"SLURM_JOB_ID": "1", "PATH": "/nowhere"}, {"SLURM_JOB_NODELIST": "n1"}])
 def test_without_slurm_and_without_a_rendezvous_it_is_said_what_to_do(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
@@ -218,13 +217,19 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that puts this process into a Slurm job whose commands are scripts."""
 
     def enter(node: str | None, *, listed: str = "n1 n2", scontrol: int = 0, srun: int = 0) -> None:
-        words = f"printf '%s\\n' {listed}" if not scontrol else "echo Invalid job id specified >&2"
-        for name, text in {"scontrol": f"{words}; exit {scontrol}", "srun": f"exit {srun}"}.items():
+        answers = f"""
+case "$*" in
+"show hostnames n[1-2]") printf '%s\\n' {listed};;
+"--oneliner show job 7") echo "JobId=7 ReqNodeList=(null) ExcNodeList=(null) NodeList=n[1-2] BatchHost=n1 NumNodes=2";;
+*) exit 9
+esac"""
+        refusal = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+        for name, text in {"scontrol": refusal if scontrol else answers, "srun": f"exit {srun}"}.items():
             (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
             (tmp_path / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         monkeypatch.delenv(PORT_VARIABLE, raising=False)
-        for name, value in STRAY.items() | {("SLURM_JOB_ID", "7"), ("SLURM_JOB_NODELIST", "n[1-2]")}:
+        for name, value in STRAY.items() | {("SLURM_JOB_ID", "7"), ("SLURM_JOB_NODELIST", "n1")}:
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("SLURMD_NODENAME", raising=False)
         if node is not None:
@@ -250,7 +255,7 @@ def test_the_other_nodes_are_those_that_this_one_is_not(job: Callable[..., None]
         ({"node": None}, rf"this is {platform.node()}, which is no node of this Slurm job"),
         (
             {"node": "n1", "scontrol": 1},
-            r"cannot tell the nodes of this Slurm job \(n\[1-2\]\): Invalid job id specified",
+            "cannot tell the nodes of Slurm job 7: slurm_load_jobs error: Invalid job id specified",
         ),
     ],
     ids=["too few nodes", "another node", "a login node", "a job that is over"],

@@ -5,12 +5,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from stepbench.pipeline import config, machine
+from stepbench.pipeline import config, machine, workflow
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.config import ConfigError
 from stepbench.pipeline.machine import Machine
@@ -69,6 +70,18 @@ def test_a_described_machine_makes_the_whole_grid(tmp_path: Path, bench_of: Call
     assert print_["software"] == {**H100.software, "driver": "570.12"}
     assert print_["machine"]["device_name"] == "NVIDIA H100 80GB HBM3"
     assert print_["machine"]["device_count"] == 8
+
+
+def test_a_cell_asks_for_whole_nodes(tmp_path: Path, bench_of: Callable[..., Bench]) -> None:
+    write(tmp_path)
+    whole = {"cpus_per_task": -1, "mem_mb": 0, "slurm_extra": "--exclusive"}
+    assert workflow.node_resources(bench_of()) == {"runtime": 20, "gres": "gpu:8", **whole}
+    write(tmp_path, device="cpu", device_names=("AMD EPYC",))
+    asked = workflow.node_resources(bench_of())
+    # A job of two nodes and one task was one of one node, on which both launchers ran.
+    assert [asked["tasks"](SimpleNamespace(nodes=count)) for count in ("1", "2")] == [1, 2]
+    assert asked["tasks"](SimpleNamespace(size="nano")) == 1
+    assert workflow.node_resources(bench_of(machine="auto", device="cpu")) == {}
 
 
 def test_a_name_without_a_file_is_this_machine(bench_of: Callable[..., Bench]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.slurm.cluster import Cluster
 from tests.workflow.bench_copy import Copy, Done
@@ -91,6 +92,12 @@ def test_nothing_is_submitted_before_a_node_has_described_itself(cluster: Cluste
     assert f"there is no machines/{NAME}.json, see docs/cluster.md" in done.out + done.err
     assert records(login) == []
     login.close()
+
+
+def test_a_node_describes_itself_whole(login: Login) -> None:
+    """A step that asks for one core gets one, also of an exclusive node, and would describe that."""
+    described = json.loads((login.root / "machines" / f"{NAME}.json").read_text())
+    assert described["cpu_cores"] == min(login.cluster.cpus, psutil.cpu_count(logical=False) or 1)
 
 
 def test_ten_cells_run_on_several_nodes_at_once_and_the_report_follows(login: Login) -> None:

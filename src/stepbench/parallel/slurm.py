@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -22,22 +23,36 @@ def other_nodes(count: int) -> list[str]:
     Raises:
         SlurmError: this process is in no job, in one with too few nodes, or on a machine that is no node of it.
     """
-    listed = os.environ.get("SLURM_JOB_NODELIST")
-    if listed is None or "SLURM_JOB_ID" not in os.environ or None in map(shutil.which, ("srun", "scontrol")):
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or None in map(shutil.which, ("srun", "scontrol")):
         raise SlurmError(
             f"{count} nodes need a Slurm job of {count} nodes, or a command on each: "
             "`stepbench measure … --rendezvous HOST:PORT --node-rank RANK`"
         )
-    done = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=False)
-    names, me = done.stdout.split(), os.environ.get("SLURMD_NODENAME")
-    if done.returncode:
-        raise SlurmError(f"scontrol cannot tell the nodes of this Slurm job ({listed}): {done.stderr.strip()}")
+    # Not SLURM_JOB_NODELIST: in a step on one of the nodes it names that one alone.
+    found = re.search(r"(?<!\w)NodeList=(\S+)", _asked(job, "--oneliner", "show", "job", job))
+    if found is None:
+        raise SlurmError(f"Slurm job {job} has no nodes (yet, or any more)")
+    listed = found[1]
+    names, me = _asked(job, "show", "hostnames", listed).split(), os.environ.get("SLURMD_NODENAME")
     if len(names) < count:
         raise SlurmError(f"{count} nodes need a Slurm job of {count} nodes, got {len(names)} ({listed})")
     if me not in names:  # such as a shell that `salloc` has started on a login node
         here = me or platform.node()
         raise SlurmError(f"this is {here}, which is no node of this Slurm job ({listed}); start it there with srun")
     return [name for name in names if name != me][: count - 1]
+
+
+def _asked(job: str, *words: str) -> str:
+    """Return what `scontrol` says.
+
+    Raises:
+        SlurmError: it refuses, such as for a job that is over.
+    """
+    done = subprocess.run(["scontrol", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SlurmError(f"scontrol cannot tell the nodes of Slurm job {job}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def start(nodes: Sequence[str], command: Sequence[str], *, gpus: int) -> subprocess.Popen[bytes]:

@@ -101,24 +101,32 @@ def describing_command() -> str:
     return shlex.join([sys.executable, "-m", "stepbench", "describe"])
 
 
-def node_resources(bench: Bench) -> dict[str, int | str]:
-    """Return what each measurement asks of a cluster: a whole node of the described machine, and time.
+def whole_node() -> dict[str, Any]:
+    """Return what a job asks of a cluster that gets a node for itself, with all its memory and cores.
 
-    Nothing may run beside a measurement, so the node is exclusive, with all its memory, cores and GPUs. A machine that
-    measures itself asks nobody.
+    An exclusive node comes with all that it has, but a step in it only gets as much as it asks for: so neither memory
+    (0) nor cores (-1) are asked for. Slurm counts cores or threads, and only the node knows which.
+    """
+    return {"cpus_per_task": -1, "mem_mb": 0, "slurm_extra": "--exclusive"}
+
+
+def node_resources(bench: Bench) -> dict[str, Any]:
+    """Return what each measurement asks of a cluster: whole nodes of the described machine, and time.
+
+    Nothing may run beside a measurement. A machine that measures itself asks nobody.
     """
     host = bench.host
     if not host.described:
         return {}
     minutes = math.ceil(bench.settings["limits"]["time_s"] / 60) + MINUTES_TO_START
-    gpus = {"gres": f"gpu:{host.device_count}"} if host.device == "cuda" else {}
-    # With `mem_mb` 0 no memory is asked for, and an exclusive node comes with all that it has.
-    return {"runtime": minutes, "cpus_per_task": host.cpu_cores, "mem_mb": 0, "slurm_extra": "--exclusive", **gpus}
+    # Of a job of one task Slurm makes one of one node, however many were asked for; of GPUs no number of tasks is told.
+    more = {"gres": f"gpu:{host.device_count}"} if host.device == "cuda" else {"tasks": nodes}
+    return {"runtime": minutes, **whole_node(), **more}
 
 
 def nodes(wildcards: Any) -> int:
     """Return on how many nodes a cell is measured."""
-    return int(wildcards.nodes)
+    return int(getattr(wildcards, "nodes", 1))
 
 
 def rendered_files(bench: Bench, report: Callable[..., Any], name: str) -> list[Any]:
