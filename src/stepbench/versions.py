@@ -33,6 +33,7 @@ __all__ = [
     "float32_products_are_tf32",
     "foreach_norm",
     "in_backward",
+    "is_installed_triton",
     "linear_cross_entropy",
     "outer_saved_tensor_hooks",
     "plain_tensors",
@@ -168,6 +169,13 @@ def outer_saved_tensor_hooks() -> tuple[Callable[[Any], Any], Callable[[Any], An
 def triton_interprets() -> bool:
     """Tell whether kernels that are decorated from now on are interpreted, by TRITON_INTERPRET in the environment."""
     return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+def is_installed_triton(version: object) -> bool:
+    """Tell whether a version is that of the installed Triton, which then compiles a kernel to the same code."""
+    import triton
+
+    return bool(version == triton.__version__)
 
 
 def tensor_descriptor_type() -> type[Any]:
