@@ -5,7 +5,7 @@
     backward     row statistics, two passes, or one           compiling           registers and instructions, no GPU
     launch       grids, descriptors, buffers                  resources           what every shipped kernel compiles to
     operator     the torch operator and its gradient          limits              what limits them on an H100, predicted
-                                                              measured            their times, to refit the prediction
+    gluon_forward  experimental, never run                    measured            their times, to refit the prediction
 
 This file imports none of them, so that asking whether Triton can run needs no Triton.
 """
