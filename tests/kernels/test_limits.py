@@ -172,7 +172,12 @@ def test_no_pipe_works_more_than_there_are_cycles(seed: int, programs: int) -> N
     assert sum(result.waits.values()) + result.issued == pytest.approx(result.cycles)
 
 
-@pytest.mark.parametrize("kernel", kept_sass.KEPT, ids=str)
+def some(kernels: Sequence[Kernel]) -> list[Any]:
+    """Return every fifth kernel for `make test`, and the others as slow tests."""
+    return [kernel if i % 5 == 0 else pytest.param(kernel, marks=pytest.mark.slow) for i, kernel in enumerate(kernels)]
+
+
+@pytest.mark.parametrize("kernel", some(kept_sass.KEPT), ids=str)
 def test_no_prediction_beats_what_the_pipes_can_do(kernel: Kernel) -> None:
     found = predicted(kernel)
     assert all(0 <= share <= 1.001 for share in found.busy.values())
