@@ -88,7 +88,7 @@ mutate: $(TEST)
 # The same cells twice, each in five processes, in turn; fails if a difference is found, or if a phase takes another time
 # by itself than in a step. Alone on the machine.
 same: $(REPORT)
-	$(BIN)/snakemake --cores 1 --configfile tests/same_against_same.yaml -- end_to_end
+	$(BIN)/snakemake --cores 1 --configfile tests/same_against_same.yaml --until measure_end_to_end measure_ceilings -- end_to_end
 	$(BIN)/python tests/same_against_same.py
 
 # The decoder's step against that of transformers' Llama, in turn; about half an hour, alone on the machine.

@@ -98,6 +98,56 @@ def test_the_longest_warm_up_counts(tmp_path: Path) -> None:
     assert "in warmup, 0.80" in only
 
 
+PLAIN_STEP = {"size": ["nano"], "context": [64], "optimizer": ["adamw_loop"]}
+LADDER = {"size": ["nano"], "context": [64], "rung": ["fused_adamw", "foreach_adamw", "sdpa"]}
+
+
+def ladder(tmp_path: Path, factor: float) -> Bench:
+    """A bench on which a step of `end_to_end` takes `factor` times as long as the same step on the ladder.
+
+    The lowest rung is not kept, so that the one above it is measured on the plain step too.
+    """
+    grids = {
+        "end_to_end": [PLAIN_STEP, {"size": ["nano"], "context": [64]}, {"size": ["nano"], "context": [128]}],
+        "ladder": [LADDER],
+    }
+    made = synthetic.bench(tmp_path, **grids)
+    synthetic.fill(made, spread=0.001)
+    (base, kept) = (
+        next(record for record in results(made, "ladder").rows if record["rung"] == rung)["record"].samples[key]
+        for rung, key in (("fused_adamw", "base_s"), ("foreach_adamw", "step_s"))
+    )
+    for cell in made.grid("end_to_end"):
+        content = synthetic.decoder_step(made, cell, np.random.default_rng(0), 0.001)
+        alike = base if cell.optimizer == "adamw_loop" else kept
+        content["samples"]["step_s"] = [factor * seconds for seconds in alike]
+        synthetic.write(made, "end_to_end", cell, **content)
+    return made
+
+
+def test_steps_of_the_ladder_are_held_against_those_of_the_same_settings(tmp_path: Path) -> None:
+    """The plain step, and that with the faster AdamW; the fused AdamW and context 128 have no counterpart."""
+    made = ladder(tmp_path, 1.0)
+    rows = experiments.load("end_to_end").tabulate(results(made, "end_to_end"))["agreements"].rows
+    assert [(row["quantity"], row["second_where"], row["verdict"]) for row in rows] == [
+        ("the step of nano, context 64, batch 4, adamw loop, train step", "ladder", "agrees"),
+        ("the step of nano, context 64, batch 4, adamw foreach, train step", "ladder", "agrees"),
+    ]
+    assert [row["second_over_first_ratio"] for row in rows] == [1.0, 1.0]
+    (plain,) = rows[0]["records"]["ladder"]
+    assert "rung~fused_adamw" in plain
+
+
+def test_a_plain_step_that_takes_another_time_on_the_ladder_is_a_finding(tmp_path: Path) -> None:
+    found = told(ladder(tmp_path, 1.2))
+    assert len(found) == 2
+    assert found[0].startswith(
+        "Two measurements of the step of nano, context 64, batch 4, adamw loop, train step disagree"
+    )
+    assert "in end_to_end and" in found[0]
+    assert "in ladder, 0.833×" in found[0]
+
+
 def reading(median: float, half: float | None) -> Reading:
     low, high = (None, None) if half is None else (median - half, median + half)
     return Reading("a cell", (), "step_s", median, low, high)

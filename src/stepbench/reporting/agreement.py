@@ -6,7 +6,7 @@ then wrong with one of them is for a person to find out, but nobody may read one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ from stepbench.reporting.tables import Table
 
 WITHIN = 0.05  # beyond which a difference is one, if the intervals do not overlap either
 PHASES = ("forward", "backward")
-WHOLE = "step_s"
+STEP = "step"
+WHOLE = f"{STEP}_s"
 FROM_MOST_TO_LEAST = ("train_step", "forward_backward", "forward")
 AGREES, DIFFERS, UNKNOWN = "agrees", "differs", "no interval"
 
@@ -87,7 +88,7 @@ def of_steps(results: Results, defaults: Mapping[str, Any]) -> list[Agreement]:
 
     A phase is the same in cells that differ in their passes alone. A step is the same in cells of two experiments that
     agree in every axis and in their tokens and FLOPs; an axis that one experiment lacks has the other's default. Of
-    several that differ in warm-up the longest counts.
+    several that differ in warm-up the longest counts. Of a cell that times two kinds of steps each is looked at.
 
     Args:
         results: the experiment's results.
@@ -111,7 +112,7 @@ def _phases(groups: Sequence[Group]) -> list[Agreement]:
                 for group in order
                 if (reading := Reading.of(axis_words(group.point["passes"]), group, f"{phase}_s"))
             ]
-            found += _pairs(f"the {phase} pass of {_named(order[0], groups)}", readings)
+            found += _pairs(f"the {phase} pass of {_named(order[0], groups, phase=True)}", readings)
     return found
 
 
@@ -119,16 +120,17 @@ def _steps(groups: Sequence[Group], others: Mapping[str, Results], defaults: Map
     found = []
     for group in groups:
         readings = [Reading.of(group.records[0].experiment, group, WHOLE)]
-        wanted, warm = _work(group, defaults), _warmup(group)
+        wanted, warm = _work(group, STEP, {}, defaults), _warmup(group)
         for name, other in others.items():
             alike = [
-                each
+                (each, f"{kind}_s")
                 for each in other.groups()
-                if each.summary(WHOLE) and _work(each, defaults) == wanted and _warmup(each) >= warm
+                for kind, settings in _kinds_of_step(each)
+                if _work(each, kind, settings, defaults) == wanted and _warmup(each) >= warm
             ]
             if alike:
-                readings.append(Reading.of(name, max(alike, key=_warmup), WHOLE))
-        quantity = f"the step of {_named(group, groups)}, {axis_words(group.point['passes'])}"
+                readings.append(Reading.of(name, *max(alike, key=lambda found: _warmup(found[0]))))
+        quantity = f"the step of {_named(group, groups, phase=False)}, {axis_words(group.point['passes'])}"
         found += _pairs(quantity, [reading for reading in readings if reading])
     return found
 
@@ -137,25 +139,45 @@ def _pairs(quantity: str, readings: Sequence[Reading]) -> list[Agreement]:
     return [Agreement(quantity, readings[0], other) for other in readings[1:]]
 
 
-def _work(group: Group, defaults: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what two points must share to do the same work, whatever axes their experiments have."""
+def _kinds_of_step(group: Group) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the name of each kind of whole step that a point has timed, with the settings that the point lacks.
+
+    The samples of `step` are `step_s`. A record that has timed two kinds has the settings of each in its details, under
+    the same name.
+    """
+    details = group.records[0].details if group.records else {}
+    kinds: dict[str, Mapping[str, Any]] = {STEP: {}}
+    kinds |= {name: found for name, found in details.items() if isinstance(found, Mapping)}
+    for name, settings in kinds.items():
+        if group.summary(f"{name}_s"):
+            yield name, settings
+
+
+def _work(group: Group, kind: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what two steps must share to do the same work, whatever axes their experiments have."""
     axes = [axis for axis in defaults if axis not in ("context", "batch")]  # which tokens and FLOPs tell
-    shared = [group.point.get(axis, defaults[axis]) for axis in axes]
-    return (group.point.get("size"), group.scalar("tokens_per_step"), group.scalar("forward_flops"), *shared)
+    point = {**defaults, **group.point, **settings}
+    tokens, flops = group.scalar("tokens_per_step"), group.scalar("forward_flops")
+    own = tokens if kind == STEP else group.scalar(f"{kind}_tokens_per_step")
+    if own != tokens and own and tokens and flops:
+        flops = flops * own / tokens  # of another batch
+    return (group.point.get("size"), own, flops, *(point[axis] for axis in axes))
 
 
 def _warmup(group: Group) -> int:
     return min(int(record.protocol.get("warmup_steps", 0)) for record in group.records)
 
 
-def _named(group: Group, shown: Sequence[Group]) -> str:
+def _named(group: Group, shown: Sequence[Group], *, phase: bool) -> str:
+    """Return a point in words; what is no part of a phase, the optimizer, is not named with one."""
+    unnamed = ("optimizer",) if phase or group.point["passes"] != "train_step" else ()
     return ", ".join(
         filter(
             None,
             (
                 str(group.point["size"]),
                 f"context {group.point['context']}, batch {group.point['batch']}",
-                col.differences(group, shown, "size", "context", "batch", "passes", "optimizer"),
+                col.differences(group, shown, "size", "context", "batch", "passes", *unnamed),
             ),
         )
     )

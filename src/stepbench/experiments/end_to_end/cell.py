@@ -12,7 +12,7 @@ from stepbench.pipeline import cells
 TITLE = "End to end"
 QUESTION = "What do forward pass, backward pass and optimizer cost, end to end?"
 SETTINGS = ("protocol", "vocabulary", "data")
-READS = ("ceilings", "warmup", "profile")  # the same step, measured there too
+READS = ("ceilings", "warmup", "profile", "ladder")  # the same step, measured there too
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,13 @@ from stepbench.reporting.agreement import Agreement
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import REPLICATE, Group
 
-REFERENCE = {"precision": "fp32", "implementation": "eager", "attention": "naive", "head": "whole"}
+REFERENCE = {
+    "precision": "fp32",
+    "implementation": "eager",
+    "attention": "naive",
+    "head": "whole",
+    "optimizer": "adamw_foreach",
+}
 COMPARED = {
     "precision": "Precision",
     "implementation": "Compilation",
