@@ -57,7 +57,18 @@ def test_the_fastest_step_is_named_with_what_was_left_out_and_the_distance(full:
         "Left out of what follows, because a token is not faster with it (nano): fused adamw (0.909×)."
     )
     assert "that its products take at the measured peak" in distance.text
-    assert "Of the operators' time in a profiled step with naive attention (context 64) most goes to" in distance.text
+    assert (
+        "Of the operators' time in a profiled eager step (context 64, batch 4, fp32) most goes to mm 6" in distance.text
+    )
+
+
+def test_what_an_eager_step_is_made_of_stands_in_a_table(full: Results) -> None:
+    rows = EXPERIMENT.tabulate(full)["operators"].rows
+    shares = [row["share_ratio"] for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) <= 1 + 1e-9
+    assert rows[0]["operator"] == "mm"
+    assert all("profile/size~nano" in path for row in rows for path in row["records"]["profile"])
 
 
 def test_every_rung_is_drawn(full: Results) -> None:

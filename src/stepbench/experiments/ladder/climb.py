@@ -121,9 +121,12 @@ class Ladder:
     @property
     def overall(self) -> Comparison | None:
         """How fast a token is in the best step relative to the plain one."""
-        if self.foot is None or self.best is None:
-            return None
-        return statistics.compare(self.foot.seconds_per_token(BASE), self.best.seconds_per_token())
+        return self.over_plain(self.best) if self.best else None
+
+    def over_plain(self, rung: Climbed) -> Comparison | None:
+        """Return how fast a token is with a rung relative to the plain step, or None where one has no numbers."""
+        sides = self.foot.seconds_per_token(BASE) if self.foot else [], rung.seconds_per_token()
+        return statistics.compare(*sides) if all(sides) else None
 
 
 def ladders(groups: Sequence[Group]) -> list[Ladder]:

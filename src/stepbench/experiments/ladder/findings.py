@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from stepbench.experiments.ladder import profiled
 from stepbench.experiments.ladder.climb import AXIS, BASE, STEP, Ladder, ladders
 from stepbench.reporting import units
 from stepbench.reporting.columns import axis_words, where
 from stepbench.reporting.evidence import Evidence
 from stepbench.reporting.findings import Finding, listing, said
 from stepbench.reporting.frames import Results
-from stepbench.reporting.points import Group
 
 OPERATORS = 3  # that are named
 
@@ -66,28 +66,10 @@ def _distance(ladder: Ladder, place: str, results: Results) -> list[Finding]:
         "the measured peak and AdamW's bytes at the rate of a copy."
     )
     groups = [best.group]
-    if (profiled := _profiled(results, best.group)) is not None:
-        group, sentence = profiled
-        text, groups = f"{text} {sentence}", [*groups, group]
+    if (found := profiled.find(results, best.group.point["size"])) is not None:
+        parts = [f"{each.name} {units.percent(each.share_ratio)}" for each in found.operators[:OPERATORS]]
+        point = found.group.point
+        step = f"context {point['context']}, batch {point['batch']}, {point['precision']}"
+        text += f" Of the operators' time in a profiled eager step ({step}) most goes to {listing(parts)}."
+        groups.append(found.group)
     return said("distance", [text], Evidence.of(groups, "step_s"))
-
-
-def _profiled(results: Results, wanted: Group) -> tuple[Group, str] | None:
-    """Return the profiled training step of the same size, and which operators take most of it."""
-    profiles = results.others.get("profile")
-    for group in profiles.groups() if profiles else ():
-        point = group.point
-        if point["size"] != wanted.point["size"] or point["passes"] != "train_step" or not group.records:
-            continue
-        rows = group.records[0].details.get("operators") or []
-        times: dict[str, float] = {}
-        for row in rows:
-            times[row["name"]] = times.get(row["name"], 0.0) + (row["device_s"] or row["self_s"])
-        total = sum(times.values())
-        largest = sorted(times, key=lambda name: times[name], reverse=True)[:OPERATORS]
-        if not total or not largest:
-            continue
-        parts = [f"{name.removeprefix('aten::')} {units.percent(times[name] / total)}" for name in largest]
-        step = f"a profiled step with naive attention (context {point['context']})"
-        return group, f"Of the operators' time in {step} most goes to {listing(parts)}."
-    return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stepbench.experiments.ladder.climb import AXIS, BASE, STEP, Climbed, ladders
+from stepbench.experiments.ladder import profiled
+from stepbench.experiments.ladder.climb import AXIS, BASE, STEP, Climbed, Ladder, ladders
 from stepbench.reporting import columns as col
 from stepbench.reporting import marks, statistics, units
 from stepbench.reporting.columns import axis_words
@@ -15,14 +16,16 @@ from stepbench.reporting.steps import ENERGY, token_energy_joules
 from stepbench.reporting.tables import Table
 
 FOOT = "plain"
+TOP = 8
 CAPTION = (
     "Each rung is the fastest step before it with one measure more; both were timed one after the other in the same "
     "processes, in turns from process to process. Bought: the speed per token with the measure over that without, with "
     f"its {100 * statistics.RATIO_LEVEL:.0f} % interval over process medians. A rung stays if a token takes less time "
-    "with it in the middle process; one that does not is left out of those after it. MFU: FLOPs of the model's matrix "
-    "products over time and measured peak. Distance: the time of the step over that of its products at the measured "
-    "peak and AdamW's bytes at the rate of a copy. Peak memory on a CPU: predicted, of eager steps. The plain step: "
-    "fp32, eager, naive attention, AdamW as a loop, all logits at once."
+    "with it in the middle process; one that does not is left out of those after it. Over plain: the speed per token "
+    "over that of the plain step. MFU: FLOPs of the model's matrix products over time and measured peak. Least time: "
+    "that of its products at the measured peak and of AdamW's bytes at the rate of a copy; distance: the time of the "
+    "step over it. Peak memory on a CPU: predicted, of eager steps. The plain step: fp32, eager, naive attention, "
+    "AdamW as a loop, all logits at once."
 )
 
 
@@ -31,8 +34,8 @@ def ladder(results: Results) -> Table:
     rows: list[dict[str, Any]] = []
     for each in ladders(results.groups()):
         if each.foot is not None:
-            rows.append(_row(each.foot, results.peaks, BASE))
-        rows += [_row(rung, results.peaks, STEP) for rung in each.rungs]
+            rows.append(_row(each, each.foot, results.peaks, BASE))
+        rows += [_row(each, rung, results.peaks, STEP) for rung in each.rungs]
     unit = col.time_unit(rows, [STEP])
     axes = col.rest(results.axes, AXIS)
     columns = [
@@ -46,6 +49,8 @@ def ladder(results: Results) -> Table:
         col.ratio("bought", "bought"),
         col.word("verdict"),
         col.word("stays"),
+        col.ratio("over_plain", "over plain"),
+        col.value("least_s", "least time", units.seconds, secondary=True),
         col.value("distance_ratio", "distance", units.ratio),
         col.WARNINGS,
         col.STATUS,
@@ -54,7 +59,34 @@ def ladder(results: Results) -> Table:
     return Table("The ladder to the fastest step", caption, rows, columns, "The grid has no rung.", axes)
 
 
-def _row(rung: Climbed, peaks: Peaks, which: str) -> dict[str, Any]:
+def operators(results: Results) -> Table:
+    """Return the operators that take the most time of an eager step, as the experiment `profile` has recorded it."""
+    rows: list[dict[str, Any]] = []
+    for size in dict.fromkeys(group.point["size"] for group in results.groups()):
+        if (found := profiled.find(results, size)) is not None:
+            axes = {axis: found.group.point[axis] for axis in ("size", "context", "batch", "precision")}
+            at = {**axes, col.RECORDS: {"profile": found.group.paths}, **col.warned(found.group.marks)}
+            rows += [
+                {**at, "operator": each.name, "time_s": each.seconds, "share_ratio": each.share_ratio}
+                for each in found.operators[:TOP]
+            ]
+    columns = [
+        *col.axis_columns(rows, ("size", "context", "batch", "precision")),
+        col.word("operator"),
+        col.value("time_s", "time", units.seconds),
+        col.value("share_ratio", "share of all operators", units.percent),
+        col.WARNINGS,
+    ]
+    caption = (
+        f"The {TOP} operators that take the most time in a profiled eager training step with naive attention, all "
+        "phases together: the time of their kernels on a device, otherwise their time on the host without "
+        "the operators that they call. What a rung can save is in them, and in the time between them."
+    )
+    empty = "No training step of these sizes was profiled."
+    return Table("What an eager step is made of", caption, rows, columns, empty)
+
+
+def _row(whole: Ladder, rung: Climbed, peaks: Peaks, which: str) -> dict[str, Any]:
     summary, found = rung.summary(which), rung.comparison if which == STEP else None
     own = [mark for mark in summary.marks if mark not in rung.group.marks] if summary else []
     values: dict[str, Any] = {
@@ -68,6 +100,8 @@ def _row(rung: Climbed, peaks: Peaks, which: str) -> dict[str, Any]:
         **col.ratio_of("bought", found),
         "verdict": found.verdict.value if found else None,
         "stays": None if found is None else "yes" if rung.kept else "no",
+        **col.ratio_of("over_plain", whole.over_plain(rung) if which == STEP else None),
+        "least_s": rung.least_s(peaks, which),
         "distance_ratio": rung.distance_ratio(peaks, which),
     }
     return values if which == STEP else values | {AXIS: FOOT}
