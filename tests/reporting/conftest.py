@@ -44,6 +44,17 @@ INSIDE_GRIDS: dict[str, list[dict[str, Any]]] = {
         {"source": ["measured"], "size": ["nano"], "context": [64], "memory_mib": [1024]},
     ],
 }
+LADDER_GRID: dict[str, list[dict[str, Any]]] = {
+    "ladder": [
+        {
+            "size": ["nano"],
+            "context": [64],
+            "rung": ["tf32", "sdpa", "fused_adamw", "compiled"],
+            "replicate": [0, 1, 2, 3, 4],
+        },
+        {"size": ["micro"], "context": [128], "rung": ["sdpa", "fused_adamw"]},
+    ],
+}
 # Experiments on several ranks.
 STEP: dict[str, Any] = {"size": ["nano"], "context": [64], "batch": [1]}
 ON_RANKS_GRIDS: dict[str, list[dict[str, Any]]] = {
@@ -95,8 +106,9 @@ def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture(scope="session")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A bench with records of every experiment; not to be written to."""
-    made = synthetic.bench(tmp_path_factory.mktemp("everything"), **SMALL_GRIDS, **INSIDE_GRIDS, **ON_RANKS_GRIDS)
-    synthetic.fill(made, *SMALL_GRIDS)
+    grids = {**SMALL_GRIDS, **LADDER_GRID, **INSIDE_GRIDS, **ON_RANKS_GRIDS}
+    made = synthetic.bench(tmp_path_factory.mktemp("everything"), **grids)
+    synthetic.fill(made, *SMALL_GRIDS, *LADDER_GRID)
     synthetic_inside.fill(made, *INSIDE_GRIDS)
     synthetic_on_ranks.fill(made)
     return made

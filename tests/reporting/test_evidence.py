@@ -13,7 +13,7 @@ from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.bench import Bench
 from stepbench.reporting import rendering
 from stepbench.reporting.evidence import Certainty, Evidence, ranked
-from stepbench.reporting.findings import Finding, said
+from stepbench.reporting.findings import Finding, placed, said
 from stepbench.reporting.points import Group, compared
 
 SOURCE = synthetic.ROOT / "src" / "stepbench"
@@ -128,3 +128,34 @@ def test_a_prediction_and_a_sum_are_not_disturbed_by_load(tmp_path: Path) -> Non
         for cell in bench.grid(name):
             synthetic.write(bench, name, cell, environment=LOAD, scalars={"peak_memory_bytes": 1})
         assert [group.marks for group in results(bench, name).groups()] == [()]
+
+
+def test_a_sentence_names_what_it_holds_for_where_the_grid_has_several(tmp_path: Path) -> None:
+    axes = {"seq": [128, 512], "head_dim": [64, 128], "dtype": ["fp32", "bf16"], "causal": [True, False]}
+    bench = synthetic.bench(tmp_path, attention=[{"implementation": ["naive", "tiled"], **axes}])
+    synthetic.fill(bench)
+    found = rendering.find(experiments.load("attention"), results(bench, "attention"))
+    fastest = next(each for each in found if each.kind == "fastest")
+    assert fastest.sentence.endswith(" as long (head dim 64, causal, fp32).")
+    assert "At 512 tokens" in fastest.sentence
+    assert "batch" not in fastest.sentence  # the grid has one
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("A step takes 1 s.", "A step takes 1 s (nano, context 64, train step)."),
+        ("A step of nano takes 1.5 s. It is slow.", "A step of nano takes 1.5 s (context 64, train step). It is slow."),
+        (
+            "A training step at a context of 64 takes 1 s (nano).",
+            "A training step at a context of 64 takes 1 s (nano).",
+        ),
+        (
+            "A step of nano-50k takes 1 s (context 640).",
+            "A step of nano-50k takes 1 s (context 640, nano, context 64, train step).",
+        ),
+    ],
+)
+def test_what_a_sentence_names_is_not_named_twice(sentence: str, expected: str) -> None:
+    evidence = Evidence(("a",), (("size", "nano"), ("context", 64), ("passes", "train_step")))
+    assert placed(sentence, evidence) == expected

@@ -19,6 +19,7 @@ from stepbench.experiments.numerics.cell import TERMS
 from stepbench.pipeline.bench import Bench
 from stepbench.reporting import rendering, units
 from stepbench.reporting.columns import axis_words
+from stepbench.reporting.evidence import SCOPE
 from stepbench.reporting.findings import Finding
 from stepbench.reporting.statistics import MIN_PROCESSES, Verdict
 
@@ -53,7 +54,8 @@ def _told(bench: Bench) -> Iterator[tuple[str, Finding, Rows]]:
     }
     for name in bench.names:
         experiment = experiments.load(name)
-        shown = [table for each in (name, *experiment.reads) if each != "ceilings" for table in tables[each]]
+        read = [each for each in (name, *experiment.reads) if each in tables and each != "ceilings"]
+        shown = [table for each in read for table in tables[each]]
         shown += tables["ceilings"] if name == "ceilings" else []
         rows = Rows.of(results(bench, name), shown)
         for finding in rendering.find(experiment, results(bench, name)):
@@ -101,6 +103,23 @@ def test_a_sentence_is_as_certain_as_its_rows(bench: Bench) -> None:
         doubtful = any(mark.kind in ("disturbed", "throttled", "parts and whole differ") for mark in evidence.warnings)
         assert doubtful == ("Quality C: " in finding.text), (name, finding.text)
         assert evidence.quality != "D"
+
+
+def test_every_experiment_is_told_of(everything: Bench) -> None:
+    assert {name for name, *_ in told(everything)} == set(experiments.names())
+
+
+def test_a_sentence_names_what_the_grid_has_several_of(bench: Bench) -> None:
+    """“MFU is 24 %” says nothing if the rows beneath it have three contexts and the sentence is about one."""
+    held = set()
+    for name, finding, rows in told(bench):
+        points = [group.point for group in rows.results[0].groups()]
+        for axis, value in finding.evidence.shared:
+            if axis in SCOPE and len({point.get(axis) for point in points}) > 1:
+                held.add(name)
+                said = finding.sentence.replace("training step", "train step")
+                assert axis_words(value) in said, (name, axis, finding.text)
+    assert len(held) >= 4
 
 
 # -- order -------------------------------------------------------------------------------------------------------------

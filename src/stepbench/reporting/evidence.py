@@ -10,6 +10,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stepbench.reporting import marks, nodes
 from stepbench.reporting.columns import axis_words
@@ -21,6 +22,9 @@ from stepbench.reporting.statistics import MIN_PROCESSES, Comparison, Summary, V
 # What a sentence's times are: the key of samples, or what a point's samples come to.
 By = str | Callable[[Group], Summary | None]
 SCOPE = ("size", "preset", "context", "batch", "ranks", "passes")
+# What else a point may have been measured with; a sentence names it where the grid has several.
+SHARED = (*SCOPE, "nodes", "seq", "head_dim", "heads", "causal", "precision", "dtype")
+EVIDENT = ("size", "preset", "passes", "precision", "dtype")  # axes whose values say what they are
 DOUBTFUL, UNUSABLE = "C", "D"
 
 
@@ -40,7 +44,7 @@ class Evidence:
     Attributes:
         records: the keys of the rows: the paths of their records, relative to the root; of a sentence about what
             became of cells also of those that have none.
-        scope: what all points share, in words.
+        shared: the axes of `SHARED` in which all points agree that have them, with their value.
         points: how many points there are.
         doubtful: how many of them have quality C.
         warnings: about the numbers of the sentence.
@@ -50,7 +54,7 @@ class Evidence:
     """
 
     records: tuple[str, ...]
-    scope: str = ""
+    shared: tuple[tuple[str, Any], ...] = ()
     points: int = 1
     doubtful: int = 0
     warnings: tuple[Mark, ...] = ()
@@ -79,7 +83,7 @@ class Evidence:
         found = [_warnings(group, by) for group in every]
         return cls(
             _keys(row for group in every for row in group.rows),
-            scope(every),
+            _shared(every),
             len(every),
             sum(marks.quality(each) == DOUBTFUL for each in found),
             tuple(dict.fromkeys(mark for each in found for mark in each)),
@@ -111,6 +115,11 @@ class Evidence:
         """
         found = list(rows)
         return cls(tuple(dict.fromkeys(row["path"] for row in found)), points=len(found))
+
+    @property
+    def scope(self) -> str:
+        """What all points share of what was measured, in words."""
+        return _words((axis, value) for axis, value in self.shared if axis in SCOPE)
 
     @property
     def quality(self) -> str:
@@ -163,13 +172,28 @@ def ranked(groups: Iterable[Group], key: str) -> tuple[list[Group], Comparison |
 
 def scope(groups: Sequence[Group], *without: str) -> str:
     """Return what points share of what was measured: size or preset, context, batch and ranks, and the mode."""
-    parts = []
-    for axis in (axis for axis in SCOPE if axis not in without):
-        found = {group.point.get(axis) for group in groups}
-        if len(found) == 1 and (value := found.pop()) is not None:
-            name = "" if axis in ("size", "preset", "passes") else f"{axis} "
-            parts.append(f"{name}{axis_words(value)}")
-    return ", ".join(parts)
+    return _words((axis, value) for axis, value in _shared(groups) if axis in SCOPE and axis not in without)
+
+
+def worded(axis: str, value: Any) -> str:
+    """Return an axis with its value, such as `context 64`, `nano` or `not causal`."""
+    if isinstance(value, bool):
+        return f"{'' if value else 'not '}{axis_words(axis)}"
+    return axis_words(value) if axis in EVIDENT else f"{axis_words(axis)} {axis_words(value)}"
+
+
+def _words(shared: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(worded(axis, value) for axis, value in shared)
+
+
+def _shared(groups: Sequence[Group]) -> tuple[tuple[str, Any], ...]:
+    """Return the axes in which the points agree that have them, with their value; without those that are None."""
+    found = []
+    for axis in SHARED:
+        values = {group.point[axis] for group in groups if axis in group.point}
+        if len(values) == 1 and (value := values.pop()) is not None:
+            found.append((axis, value))
+    return tuple(found)
 
 
 def _warnings(group: Group, by: Sequence[By]) -> list[Mark]:

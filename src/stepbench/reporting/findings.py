@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stepbench.process.storage import write_atomically
 from stepbench.reporting import units
 from stepbench.reporting.columns import axis_words, differences
 from stepbench.reporting.comparisons import Pair
-from stepbench.reporting.evidence import SCOPE, Certainty, Evidence, scope
+from stepbench.reporting.evidence import EVIDENT, SCOPE, Certainty, Evidence, scope, worded
 from stepbench.reporting.marks import Mark
+from stepbench.reporting.points import Group
 from stepbench.reporting.statistics import Verdict
 
 CONTRADICTION = "disagreement"  # the kind of a finding that two numbers disagree
 MAX_NAMED = 4  # names in a sentence
+FULL_STOP = re.compile(r"\.(?=\s+[A-Z]|$)")
+# How sentences call axes and values else.
+ALSO: dict[Any, str] = {"seq": "tokens", "train_step": "training step"}
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,57 @@ def said(kind: str, sentences: Iterable[str], evidence: Evidence) -> list[Findin
 
 def placed(sentence: str, evidence: Evidence) -> str:
     """Return a sentence with what its points share and it does not name, in brackets before its full stop."""
-    missing = [part for part in evidence.scope.split(", ") if part and part not in sentence]
-    return f"{sentence.removesuffix('.')} ({', '.join(missing)})." if missing else sentence
+    return _with(sentence, [each for each in evidence.shared if each[0] in SCOPE])
+
+
+def scoped(found: Iterable[Finding], groups: Sequence[Group]) -> list[Finding]:
+    """Return findings whose sentences name what their points share and other points of the tables have otherwise.
+
+    What is in `SCOPE` is named where any two points differ in it. Another axis, such as the precision, is named where
+    one of the sentence's points was measured with another value of it alone.
+
+    Args:
+        found: the findings.
+        groups: all points that their experiment's tables have rows of.
+    """
+    by_path = {path: group for group in groups for path in group.paths}
+    told = []
+    for each in found:
+        points = [by_path[path].point for path in each.evidence.records if path in by_path]
+        several = [(axis, value) for axis, value in each.evidence.shared if _differs(axis, points, groups)]
+        told.append(dataclasses.replace(each, sentence=_with(each.sentence, several)))
+    return told
+
+
+def _differs(axis: str, points: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> bool:
+    """Return whether there are points with another value of an axis; see `scoped`."""
+    alike = {_without(axis, point) for point in points}
+    others = [group.point for group in groups if axis in SCOPE or _without(axis, group.point) in alike]
+    return len({point.get(axis) for point in others}) > 1
+
+
+def _without(axis: str, point: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(value for name, value in point.items() if name != axis)
+
+
+def _with(text: str, shared: Iterable[tuple[str, Any]]) -> str:
+    """Return sentences with what is shared and not named, in brackets before the first full stop."""
+    missing = ", ".join(worded(axis, value) for axis, value in shared if not _is_named(axis, value, text))
+    if not missing:
+        return text
+    end = FULL_STOP.search(text)
+    first, rest = (text[: end.start()], text[end.start() :]) if end else (text, "")
+    return f"{first[:-1]}, {missing}){rest}" if first.endswith(")") else f"{first} ({missing}){rest}"
+
+
+def _is_named(axis: str, value: Any, text: str) -> bool:
+    """Return whether a text has a value as a word, with its axis before or behind it where a number needs one."""
+    name, word = (re.escape(axis_words(each)) for each in (axis, value))
+    if isinstance(value, bool):
+        word = re.escape(worded(axis, value))
+    elif axis not in EVIDENT:
+        word = rf"{name} (?:of )?{word}|{word} {ALSO.get(axis, name)}"
+    return re.search(rf"(?<![\w.~-])(?:{word}|{ALSO.get(value, word)})(?![\w-]|\.\d)", text) is not None
 
 
 def write(found: Iterable[Finding], file: Path) -> None:

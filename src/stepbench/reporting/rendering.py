@@ -23,7 +23,7 @@ def findings_file(machine: str, experiment: str) -> str:
 
 
 def find(experiment: Any, results: Results, shown: Mapping[str, Table] | None = None) -> list[Finding]:
-    """Return an experiment's own findings and those that are said of every experiment.
+    """Return an experiment's own findings, with their scope, and those that are said of every experiment.
 
     Args:
         experiment: which one.
@@ -31,7 +31,8 @@ def find(experiment: Any, results: Results, shown: Mapping[str, Table] | None = 
         shown: its tables, where they have been made.
     """
     shown = experiment.tabulate(results) if shown is None else shown
-    return [*experiment.find(results.sound()), *general_findings.find(results, shown.values())]
+    own = findings.scoped(experiment.find(results.sound()), results.groups())
+    return [*own, *general_findings.find(results, shown.values())]
 
 
 def render(experiment: Any, results: Results, root: Path) -> None:

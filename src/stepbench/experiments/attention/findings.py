@@ -65,11 +65,12 @@ def _saved(longest: Sequence[Group]) -> list[Finding]:
     if len(saved) < 2:
         return []
     least, most = min(saved, key=lambda each: saved[each]), max(saved, key=lambda each: saved[each])
+    place = f"At {longest[0].point['seq']} tokens"
     if saved[least] == saved[most]:
-        text = f"All implementations save {units.byte_count(saved[most])} for the backward pass."
+        text = f"{place} all implementations save {units.byte_count(saved[most])} for the backward pass."
     else:
         text = (
-            f"For the backward pass {most} saves {units.byte_count(saved[most])}, "
+            f"{place} {most} saves {units.byte_count(saved[most])} for the backward pass, "
             f"{units.ratio(saved[most] / saved[least])} as much as {least} ({units.byte_count(saved[least])})."
         )
     return said("saved activations", [text], Evidence.of(known))
