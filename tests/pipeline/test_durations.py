@@ -62,6 +62,7 @@ def test_the_whole_grid_is_a_matter_of_hours_and_every_cell_has_an_estimate(
 def test_a_verdict_of_the_quick_grid_has_five_processes_a_side(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = open_on(monkeypatch, "H100")
     sides = [cell for cell in bench.grid("end_to_end") if cell.context == 256 and cell.size == "small"]
+    sides = [cell for cell in sides if cell.optimizer == "adamw_foreach"]  # the other is the ladder's plain step
     kinds = {(cell.precision, cell.implementation, cell.attention) for cell in sides if cell.precision != "fp16"}
     assert {("fp32", "eager", "naive"), ("bf16", "eager", "naive"), ("bf16", "compiled", "naive")} <= kinds
     assert len(sides) == 5 * len(kinds) + 1
