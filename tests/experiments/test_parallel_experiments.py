@@ -89,6 +89,9 @@ PAIRED = [
     "fsdp, tiled attention, checkpointed",
 ]
 
+# Torch's own are compared with one process in tests/parallel; their cells are measured in the long run alone.
+ALL = [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("torch_") else []) for name in TRAINED]
+
 MEASURE: dict[type, Callable[[Any, Setting], Measurement]] = {
     Collectives: collectives_measure.measure,
     DataParallel: data_parallel_measure.measure,
@@ -123,10 +126,7 @@ def _default_precision() -> Any:
 # -- samples -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("torch_") else []) for name in TRAINED],
-)
+@pytest.mark.parametrize("name", ALL)
 def test_samples_are_lists_by_rank(measured: Callable[[str], Measurement], name: str) -> None:
     units = ("s", "page_faults", "system_s")
     timed = [*PHASES, "step", *(["without_communication"] if name in WITHOUT_COMMUNICATION else [])]
@@ -144,14 +144,14 @@ def test_samples_are_lists_by_rank(measured: Callable[[str], Measurement], name:
     assert found == {key: [count] * RANKS for key, count in expected.items()}
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ALL)
 def test_samples_are_numbers(measured: Callable[[str], Measurement], name: str) -> None:
     for key, by_rank in measured(name).samples.items():
         may_be_zero = key.endswith(("_wait_s", "_busy_s", "_page_faults", "_system_s"))
         assert all(0 < value < math.inf or (may_be_zero and value == 0) for rank in by_rank for value in rank), key
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ALL)
 def test_what_is_measured_is_what_json_can_hold(measured: Callable[[str], Measurement], name: str) -> None:
     plain = dataclasses.asdict(measured(name))
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
@@ -160,7 +160,7 @@ def test_what_is_measured_is_what_json_can_hold(measured: Callable[[str], Measur
 # -- the equivalence check and what is counted -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ALL)
 def test_the_equivalence_check_is_recorded(measured: Callable[[str], Measurement], name: str) -> None:
     scalars, protocol = measured(name).scalars, measured(name).protocol
     assert 0 < scalars["equivalence_plain_ratio"] < scalars["equivalence_tolerance_ratio"]
@@ -177,7 +177,7 @@ def test_the_equivalence_check_is_recorded(measured: Callable[[str], Measurement
     assert "float64" in protocol["checked_by"]
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ALL)
 def test_work_and_protocol_are_recorded(measured: Callable[[str], Measurement], name: str) -> None:
     scalars, protocol = measured(name).scalars, measured(name).protocol
     assert scalars["parameters"] == PARAMETERS
@@ -211,6 +211,7 @@ def test_what_is_sharded_travels_as_gradient_and_as_parameter(
     assert measured(name).scalars["payload_bytes"] == pytest.approx(times * PARAMETER_BYTES, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, operations in OPERATIONS.items() if operations is None])
 def test_torchs_own_strategies_count_nothing(measured: Callable[[str], Measurement], name: str) -> None:
     assert {"payload_bytes", "collectives_per_step"}.isdisjoint(measured(name).scalars)
@@ -228,7 +229,7 @@ LANES = {
 }
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ALL)
 def test_each_ranks_lanes_hold_the_phases_and_the_collectives_of_one_step(
     measured: Callable[[str], Measurement], name: str
 ) -> None:
@@ -287,6 +288,7 @@ def test_of_measured_bytes_the_rank_with_the_most_counts(measured: Callable[[str
     assert [phase for phase, _, _ in measured(name).details["timeline"]["spans"]] == PHASES
 
 
+@pytest.mark.slow
 def test_of_what_no_way_to_count_sees_right_no_bytes_are_told(measured: Callable[[str], Measurement]) -> None:
     """It empties storages that go on to live, and the profiler loses what other threads free."""
     found = measured("torch_fsdp2")

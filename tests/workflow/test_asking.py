@@ -51,10 +51,12 @@ def test_a_dry_run_ends_with_the_reasons_each_once(measured: Copy) -> None:
     assert measured.snakemake("-n", "results/here/plain/label~a.json").said == []
 
 
-def test_a_home_that_cannot_be_written_to_is_not_needed(fresh: Copy) -> None:
+def test_snakemake_needs_neither_a_number_of_cores_nor_a_home(fresh: Copy) -> None:
     """A container's user may have none (HOME=/); `/dev/null` cannot be written into by root either."""
-    done = fresh.snakemake("results/here/plain/label~a.json", HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache")
+    nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/cache"}
+    done = fresh.python("-m", "snakemake", "results/here/plain/label~a.json", **nowhere)
     assert done.code == 0, done.err
+    assert re.search(r"^\[1/1\] measuring plain label~a \(the last one\)$", done.err, re.MULTILINE)
     assert fresh.record("plain/a")["status"] == "ok"
 
 
@@ -225,8 +227,8 @@ def test_names_are_refused_and_do_nothing(measured: Copy) -> None:
     assert_harmless(measured)
 
 
-@pytest.mark.parametrize("name", ["$(touch PWNED).txt", "a'; touch PWNED #.txt", "é 数\u202e.txt"])
-def test_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy, name: str) -> None:
+def test_a_text_with_an_odd_name_is_data_all_the_same(fresh: Copy) -> None:
+    name = "a'; touch PWNED #$(touch PWNED)é 数\u202e.txt"  # of one that is not quoted nothing could be made
     (fresh.root / name).write_text("one two three " * 3000)
     fresh.set("data", {"source": name, "corpus_bytes": 20000})
     fresh.set("experiments", {"plain": {"cpu": [{"label": ["a"]}]}})
@@ -259,12 +261,6 @@ def test_a_number_inside_of_braces_on_the_command_line_names_the_way_that_works(
     assert "got '5'" in done.said[0]
     assert done.said[1].endswith("write it to a file and use `--configfile`")
     assert fresh.python("-m", "stepbench", "plan", "--config", "limits={time_s: 5}").code == 0
-
-
-def test_snakemake_needs_no_number_of_cores(fresh: Copy) -> None:
-    done = fresh.python("-m", "snakemake", "results/here/plain/label~a.json")
-    assert done.code == 0, done.err
-    assert re.search(r"^\[1/1\] measuring plain label~a \(the last one\)$", done.err, re.MULTILINE)
 
 
 def test_all_mistakes_of_a_configuration_are_told_before_any_work(fresh: Copy) -> None:

@@ -40,39 +40,30 @@ def test_a_second_run_and_a_fresh_clone_measure_nothing(measured: Copy) -> None:
 # -- a kernel's code ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("time_of_edit", ["now", "long ago"])
-def test_code_that_changes_has_the_cells_measured_that_reach_it(measured: Copy, time_of_edit: str) -> None:
-    path = measured.edit(KERNEL, "FACTOR = 1", "FACTOR = 2")
-    if time_of_edit == "long ago":
-        os.utime(path, (1e9, 1e9))
-    assert stale(measured) == dict.fromkeys(TOYS, "source: stepbench.models.toy_kernel changed")
-    with measured.measuring(*TOYS):
-        done = measured.measure()
-    assert done.code == 0
-    assert (
-        "Updated input files: .stepbench/stale/here/toy/behaviour~fine,size~nano,replicate~0.json/reasons.txt"
-        in done.err
-    )
-    marker = measured.root / ".stepbench/stale/here/toy/behaviour~fine,size~nano,replicate~0.json/reasons.txt"
-    assert marker.read_text().splitlines()[:-1] == ["source: stepbench.models.toy_kernel changed"]
-    assert measured.record(TOYS[0])["samples"] == {"step_s": [0.5, 1.0]}
-    assert stale(measured) == {}
-    measured.edit(KERNEL, "FACTOR = 2", "FACTOR = 1")  # what was measured with 2 does not hold for 1
-    with measured.measuring(*TOYS):
-        assert measured.measure().code == 0
-
-
-def test_a_dry_run_says_what_is_stale_and_measures_nothing(measured: Copy) -> None:
+def test_code_that_changes_has_the_cells_measured_that_reach_it(measured: Copy) -> None:
+    """Edited now, and then taken back by a file of long ago: what was measured with 2 does not hold for 1."""
     measured.edit(KERNEL, "FACTOR = 1", "FACTOR = 2")
+    assert stale(measured) == dict.fromkeys(TOYS, "source: stepbench.models.toy_kernel changed")
+    marker = ".stepbench/stale/here/toy/behaviour~fine,size~nano,replicate~0.json/reasons.txt"
     with measured.measuring():
         done = measured.measure("-n")
     assert done.code == 0
     assert "rule measure_toy:" in done.out
     assert "rule measure_plain:" not in done.out
-    assert (
-        "Updated input files: .stepbench/stale/here/toy/behaviour~fine,size~micro,replicate~0.json/reasons.txt"
-        in done.out
-    )
+    assert f"Updated input files: {marker}" in done.out
+    with measured.measuring(*TOYS):
+        done = measured.measure()
+    assert done.code == 0
+    assert f"Updated input files: {marker}" in done.err
+    reasons = (measured.root / marker).read_text().splitlines()
+    assert reasons[:-1] == ["source: stepbench.models.toy_kernel changed"]
+    assert measured.record(TOYS[0])["samples"] == {"step_s": [0.5, 1.0]}
+    assert stale(measured) == {}
+    path = measured.edit(KERNEL, "FACTOR = 2", "FACTOR = 1")
+    os.utime(path, (1e9, 1e9))
+    assert stale(measured) == dict.fromkeys(TOYS, "source: stepbench.models.toy_kernel changed")
+    with measured.measuring(*TOYS):
+        assert measured.measure().code == 0
 
 
 def test_a_record_that_was_deleted_is_measured_again_although_its_tables_are_there(measured: Copy) -> None:
@@ -158,6 +149,11 @@ def swap_two_values(copy: Copy) -> None:
     copy.set("sizes.nano", CONFIG["sizes"]["nano"] | {"d_model": 64, "d_ff": 32})
 
 
+def edit_what_each_experiment_uses(copy: Copy) -> None:
+    copy.set("protocol.seed", 1)
+    copy.set("data.corpus_bytes", 30000)
+
+
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
@@ -166,15 +162,12 @@ def swap_two_values(copy: Copy) -> None:
             {"toy/fine,nano,0": "definition: size.d_ff was 64, is 32; definition: size.d_model was 32, is 64"},
         ),
         (
-            lambda copy: copy.set("protocol.seed", 1),
-            dict.fromkeys(TOYS, "definition: protocol.seed was 0, is 1"),
-        ),
-        (
-            lambda copy: copy.set("data.corpus_bytes", 30000),
-            {"plain/a": "definition: data.corpus_bytes was 20000, is 30000"},
+            edit_what_each_experiment_uses,
+            dict.fromkeys(TOYS, "definition: protocol.seed was 0, is 1")
+            | {"plain/a": "definition: data.corpus_bytes was 20000, is 30000"},
         ),
     ],
-    ids=["two values swapped", "protocol", "data"],
+    ids=["two values swapped", "protocol and data"],
 )
 def test_a_setting_that_is_edited_has_the_cells_measured_that_use_it(
     measured: Copy, edit: Callable[[Copy], None], expected: dict[str, str]
@@ -316,22 +309,16 @@ def test_a_record_that_was_copied_from_another_machine_is_measured_again(measure
 
 
 def test_a_record_that_cannot_be_believed_is_measured_again(measured: Copy) -> None:
+    """One under another cell's name, one that is cut, one that was edited."""
     cut, edited = measured.path("toy/fine,nano,0"), measured.path("plain/a")
+    shutil.copy(cut, measured.path("toy/fine,micro,0"))
     cut.write_bytes(cut.read_bytes()[:100])
     edited.write_text(edited.read_text().replace("1.0", "0.5"))
     found = stale(measured)
-    assert list(found) == ["toy/fine,nano,0", "plain/a"]
+    assert list(found) == list(EVERYTHING)
+    assert "`cell` must be the one that the path names, got " in found["toy/fine,micro,0"]
     assert "size~nano,replicate~0.json: not valid JSON: " in found["toy/fine,nano,0"]
     assert found["plain/a"].endswith("label~a.json: checksum mismatch: the record was modified after it was written")
-    with measured.measuring("toy/fine,nano,0", "plain/a"):
+    with measured.measuring(*EVERYTHING):
         assert measured.measure().code == 0
     assert stale(measured) == {}
-
-
-def test_a_record_under_another_cells_name_is_measured_again(measured: Copy) -> None:
-    shutil.copy(measured.path("toy/fine,nano,0"), measured.path("toy/fine,micro,0"))
-    found = stale(measured)
-    assert list(found) == ["toy/fine,micro,0"]
-    assert "`cell` must be the one that the path names, got " in found["toy/fine,micro,0"]
-    with measured.measuring("toy/fine,micro,0"):
-        assert measured.measure().code == 0
