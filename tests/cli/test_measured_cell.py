@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ LEAST_FOR_INTERVAL = 6
 MEASURED = {**synthetic.MEASURED, **synthetic_inside.MEASURED, **synthetic_on_ranks.MEASURED}
 LADDER = [{"size": ["nano"], "context": [64], "rung": ["sdpa"]}]
 GRIDS = {**SMALL_GRIDS, **INSIDE_GRIDS, **ON_RANKS_GRIDS, "ladder": LADDER}
-QUANTITY = r"(?:\d[\d.\N{NARROW NO-BREAK SPACE}]*)"
+QUANTITY = r"(?:\d[\d.\N{NARROW NO-BREAK SPACE} ]*)"  # a terminal gets a plain space
 # A time or bytes with its interval, or with why it has none.
 TIME = rf"{QUANTITY} \[{QUANTITY}, {QUANTITY}\] (?:s|ms|µs|ns)\b"
 ONCE = rf"{QUANTITY} (?:s|ms|µs|ns|B|KiB|MiB|GiB) \((?:one sample|predicted|too few samples for an interval)\)"
@@ -57,10 +58,9 @@ def test_every_cell_prints_a_time_or_bytes_with_interval_and_quality(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = bench(tmp_path, name)
-    for cell in made.grid(name):
-        record = write(made, name, cell)
-        if not record.ok:
-            continue
+    cells = [(cell, record) for cell in made.grid(name) if (record := write(made, name, cell)).ok]
+    assert cells
+    for cell, record in cells:
         text = shown(made, cell, capsys)
         first = text.split("quality: warnings", 1)[1].split("└")[0]
         rows = [line for line in first.splitlines() if line.startswith("│")]
@@ -128,12 +128,48 @@ def test_few_samples_have_no_interval_and_say_so(tmp_path: Path, capsys: pytest.
     assert "once system" not in text
 
 
-def test_a_real_cell_prints_a_time_and_quality(tmp_path: Path) -> None:
-    copy = Copy.make(tmp_path / "bench", toys=False)
-    done = copy.python(
-        "-m", "stepbench", "measure", "numerics", "case=accumulation", "--config", "data={source: synthetic}"
-    )
+# A cell of each experiment that takes no more than seconds; one of them in every run.
+STEP = "size=nano,context=16,batch=1"
+REAL = {
+    "attention": "implementation=tiled,seq=128,head_dim=16,heads=2",
+    "ceilings": "operation=copy",
+    "checkpointing": f"source=measured,{STEP},groups=1",
+    "collectives": "operation=all_reduce,backend=gloo,ranks=2,payload_bytes=4096",
+    "data_parallel": f"{STEP},strategy=flat",
+    "encoder_decoder": "preset=3.5M,data=memory,megabytes=3,ranks=1,batch=4,context=16,steps=8,precision=fp32",
+    "end_to_end": STEP,
+    "fits": "source=measured,size=nano,context=16,memory_mib=200",
+    "fsdp": f"source=measured,{STEP},variant=fsdp",
+    "ladder": f"{STEP},rung=sdpa",
+    "memory": f"source=measured,{STEP}",
+    "numerics": "case=accumulation",
+    "optimizer_sharding": f"source=measured,{STEP},variant=replicated",
+    "profile": STEP,
+    "warmup": "size=nano,warmup=0",
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    made = Copy.make(tmp_path_factory.mktemp("real") / "bench", toys=False)
+    made.set("data.source", "synthetic")
+    yield made
+    made.close()
+
+
+def test_every_experiment_has_a_real_cell() -> None:
+    assert set(REAL) == set(experiments.names())
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "numerics" else pytest.param(name, marks=pytest.mark.slow) for name in REAL]
+)
+def test_a_real_cell_prints_a_time_and_quality(copy: Copy, name: str) -> None:
+    done = copy.python("-m", "stepbench", "measure", name, REAL[name])
     assert done.code == 0, done.err
-    assert re.search(f"{TIME}|{ONCE}", done.out), done.out
-    assert re.search(r"│ [ABCD](?:: .*)? *│$", done.out, re.MULTILINE), done.out
-    copy.close()
+    first = done.out.split("quality: warnings", 1)[1].split("└")[0]
+    rows = [line for line in first.splitlines() if line.startswith("│")]
+    assert rows, done.out
+    for row in rows:
+        assert re.search(f"{TIME}|{ONCE}", row), row
+        assert re.search(r"│ [ABCD](?:: .*)? *│$", row), row
