@@ -20,8 +20,8 @@ from tests.workflow.bench_copy import COPIED, GENERATED
 pytestmark = [pytest.mark.fake_gpu, pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
 MACHINES = {"8 GB laptop": (LAPTOP,), "2 × RTX 5090": (RTX_5090, RTX_5090), "H100 80 GB": (H100,), "T4": (T4,)}
-# What a pretended machine cannot do, by the end of its reason: attention by cuDNN, which builds a plan from what it reads
-# of the library. The cells of `sdpa_cudnn`, and on an H100 those of `sdpa`, where torch takes cuDNN by itself.
+# What a pretended machine cannot do, by the end of its reason: attention by cuDNN, which builds a plan from what the
+# library tells. The cells of `sdpa_cudnn`, and on an H100 those of `sdpa`, where torch takes cuDNN by itself.
 CANNOT = "vector::_M_default_append"
 
 
