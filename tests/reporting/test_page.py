@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from stepbench.reporting import page, page_tables, tables
+from stepbench.reporting import page, page_figures, page_tables, tables
+from stepbench.reporting.drawing import Kept
 from stepbench.reporting.embedded import Embedded
 
 
@@ -86,3 +87,16 @@ def test_a_table_is_filtered_by_what_all_of_its_rows_have(tmp_path):
     assert page_tables.filters_of(shown) == ["size"]
     text = page_tables.render(shown, "name", Embedded(tmp_path), str, str)
     assert text.count("data-values=") == 4
+
+
+def test_a_letter_is_drawn_once_on_a_page_and_used_by_every_figure():
+    letter = '<path id="DejaVuSans-13" d="M 1 2" transform="scale(0.015625)"/>'
+    svg = f'<svg viewBox="0 0 2 1"><g id="text_1"><defs>{letter}</defs><use xlink:href="#DejaVuSans-13"/></g></svg>'
+    letters: set[str] = set()
+    first, second = (page_figures.render(svg, name, Kept("d", "", {}), "alt", {}, letters) for name in ("a", "b"))
+    assert letters == {"DejaVuSans-13"}
+    assert letter in first
+    assert "<path" not in second
+    assert all('xlink:href="#DejaVuSans-13"' in each for each in (first, second))
+    assert 'id="a.text_1"' in first
+    assert 'id="b.text_1"' in second

@@ -10,9 +10,11 @@ from typing import Any
 from stepbench.reporting.drawing import Kept
 
 Rows = Mapping[frozenset[str], str]
+FONT = "DejaVu"  # matplotlib's own; a letter's id is that of its font and its code
+_LETTER = re.compile(rf'<path id="({FONT}[^"]*)"[^>]*/>')
 
 
-def render(svg: str, name: str, kept: Kept, alt: str, rows: Rows) -> str:
+def render(svg: str, name: str, kept: Kept, alt: str, rows: Rows, letters: set[str]) -> str:
     """Return the HTML of a figure.
 
     Args:
@@ -21,11 +23,15 @@ def render(svg: str, name: str, kept: Kept, alt: str, rows: Rows) -> str:
         kept: what its points say.
         alt: what the figure shows.
         rows: the records of each row of the section's tables -> the row's id.
+        letters: whose outlines earlier figures of the page have drawn; those of this one are added. Drawn again in
+            each figure they would be a seventh of the page.
     """
     drawing = svg[svg.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r'\bid="([^"]+)"', rf'id="{name}.\1"', drawing)
-    drawing = re.sub(r'href="#([^"]+)"', rf'href="#{name}.\1"', drawing)
+    drawing = re.sub(rf'\bid="(?!{FONT})([^"]+)"', rf'id="{name}.\1"', drawing)
+    drawing = re.sub(rf'href="#(?!{FONT})([^"]+)"', rf'href="#{name}.\1"', drawing)
+    drawing = _LETTER.sub(lambda found: "" if found[1] in letters else found[0], drawing)
+    letters.update(found[1] for found in _LETTER.finditer(drawing))
     drawing = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}.\1)", drawing)
     for place, (point, said) in enumerate(kept.points.items()):
         mark = f'<g id="{name}.{point}"'

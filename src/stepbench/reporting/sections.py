@@ -52,6 +52,7 @@ class Target:
         self.embedded = Embedded(bench.root)
         self.blocks: dict[str, str] = {}
         self.figures = 0
+        self.letters: set[str] = set()  # whose outlines are on the page
 
     def table(self, shown: Shown, level: int = 3, name: str = "") -> str:
         """Return a table as Markdown with its heading; on the page its rows are a block of HTML.
@@ -81,7 +82,7 @@ class Target:
         text = f"![{markup.escape(alt)}]({self.link(f'{path}.svg')})"
         if self.for_page:
             svg = (self.root / f"{path}.svg").read_text(encoding="utf-8")
-            self.blocks[name] = page_figures.render(svg, name, kept, alt, rows)
+            self.blocks[name] = page_figures.render(svg, name, kept, alt, rows, self.letters)
             text = page.block(name)
         caption = " ".join(filter(None, (caption, kept.description)))
         return {"number": self.figures, "title": title, "caption": caption, "text": text}
