@@ -27,7 +27,8 @@ def main() -> None:
     title, summary = text.partition("\n")[0], re.search(r"^## Summary\n.*?(?=^## )", text, re.DOTALL | re.MULTILINE)
     if summary is None:
         sys.exit("report/writeup.md must have a section `## Summary`")
-    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", summary[0])  # its links lead to sections and records of the page
+    words = re.sub(r"^(\|.*\|)[^|]*\|$", r"\1", summary[0], flags=re.MULTILINE)  # without the column of records
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", words)  # its links lead to sections of the page
     picture = "[![The first screen of the report](first-screen.png)](writeup.html)"
     pages = "[writeup.html](writeup.html) is the whole report, [explore.html](explore.html) draws its records"
     where = f"{pages}. Download them and open them in a browser."
