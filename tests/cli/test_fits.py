@@ -47,3 +47,10 @@ def test_amounts_have_units() -> None:
         24 * 10**9,
         79 * 2**30,
     ]
+
+
+def test_a_context_that_the_model_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--memory", "24GiB"]):
+        asked = ["--root", str(ROOT), "fits", "--size", "gpt2-xl", "--context", "2048", *more]
+        assert command_line.main(asked) == 2
+        assert "this model has 1024 learned positions, got a context of 2048" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,14 @@ def test_flops_are_what_torch_counts(name: str) -> None:
         next_token_loss(logits, tokens).backward()
     assert forward.get_total_flops() == forward_flops(shape, **cost)
     assert backward.get_total_flops() == backward_flops(shape, **cost)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_model_that_ships_can_be_copied_with_fewer_layers_and_read_from_json(name: str) -> None:
+    model = Architecture.from_config(name, CONFIG["models"][name])
+    shallow = dataclasses.replace(model, layers=2)
+    assert (shallow.layers, shallow.key_heads, shallow.head_dim) == (2, model.key_heads, model.head_dim)
+    assert Architecture(**json.loads(json.dumps(dataclasses.asdict(model)))) == model
 
 
 def test_a_size_is_the_plain_llama() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from stepbench.measure.envelope import Envelope
 from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.models.architecture import Architecture
 from stepbench.models.sizes import ModelSize
 from stepbench.workloads import fits, predicted
 from stepbench.workloads.spec import StepSpec
@@ -35,6 +36,14 @@ def test_shallow_steps_predict_the_deep_one_exactly(layers: int, vocabulary: int
     assert found.peak_bytes(7, 320) == predicted_bytes(spec, 7, 320)
     # With a batch of 1 torch makes a few small copies less.
     assert found.peak_bytes(1, 200) == pytest.approx(predicted_bytes(spec, 1, 200), rel=2e-3)
+
+
+def test_a_gpt2_is_predicted_from_shallow_ones_too() -> None:
+    size = Architecture(layers=7, architecture="gpt2", tied=True, vocabulary=50, **SMALL)
+    spec = StepSpec(size, 50, context=1, batch=1)
+    found = fits.find(spec, SETTING)
+    assert found.peak_bytes(7, 320) == predicted_bytes(spec, 7, 320)
+    assert found.largest_context(1, 2**50) == 1024  # it has no more positions
 
 
 def test_the_largest_size_needs_what_its_own_step_was_predicted_to() -> None:

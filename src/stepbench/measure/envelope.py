@@ -42,9 +42,11 @@ class Envelope:
     Attributes:
         coefficients: of each polynomial that may be the largest: of 1, T, T², B, BT and BT² (T the context, B the
             batch), in bytes.
+        most_context: the longest context of the model, whatever the memory; None where it has none.
     """
 
     coefficients: tuple[tuple[float, ...], ...]
+    most_context: int | None = None
 
     def peak_bytes(self, batch: int, context: int) -> int:
         """Return the predicted peak of such a step in bytes."""
@@ -57,7 +59,8 @@ class Envelope:
 
     def largest_context(self, batch: int, memory_bytes: int) -> int:
         """Return the largest context that fits into so much memory at a batch; 0 where none does."""
-        return _largest(lambda context: self.peak_bytes(batch, context) <= memory_bytes)
+        most = MOST if self.most_context is None else self.most_context
+        return _largest(lambda context: context <= most and self.peak_bytes(batch, context) <= memory_bytes)
 
 
 def points() -> list[tuple[int, int]]:

@@ -76,15 +76,19 @@ class Architecture(ModelSize):
     def __post_init__(self) -> None:
         if isinstance(self.rope_scaling, Mapping):  # as config.yaml and JSON hold it
             object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
-        left_out = {key: None for key in ("key_heads", "head_dim", "positions") if getattr(self, key) == 0}
+        follows = {
+            "key_heads": self.heads,
+            "head_dim": self.d_model // self.heads
+            if type(self.heads) is type(self.d_model) is int and self.heads
+            else 0,
+            "positions": POSITIONS if self.architecture == GPT2 else 0,
+        }
+        # What follows anyway counts as left out: a copy with fewer layers, or one read from JSON, gives it.
+        left_out = {name: None for name, value in follows.items() if getattr(self, name) in (0, value)}
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         if problems := list(_problems(given | left_out)):
             raise ShapeError(problems)
-        for name, value in (
-            ("key_heads", self.heads),
-            ("head_dim", self.d_model // self.heads),
-            ("positions", POSITIONS if self.architecture == GPT2 else 0),
-        ):
+        for name, value in follows.items():
             object.__setattr__(self, name, getattr(self, name) or value)
 
     @classmethod

@@ -7,6 +7,7 @@ import dataclasses
 from stepbench.measure import envelope
 from stepbench.measure.envelope import Envelope
 from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.models.architecture import Architecture
 from stepbench.models.sizes import ModelSize
 from stepbench.workloads import predicted
 from stepbench.workloads.spec import StepSpec
@@ -31,11 +32,13 @@ def find(spec: StepSpec, setting: Setting) -> Envelope:
         for depth, step in of_depth.items()
     }
     try:
-        return envelope.fit(timelines, layers)
+        found = envelope.fit(timelines, layers)
     except envelope.StructureError as error:
         raise UnsupportedError(
             f"attention {spec.attention} with head {spec.head} cannot be predicted from smaller steps: {error}"
         ) from None
+    positions = Architecture.of(spec.size).positions if isinstance(spec.size, ModelSize) else 0
+    return dataclasses.replace(found, most_context=positions or None)
 
 
 def depths(spec: StepSpec, layers: int) -> list[int]:

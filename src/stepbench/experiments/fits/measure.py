@@ -23,7 +23,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         raise UnsupportedError("a measured edge needs a context, got none")
     envelope = fits.find(spec, setting)
     scalars: dict[str, Any] = {"parameters": spec.work()["parameters"]}
-    details: dict[str, Any] = {"coefficients": envelope.coefficients}
+    details: dict[str, Any] = {"coefficients": envelope.coefficients, "most_context": envelope.most_context}
     watched_by = predicted.WATCHED_BY
     if cell.source == "measured":
         limit_bytes = limited.limit_bytes(setting, cell.memory_mib)

@@ -10,7 +10,7 @@ from typing import Any
 from stepbench.experiments.fits.cell import Cell
 from stepbench.measure.envelope import Envelope
 from stepbench.measure.measurement import Setting, UnsupportedError
-from stepbench.workloads import fits
+from stepbench.workloads import fits, predicted
 from stepbench.workloads.spec import StepSpec
 
 # What people change, the least that it costs them first. Each is tried alone, then all up to it together.
@@ -53,7 +53,13 @@ def step(cell: Cell, setting: Setting, *, context: int, batch: int) -> StepSpec:
 
 
 def envelope(spec: StepSpec, setting: Setting) -> Envelope:
-    """Return the predicted peak of a step at any batch and context; see `stepbench.workloads.fits.find`."""
+    """Return the predicted peak of such a step at any batch and context; see `stepbench.workloads.fits.find`.
+
+    Raises:
+        UnsupportedError: the model or the device cannot do what is asked for, or the step cannot be predicted.
+    """
+    if (reason := predicted.unsupported_reason(spec, setting.device)) is not None:
+        raise UnsupportedError(reason)
     return fits.find(spec, setting)
 
 

@@ -38,8 +38,9 @@ def predicted(results: Results) -> list[Way]:
     found = []
     for group in results.groups():
         if group.point["source"] == "predicted" and group.records:
-            lines = group.records[0].details["coefficients"]
-            found.append(Way(group, Envelope(tuple(tuple(map(float, each)) for each in lines))))
+            held = group.records[0].details
+            lines = tuple(tuple(map(float, each)) for each in held["coefficients"])
+            found.append(Way(group, Envelope(lines, held.get("most_context"))))
     return found
 
 
