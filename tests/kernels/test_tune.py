@@ -80,6 +80,9 @@ def test_the_cap_that_lets_one_more_program_fit(registers: int, programs: int, w
 
 def test_a_serialized_and_a_capped_candidate_are_predicted() -> None:
     """128 × 128 on 8 warps at head dim 64: with 128 registers ptxas serializes its products, and two programs fit."""
+    version = pytest.importorskip("triton").__version__
+    if not version.startswith("3.7."):
+        pytest.skip(f"triton {version} gives this kernel other registers than 3.7")
     plain, capped = candidates.appraise(kernel="forward", tile=Tile(128, 128, 8, 3), **OPTIONS)
     assert (plain.tile.maxnreg, capped.tile.maxnreg) == (None, 128)
     assert capped.predicted is not None
