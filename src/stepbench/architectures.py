@@ -27,7 +27,7 @@ def architecture_of(capability: tuple[int, int]) -> str:
 
 
 def table_of(capability: str | None) -> str | None:
-    """Return the table of a device by its capability as it is told, such as `9.0`; None where it has none."""
+    """Return the table of a device by its capability in words, such as `9.0`; None where it has none."""
     if capability is None:
         return None
     major, _, minor = capability.partition(".")

@@ -184,7 +184,7 @@ def test_a_listener_that_never_answers_is_no_node(port: int, monkeypatch: pytest
 
 
 def test_a_node_that_cannot_be_reached(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packets to it are lost, as behind a firewall; each address is told with its reason."""
+    """Packets to it are lost, as behind a firewall; the error gives each address with its reason."""
     monkeypatch.setattr(team, "COMES_WITHIN_S", 0.3)
 
     def lost(address: tuple[str, int], timeout: float) -> socket.socket:

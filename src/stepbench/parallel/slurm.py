@@ -18,7 +18,7 @@ class SlurmError(RuntimeError):
 
 
 def other_nodes(count: int) -> list[str]:
-    """Return the names of the other nodes of this job, so many that with this one there are `count`.
+    """Return the names of `count - 1` other nodes of this job.
 
     Raises:
         SlurmError: this process is in no job, in one with too few nodes, or on a machine that is no node of it.

@@ -119,7 +119,7 @@ def node_resources(bench: Bench) -> dict[str, Any]:
     if not host.described:
         return {}
     minutes = math.ceil(bench.settings["limits"]["time_s"] / 60) + MINUTES_TO_START
-    # Of a job of one task Slurm makes one of one node, however many were asked for; of GPUs no number of tasks is told.
+    # Slurm gives a job of one task one node, however many were asked for; beside GPUs the executor takes it per GPU.
     more = {"gres": f"gpu:{host.device_count}"} if host.device == "cuda" else {"tasks": nodes}
     return {"runtime": minutes, **whole_node(), **more}
 
@@ -158,10 +158,12 @@ def refuse_ignored_markers(
     """
 
     def made(*about: Any) -> staleness.InputFunction:
+        """Return what `inputs` makes, with the check."""
         function = inputs(*about)
 
         @staleness.with_signature
         def checked(wildcards: Any) -> list[str]:
+            """Return the files, or end the run where it would ignore a marker among them."""
             found = function(wildcards)
             if staleness.are_marked(found):
                 triggers = {trigger.name.lower() for trigger in workflow.rerun_triggers}

@@ -120,6 +120,7 @@ def _timings(
         return next((each for each in every if each.tile == tile), None)
 
     def alone(kernel: str, tile: Tile) -> Line:
+        """Time one kernel; raise where it does not compile without a spill, or is not exact."""
         candidate = compiled(kernel, tile)
         if candidate is None:
             raise RuntimeError("it spills or does not compile here")
@@ -134,6 +135,7 @@ def _timings(
             yield about, lambda kernel=kernel, tile=tile: alone(kernel, tile)  # type: ignore[misc]
 
     def predicted(name: str, number: int) -> float | None:
+        """Return the predicted time of all kernels of a pass, or None where one of them has none."""
         total = 0.0
         for kernel in OURS[name][number] if name in OURS else ():
             found = compiled(kernel, plan.forward if kernel == "forward_one_loop" else getattr(plan, kernel))

@@ -139,7 +139,7 @@ def refit(
         each: `map`, or that of a pool of processes.
 
     Raises:
-        ValueError: there are too few kernels or times for so many constants.
+        ValueError: there are too few kernels or times to fit the constants.
     """
     from scipy.optimize import Bounds, least_squares  # late: it takes 0.5 s
 
@@ -152,6 +152,7 @@ def refit(
     replayed: dict[Machine, list[Limits]] = {}
 
     def ratios(machine: Machine) -> list[float]:
+        """Return predicted over measured times; code is replayed again only where a constant of the replay differs."""
         key = replace(machine, **_OF_THE_GRID)
         if key not in replayed:
             replayed[key] = list(each(_limits, kernels, itertools.repeat(key)))
@@ -165,10 +166,12 @@ def refit(
         ]
 
     def changed(factors: NDArray[np.float64]) -> Machine:
+        """Return the machine with each constant multiplied by its factor."""
         pairs = zip(BOUNDS, factors, strict=True)
         return replace(old, **{name: float(getattr(old, name) * factor) for name, factor in pairs})
 
     def residuals(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the errors of all times, and how far each constant is from where it began."""
         return np.concatenate([np.log(ratios(changed(factors))), _STAY * (factors - 1)])
 
     start = np.ones(len(BOUNDS))
