@@ -12,6 +12,7 @@ from tests.reporting.conftest import STEP, results
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.bench import Bench
+from stepbench.reporting import findings
 from stepbench.reporting.agreement import Agreement, Reading
 
 GRIDS = {
@@ -139,13 +140,17 @@ def test_steps_of_the_ladder_are_held_against_those_of_the_same_settings(tmp_pat
 
 
 def test_a_plain_step_that_takes_another_time_on_the_ladder_is_a_finding(tmp_path: Path) -> None:
-    found = told(ladder(tmp_path, 1.2))
+    made = ladder(tmp_path, 1.2)
+    found = told(made)
     assert len(found) == 2
     assert found[0].startswith(
         "Two measurements of the step of nano, context 64, batch 4, adamw loop, train step disagree"
     )
     assert "in end_to_end and" in found[0]
     assert "in ladder, 0.833×" in found[0]
+    every = experiments.load("end_to_end").find(results(made, "end_to_end"))
+    first = next(each for each in every if each.kind == findings.CONTRADICTION)
+    assert findings.told(first).ratio == pytest.approx(1 / 1.2, rel=0.01)  # by which the summary ranks it
 
 
 def reading(median: float, half: float | None) -> Reading:

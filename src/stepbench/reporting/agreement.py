@@ -6,6 +6,7 @@ then wrong with one of them is for a person to find out, but nobody may read one
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -217,7 +218,9 @@ def find(found: Sequence[Agreement]) -> list[Finding]:
             f"Two measurements of {each.quantity} disagree: {_told(each.first)} and {_told(each.second)}, "
             f"{units.ratio(each.ratio)}."
         )
-        told += said(CONTRADICTION, [text], _evidence(each))
+        told += [
+            dataclasses.replace(finding, apart=each.ratio) for finding in said(CONTRADICTION, [text], _evidence(each))
+        ]
     agree = [each for each in found if each.verdict == AGREES]
     if agree and not told:
         count = "One quantity" if len(agree) == 1 else f"{len(agree)} quantities"

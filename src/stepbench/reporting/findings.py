@@ -37,11 +37,13 @@ class Finding:
         kind: what it is about, in a word or two, such as `fastest`.
         sentence: one sentence or two, without what the evidence adds.
         evidence: the rows that it speaks of.
+        apart: of two numbers that disagree: the second over the first.
     """
 
     kind: str
     sentence: str
     evidence: Evidence
+    apart: float | None = None
 
     @property
     def text(self) -> str:
@@ -63,7 +65,7 @@ class Told:
 
     Attributes:
         kind, text, verdict: as in `Finding`.
-        ratio: of a comparison of times: how many times as fast.
+        ratio: of a comparison of times: how many times as fast; of two numbers that disagree: how far apart.
         records, scope, warnings: as in `Evidence`.
         quality: the worst of its numbers.
         certainty: a value of `Certainty`.
@@ -160,7 +162,7 @@ def told(found: Finding) -> Told:
         evidence.quality,
         evidence.certainty.value,
         found.verdict,
-        evidence.comparison.ratio if evidence.comparison else None,
+        found.apart or (evidence.comparison.ratio if evidence.comparison else None),
     )
 
 
