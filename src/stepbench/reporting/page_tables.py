@@ -13,7 +13,9 @@ from stepbench.reporting.embedded import Embedded
 from stepbench.reporting.tables import Shown, ShownRow
 
 # Beginnings of headings.
-LAST_TO_FOLD = ("whole step", "fastest way", "speed over", "verdict", "ratio", "tokens/s", "MFU", "quality", "status")
+LAST_TO_FOLD = (
+    "context", "whole step", "fastest way", "speed over", "verdict", "ratio", "tokens/s", "MFU", "quality", "status",
+)  # fmt: skip
 LONG_CELL = 36  # characters from which on a cell breaks its line
 MOST_VALUES = 12  # of a filter
 FEWEST_ROWS = 4  # of a table that has filters
