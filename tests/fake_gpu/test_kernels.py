@@ -87,10 +87,22 @@ except torch.OutOfMemoryError:
     assert done.stdout == "refused\n", done.stderr
 
 
-def test_a_machine_describes_its_gpus_and_links(cuda: Machine, bench: Path) -> None:
-    done = cuda.run("-m", "stepbench", "describe", gpus=(RTX_5090, RTX_5090), cwd=bench)
-    assert done.returncode == 0, done.stderr
-    (file,) = bench.glob("machines/*.json")
-    found = json.loads(file.read_text(encoding="utf-8"))
-    assert found["device_names"] == ["NVIDIA GeForce RTX 5090"] * 2
-    assert found["device_memory_bytes"] == 32607 * 2**20
+@pytest.mark.parametrize("gpus", [(T4,), (RTX_5090, RTX_5090)], ids=["T4", "2 × RTX 5090"])
+def test_a_plan_from_a_description_is_the_one_on_the_machine_itself(
+    cuda: Machine, bench: Path, gpus: tuple[str, ...]
+) -> None:
+    """On a login node without a GPU: the same cells and estimates, although a T4's are other cells."""
+    settings = ("--config", "machine=node")
+    own = cuda.run("-m", "stepbench", "plan", "--json", *settings, gpus=gpus, cwd=bench)
+    done = cuda.run("-m", "stepbench", "describe", "node", gpus=gpus, cwd=bench)
+    assert (own.returncode, done.returncode) == (0, 0), own.stderr + done.stderr
+    found = json.loads((bench / "machines" / "node.json").read_text(encoding="utf-8"))
+    names, memory, capabilities, _ = zip(*(gpu.split("|") for gpu in gpus), strict=True)
+    assert (found["device_names"], found["capabilities"]) == (list(names), list(capabilities))
+    assert found["device_memory_bytes"] == int(memory[0]) * 2**20
+    elsewhere = cuda.run("-m", "stepbench", "plan", "--json", *settings, cwd=bench)
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert (len(json.loads(elsewhere.stdout)) > 50, elsewhere.stdout) == (True, own.stdout)
+    # A described machine alone is told that it has no price.
+    no_price = "; no cost, as config.yaml has no price of node under `prices`"
+    assert elsewhere.stderr.replace(no_price, "") == own.stderr

@@ -1,17 +1,20 @@
 """The quick grid on a GPU that does not compute in bfloat16, and what is known of GPUs' capabilities."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipeline.test_durations import MACHINES, open_on
+from tests.pipeline.test_durations import MACHINES, ROOT, open_on
 
 from stepbench.experiments.fsdp.cell import Cell as Fsdp
 from stepbench.experiments.ladder.cell import Cell as Ladder
-from stepbench.measure import devices
+from stepbench.measure import devices, nvml
 from stepbench.measure.devices import Device, Found
-from stepbench.pipeline import capability
+from stepbench.pipeline import capability, config, durations, inputs, machine
 from stepbench.pipeline.bench import Bench
+from stepbench.pipeline.state import States
 
 
 def values(bench: Bench) -> set[Any]:
@@ -56,14 +59,45 @@ def test_what_is_known_of_the_gpus(
     bench = open_on(monkeypatch, "T4")
     found = Found("cuda", "cuda", tuple(MACHINES[name][0] for name in names))
     monkeypatch.setattr(devices, "found", lambda: found)
-    host = bench.host if names else dataclasses.replace(bench.host, device="cpu")
+    host = machine.here() if names else dataclasses.replace(bench.host, device="cpu", capabilities=())
     assert (capability.of(host), capability.tiles_of(host)) == (told, tiles)
     assert capability.lacks_bf16(host) == (told == "7.5")
-    assert capability.of(dataclasses.replace(host, described="2026-11-30T00:00:00+00:00")) is None
 
 
 def test_a_capability_that_is_no_number_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = open_on(monkeypatch, "T4")
     monkeypatch.setattr(devices, "found", lambda: Found("cuda", "rocm", (Device("gfx", capability="gfx942"),)))
-    assert not capability.lacks_bf16(bench.host)
-    assert capability.tiles_of(bench.host) is None
+    host = machine.here()
+    assert not capability.lacks_bf16(host)
+    assert capability.tiles_of(host) is None
+
+
+@pytest.mark.parametrize(("name", "scale"), [*((name, "auto") for name in MACHINES), ("RTX 5090", "gpu")])
+def test_a_plan_for_a_described_machine_is_the_one_on_the_machine_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, scale: str
+) -> None:
+    """Cells, fingerprints and estimates, on a login node without a GPU that cannot ask for the machine's links."""
+    for file in ("config.yaml", config.SCHEMA):
+        shutil.copy(ROOT / file, tmp_path)
+    settings = {"scale": scale, "machine": "node"}
+    links = {"nvlinks": 0, "pcie_generation": 4, "pcie_lanes": 8}
+    with monkeypatch.context() as there:
+        device, count = MACHINES[name]
+        there.setattr(devices, "found", lambda: Found("cuda", "cuda", (device,) * count))
+        there.setattr(nvml, "links", lambda _: links)
+        here = Bench.open(tmp_path, settings=settings)
+        own = planned(here)
+        machine.describe(tmp_path, name="node")
+    monkeypatch.setattr(devices, "found", Found)
+    monkeypatch.setattr(nvml, "links", lambda _: dict.fromkeys(links))
+    described = Bench.open(tmp_path, settings=settings)
+    assert (here.host.described, bool(described.host.described)) == ("", True)
+    assert planned(described) == own
+
+
+def planned(bench: Bench) -> dict[str, Any]:
+    """Return what is planned of each cell, and what decides whether its record would be stale."""
+    states = States(bench)
+    return {
+        str(bench.path(cell)): (durations.of(bench, cell), states.fingerprint(cell), inputs.of(bench, cell))
+        for cell in bench.cells
+    }

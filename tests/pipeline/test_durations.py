@@ -121,7 +121,7 @@ def test_a_message_takes_the_links_that_the_machine_describes(monkeypatch: pytes
         ({"nvlinks": 18}, 2, 50e9),
     ]
     for links, nodes, bytes_per_s in known:
-        bench.host = dataclasses.replace(bench.host, interconnect=links)
+        bench.interconnect = links
         found = durations.of(bench, dataclasses.replace(cell, nodes=nodes))
         assert found == pytest.approx(start_s + calls * 2**30 / bytes_per_s)
     assert durations.of(bench, dataclasses.replace(cell, backend="gloo")) == pytest.approx(

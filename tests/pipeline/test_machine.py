@@ -22,7 +22,7 @@ SETTINGS = yaml.safe_load((ROOT / "config.yaml").read_text())
 NAME = "nvidia-h100-8x"
 FILE = Path(__file__).with_name("machines") / f"{NAME}.json"
 _FOUND = json.loads(FILE.read_text())
-H100 = Machine(**{**_FOUND, "device_names": tuple(_FOUND["device_names"])})
+H100 = Machine(**{**_FOUND, **{key: tuple(_FOUND[key]) for key in ("device_names", "capabilities")}})
 
 
 def write(root: Path, **changes: Any) -> Path:
@@ -76,7 +76,7 @@ def test_a_cell_asks_for_whole_nodes(tmp_path: Path, bench_of: Callable[..., Ben
     write(tmp_path)
     whole = {"cpus_per_task": -1, "mem_mb": 0, "slurm_extra": "--exclusive"}
     assert workflow.node_resources(bench_of()) == {"runtime": 20, "gres": "gpu:8", **whole}
-    write(tmp_path, device="cpu", device_names=("AMD EPYC",))
+    write(tmp_path, device="cpu", device_names=("AMD EPYC",), capabilities=())
     asked = workflow.node_resources(bench_of())
     # A job of two nodes and one task was one of one node, on which both launchers ran.
     assert [asked["tasks"](SimpleNamespace(nodes=count)) for count in ("1", "2")] == [1, 2]
@@ -108,6 +108,7 @@ def test_config_may_not_contradict_the_file(tmp_path: Path, bench_of: Callable[.
         ({"device": "tpu"}, "its device is 'tpu'"),
         ({"device_names": []}, r"its device is 'cuda' \(\[\]\)"),
         ({"colour": "green"}, "it lacks or does not know colour"),
+        ({"capabilities": None}, "its capabilities are None"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
@@ -130,6 +131,10 @@ def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
         (
             {"device_names": ("NVIDIA H100 80GB HBM3",) * 4},
             ["`device_names` is 4 × NVIDIA H100 80GB HBM3 instead of 8 × NVIDIA H100 80GB HBM3"],
+        ),
+        (
+            {"capabilities": ("8.0",) * 7 + (None,)},
+            ["`capabilities` is 7 × 8.0, 1 × None instead of 8 × 9.0"],
         ),
         ({"driver": "575.1"}, ["`driver` is 575.1 instead of 570.12"]),
         ({"software": {**H100.software, "torch": "2.14.0"}}, ["`torch` is 2.14.0 instead of 2.13.0"]),

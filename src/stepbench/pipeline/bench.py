@@ -10,21 +10,14 @@ from typing import Any
 from stepbench.data import tokens
 from stepbench.data.shards import ShardSet
 from stepbench.experiments import experiment as experiments
-from stepbench.measure import devices
+from stepbench.measure import devices, interconnect
 from stepbench.pipeline import capability, config, fingerprint, grids, machine, own_files, records
 from stepbench.pipeline.cells import Cell
 
 STATE_FOLDER = ".stepbench"
 RUN_LOCK = Path(STATE_FOLDER, "run.lock")
 GPU_SCALES = ("gpu_quick", "gpu")  # both with the protocol `gpu`, so that a cell of both is measured once
-NO_EXPERIMENTS = (
-    "logs",
-    "tables",
-    "figures",
-    "findings",
-    "history",
-    "ab",
-)  # folders of a machine that contain no records
+NO_EXPERIMENTS = ("logs", "tables", "figures", "findings", "history", "ab")  # folders that contain no records
 
 
 class Bench:
@@ -125,6 +118,11 @@ class Bench:
         if self.is_without_bf16:
             found = capability.without_bf16(found, self.settings.get("rungs", {}))
         return grids.in_rounds(found)
+
+    @functools.cached_property
+    def interconnect(self) -> Mapping[str, Any]:
+        """The machine's links, see `stepbench.measure.interconnect`; asked for where they are not described."""
+        return self.host.interconnect if self.host.described else interconnect.describe(self.device)
 
     @functools.cached_property
     def is_without_bf16(self) -> bool:

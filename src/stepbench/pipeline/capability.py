@@ -20,13 +20,8 @@ WITHOUT_BF16 = (
 
 
 def of(host: Machine) -> str | None:
-    """Return the capability that all GPUs of a machine have, such as `9.0`.
-
-    None where they differ, without CUDA, and for a machine that has described itself, which does not tell it.
-    """
-    if host.described or not devices.KINDS[host.device].is_gpu:
-        return None
-    found = {each.capability for each in devices.found().devices}
+    """Return the capability that all GPUs of a machine have, such as `9.0`; None where they differ or have none."""
+    found = set(host.capabilities)
     return found.pop() if len(found) == 1 else None
 
 

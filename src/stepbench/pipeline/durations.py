@@ -190,7 +190,7 @@ def _collective_s(bench: Bench, cell: Any) -> float:
 
 def _link(bench: Bench, nodes: int) -> float:
     """Return the bytes/s between two of the machine's GPUs as far as it describes itself, or else of config.yaml."""
-    known, assumed = bench.host.interconnect, bench.settings.get("network")
+    known, assumed = bench.interconnect, bench.settings.get("network")
     if nodes == 1 and (links := known.get("nvlinks")):
         return float(links * NVLINK_BYTES_PER_S)
     lane = PCIE_LANE_BYTES_PER_S.get(known.get("pcie_generation") or 0)

@@ -24,7 +24,7 @@ from stepbench.process import storage
 
 FOLDER = Path("machines")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
-COMPARED = ("device", "device_names", "driver", "software", "cpu_cores")
+COMPARED = ("device", "device_names", "capabilities", "driver", "software", "cpu_cores")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Machine:
         name: of the folder under results/.
         device: `cuda`, `mps` or `cpu`.
         device_names: the hardware's name of each device; of a CPU one.
+        capabilities: CUDA's compute capability of each GPU, such as `9.0`; None for one without.
         device_memory_bytes: of the smallest device; None if the devices share the host's.
         cpu: its model.
         cpu_cores: physical ones that a measurement may use.
@@ -49,6 +50,7 @@ class Machine:
     name: str
     device: str
     device_names: tuple[str, ...]
+    capabilities: tuple[str | None, ...]
     device_memory_bytes: int | None
     cpu: str
     cpu_cores: int
@@ -100,6 +102,7 @@ def here(device: str = "auto", name: str = "auto") -> Machine:
         name=environment.machine_name(device) if name == "auto" else name,
         device=device,
         device_names=environment.device_names(device),
+        capabilities=tuple(each.capability for each in used),
         device_memory_bytes=min(memory, default=None),
         cpu=environment.device_name("cpu"),
         cpu_cores=environment.cores(),
@@ -166,7 +169,9 @@ def described(root: Path, name: str) -> Machine | None:
         raise _unusable(path, f"it describes {found['name']!r}")
     if found["device"] not in devices.KINDS or not found["device_names"]:
         raise _unusable(path, f"its device is {found['device']!r} ({found['device_names']!r})")
-    return Machine(**{**found, "device_names": tuple(found["device_names"])})
+    if not isinstance(found["capabilities"], list):
+        raise _unusable(path, f"its capabilities are {found['capabilities']!r}")
+    return Machine(**{**found, **{key: tuple(found[key]) for key in ("device_names", "capabilities")}})
 
 
 def _unusable(path: Path, why: str) -> ConfigError:
