@@ -59,7 +59,7 @@ $(FAKE): $(TEST)
 	test -x .venv-fake-gpu/bin/python || $(BIN)/python -m venv .venv-fake-gpu
 	@rm -f .venv-fake-gpu/.torch-*
 	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" > "$$(.venv-fake-gpu/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
-	.venv-fake-gpu/bin/python -m pip install --quiet --no-deps $$(sed -n 's/^torch==/torch===/p' constraints/torch-$(TORCH).txt)
+	.venv-fake-gpu/bin/python -m pip install --quiet --no-deps --ignore-installed $$(sed -n 's/^torch==/torch===/p' constraints/torch-$(TORCH).txt)
 	.venv-fake-gpu/bin/python -m pip install --quiet --no-deps --upgrade --target .venv-fake-gpu/headers nvidia-cuda-runtime===13.0.96
 	touch $@
 
