@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
+PACKAGES = "packages"  # in the folder of the libraries: belongs to Python's path, before NVIDIA's own
 NVML, RUNTIME, DRIVER, NCCL = "libnvidia-ml.so.1", "libcudart.so.13", "libcuda.so.1", "libnccl.so.2"
 # Libraries of which torch needs that they are there: each function returns 0. The longer prefix comes first.
 STUBS = {
@@ -72,6 +73,10 @@ def build_all(folder: Path, site: Path, headers: Path) -> Path:
     runtime = (HERE / "cudart.c").read_text(encoding="utf-8")
     _compile(folder / RUNTIME, runtime, f"-I{headers}", f"-I{own}", version="libcudart.so.13")
     _compile(folder / DRIVER, (HERE / "libcuda.c").read_text(encoding="utf-8"))
+    # torch loads these from packages on Python's path where there are some, such as NVIDIA's own beside another torch.
+    packages = folder / PACKAGES / "nvidia" / "cu13"
+    packages.mkdir(parents=True)
+    (packages / "lib").symlink_to(folder)
     return folder
 
 

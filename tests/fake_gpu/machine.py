@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fake_gpu.libraries import PACKAGES
+
 ROOT = Path(__file__).parents[2]
 SOFTENED = Path(__file__).parent / "softened"
 
@@ -34,6 +36,10 @@ class Machine:
     temporary: Path
     python: str = sys.executable
 
+    def path(self, source: Path) -> str:
+        """Return `PYTHONPATH` with which the package in `source` runs on this machine."""
+        return os.pathsep.join([str(SOFTENED), str(self.libraries / PACKAGES), str(source)])
+
     def variables(self, *gpus: str, **more: str) -> dict[str, str]:
         """Return the environment of a process that finds these GPUs, as `devices.h` describes them."""
         kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
@@ -42,7 +48,7 @@ class Machine:
             "LD_LIBRARY_PATH": str(self.libraries),
             "TRITON_LIBCUDA_PATH": str(self.libraries),
             "TMPDIR": str(self.temporary),
-            "PYTHONPATH": os.pathsep.join([str(SOFTENED), str(ROOT / "src")]),
+            "PYTHONPATH": self.path(ROOT / "src"),
             "FAKE_GPUS": ";".join(gpus),
             "STEPBENCH_PASS": ",".join(["FAKE_GPUS", *(name for name in more if name.startswith("FAKE_"))]),
             **more,

@@ -7,14 +7,13 @@ of each cell.
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.fake_gpu.machine import H100, LAPTOP, ROOT, RTX_5090, SOFTENED, T4, Machine
+from tests.fake_gpu.machine import H100, LAPTOP, ROOT, RTX_5090, T4, Machine
 from tests.workflow.bench_copy import COPIED, GENERATED
 
 pytestmark = [pytest.mark.fake_gpu, pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
@@ -35,8 +34,7 @@ def test_the_quick_grid_gives_a_report_without_an_error(cuda: Machine, tmp_path:
             shutil.copy(source, target)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(shortened(), sort_keys=False), encoding="utf-8")
     words = ("-m", "snakemake", "--cores", "1", "--", "report/writeup.md", "all")
-    own = os.pathsep.join([str(SOFTENED), str(tmp_path / "src")])
-    more = {"PYTHONPATH": own, "FAKE_KERNEL_US": "20"}  # so that no time is none
+    more = {"PYTHONPATH": cuda.path(tmp_path / "src"), "FAKE_KERNEL_US": "20"}  # so that no time is none
     done = cuda.run(*words, gpus=MACHINES[name], cwd=tmp_path, timeout_s=4 * 3600, **more)
     (tmp_path / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     found = records(tmp_path)
