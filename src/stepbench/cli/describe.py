@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from stepbench.measure import devices
@@ -21,5 +22,7 @@ def add(commands: Any) -> None:
 
 def describe(options: argparse.Namespace) -> int:
     """Write the file and print its path."""
+    if options.device != "cpu" and (sentence := devices.unasked()) is not None:
+        print(f"stepbench: {sentence}", file=sys.stderr)
     print(machine.describe(options.root, options.device, options.name))
     return 0

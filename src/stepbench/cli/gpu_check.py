@@ -141,7 +141,8 @@ def _describe(device: str, root: Path) -> str:
     from stepbench.measure import devices, environment
 
     found = {**environment.describe(device, root), **environment.state(device), "driver": devices.driver()}
-    return json.dumps(found, indent=1, default=str)
+    sentence = devices.unasked()
+    return "\n".join(filter(None, [sentence, json.dumps(found, indent=1, default=str)]))
 
 
 def _tune(found: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ def plan(options: argparse.Namespace) -> int:
         print_rows([{key: getattr(each, key) for key in keys} for each in found.waiting], options.format)
     if (reason := inputs.lacks_compiler(bench, bench.cells)) is not None:
         print(f"stepbench: {reason}", file=sys.stderr)
+    inputs.tell_unasked(bench)
     print("; ".join(_told(bench, found, options.price_per_hour)), file=sys.stderr)
     if bench.scale == "gpu_quick" and not options.experiments:
         whole = planning.by_formula(bench, "gpu")

@@ -9,6 +9,7 @@ from typing import Any
 
 from stepbench.cli.kernels import check_triton
 from stepbench.cli.output import console
+from stepbench.measure import devices
 
 
 def add(commands: Any) -> None:
@@ -28,6 +29,8 @@ def tune(options: argparse.Namespace) -> int:
 
     if not torch.cuda.is_available():
         raise ValueError("tuning needs a CUDA device, and there is none")
+    if (sentence := devices.unasked()) is not None:
+        print(f"stepbench: {sentence}", file=sys.stderr)
     problems = list(search.shipped_problems(options.head_dim, options.dtype))
     search.tune(problems, report=functools.partial(console.print, markup=False))
     print(

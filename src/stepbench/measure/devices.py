@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -136,6 +137,16 @@ def find(wanted: str = "auto") -> str:
         present = ", ".join(filter(None, (here.device, "cpu")))
         raise ValueError(f"`device` must be one that this machine has ({present}), got {wanted}")
     return wanted
+
+
+def unasked() -> str | None:
+    """Return that the driver of the NVIDIA GPUs that are here cannot be asked, and what to do; or None."""
+    if found().runtime != "cuda" or importlib.util.find_spec("pynvml") is not None:
+        return None
+    return (
+        "nvidia-ml-py is not installed, so the driver's version, clocks, throttling, load, power and energy are not "
+        "recorded: pip install nvidia-ml-py"
+    )
 
 
 def driver() -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from stepbench.data import shards, tokens
-from stepbench.measure import software
+from stepbench.measure import devices, software
 from stepbench.pipeline import config, fingerprint, own_files
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
@@ -28,6 +29,8 @@ def of(bench: Bench, cell: Cell) -> list[str]:
 def check(bench: Bench, cells: Sequence[Cell] | None = None) -> None:
     """Check that the source of tokens is usable and that kernels can be compiled, before anything is measured.
 
+    A driver that cannot be asked is told of, on standard error.
+
     Args:
         bench: the configuration.
         cells: what will be measured; all configured cells where None.
@@ -37,6 +40,7 @@ def check(bench: Bench, cells: Sequence[Cell] | None = None) -> None:
     """
     if (reason := lacks_compiler(bench, bench.cells if cells is None else cells)) is not None:
         raise config.ConfigError(reason)
+    tell_unasked(bench)
     vocabulary = bench.settings["vocabulary"]
     try:
         tokens.check_source(bench.source, vocabulary=vocabulary, contexts=_contexts(bench))
@@ -53,6 +57,13 @@ def lacks_compiler(bench: Bench, cells: Sequence[Cell]) -> str | None:
         return None
     count = sum(map(_compiles, cells))
     return f"{count} cells use Triton or torch.compile, and there is {missing}" if count else None
+
+
+def tell_unasked(bench: Bench) -> None:
+    """Print that the driver of this machine's GPUs cannot be asked, if it measures and that is so."""
+    on_gpu = devices.KINDS[bench.device].is_gpu
+    if on_gpu and not bench.host.described and (sentence := devices.unasked()) is not None:
+        print(f"stepbench: {sentence}", file=sys.stderr)  # noqa: T201
 
 
 def _compiles(cell: Cell) -> bool:

@@ -1,5 +1,7 @@
 """The checks of values that a pretended GPU cannot pass, because its kernels write nothing: all softened here.
 
+FAKE_MISSING names modules that are not installed on the pretended machine.
+
 Python imports this module in each process of a pretended machine. What is not listed here is checked as on any machine.
 """
 
@@ -45,6 +47,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, _Finder())
+
+for _name in filter(None, os.environ.get("FAKE_MISSING", "").split(",")):
+    sys.modules[_name] = None  # type: ignore[assignment]  # as if it were not installed
 
 if "COVERAGE_PROCESS_START" in os.environ and importlib.util.find_spec("coverage"):  # `make test-fake-gpu-coverage`
     import coverage
