@@ -15,6 +15,7 @@ from stepbench.pipeline.records import Record
 from stepbench.pipeline.state import States
 from stepbench.process import run
 from stepbench.reporting import conditions, general_findings
+from stepbench.reporting.marks import Mark, quality
 
 GPU = {
     "sm_clock_hz": 1.9e9,
@@ -99,6 +100,18 @@ def test_a_cpu_that_counts_its_throttling_is_marked() -> None:
     assert told(before={"cpu_throttle_count": 7}, after={"cpu_throttle_count": 9}) == ["throttled (the CPU by heat)"]
     assert told(before={"cpu_throttle_count": 7}, after={"cpu_throttle_count": 7}) == []
     assert told(before={"cpu_throttle_count": None}, after={"cpu_throttle_count": 9}) == []
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_machine_on_its_battery_is_marked(device: str) -> None:
+    def told_of(before: bool | None, after: bool | None) -> list[Mark]:
+        readings = {"before": {"on_battery": before}, "after": {"on_battery": after}}
+        return list(conditions.find([Record("x", {}, "ok", {}, "", 10.0, environment={"device": device, **readings})]))
+
+    assert told_of(False, False) == told_of(None, None) == told_of(None, False) == []
+    assert [str(mark) for mark in told_of(True, True)] == ["on battery (throughout)"]
+    assert [str(mark) for mark in told_of(False, True)] == ["on battery (for a part of the time)"]
+    assert quality(told_of(True, True)) == "C"
 
 
 def paged(samples: dict[str, Any], **scalars: Any) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from stepbench.measure import cpu_quota, devices, nvml, software
+from stepbench.measure import battery, cpu_quota, devices, nvml, software
 from stepbench.measure.devices import Device
 
 CPU_FOLDER = Path("/sys/devices/system/cpu")
@@ -87,7 +87,6 @@ def describe(device: str, root: Path) -> dict[str, Any]:
         "device_count": device_count(device),
         "device_memory_bytes": next((each.memory_bytes for each in used(device)), None),
         "devices": [{**asdict(each), **nvml.facts(each.uuid)} for each in used(device)],
-        "on_battery": _on_battery(),
         "host_memory_bytes": psutil.virtual_memory().total,
         "cpu": _cpu_model(),
         "cpu_cores": cores(),
@@ -100,7 +99,7 @@ def describe(device: str, root: Path) -> dict[str, Any]:
 
 
 def state(device: str, count: int | None = None) -> dict[str, Any]:
-    """Return what can change during a measurement: load, clocks, temperature, throttling, processes on the device.
+    """Return what can change during a measurement: load, clocks, throttling, processes on the device, the battery.
 
     Args:
         device: `cpu`, or one whose devices are looked at.
@@ -108,6 +107,7 @@ def state(device: str, count: int | None = None) -> dict[str, Any]:
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     reading: dict[str, Any] = {
+        "on_battery": battery.in_use(),
         "load_average_1min": load,
         "host_memory_available_bytes": psutil.virtual_memory().available,
         "cpu_frequency_hz": _cpu_frequency(),
@@ -151,15 +151,6 @@ def _cpu_model() -> str:
         if done.returncode == 0 and done.stdout.strip():
             return done.stdout.strip()
     return platform.processor() or platform.machine() or "unknown"
-
-
-def _on_battery() -> bool | None:
-    """Return whether the machine runs on its battery; None where there is none or it is not told."""
-    try:
-        battery = psutil.sensors_battery()
-    except (AttributeError, OSError, NotImplementedError):
-        return None
-    return None if battery is None or battery.power_plugged is None else not battery.power_plugged
 
 
 def _cpu_frequency() -> float | None:

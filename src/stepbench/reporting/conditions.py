@@ -1,4 +1,4 @@
-"""Warnings from the conditions that a record holds: throttling, other load on the machine, paging, and launches.
+"""Warnings from the conditions that a record holds: throttling, its battery, other load, paging, launches.
 
 What a record does not hold gives no warning. A CPU's frequency is not looked at: before and after a measurement it is
 that of an idle machine.
@@ -48,7 +48,13 @@ def runs_on_gpu(environment: Mapping[str, Any]) -> bool:
 def find(records: Sequence[Record]) -> tuple[Mark, ...]:
     """Return the warnings of this module of a point's records, one record for each process."""
     found = []
-    asked = {"throttled": _throttled, "disturbed": _disturbed, "paging": _paging, "launch bound": _launch_bound}
+    asked = {
+        "throttled": _throttled,
+        "on battery": _on_battery,
+        "disturbed": _disturbed,
+        "paging": _paging,
+        "launch bound": _launch_bound,
+    }
     for kind, ask in asked.items():
         told = [causes for record in records if (causes := list(ask(record)))]
         if told:
@@ -81,6 +87,12 @@ def _throttled(record: Record) -> Iterable[str]:
         if not reasons & IDLE and 0 < clock_after < CLOCK_SHARE * clock_before:
             causes[f"from {clock_before / 1e6:.0f} to {clock_after / 1e6:.0f} MHz"] = None
     yield from causes
+
+
+def _on_battery(record: Record) -> Iterable[str]:
+    readings = [_mapping(record.environment.get(when)).get("on_battery") for when in ("before", "after")]
+    if True in readings:
+        yield "for a part of the time" if False in readings else "throughout"
 
 
 def _disturbed(record: Record) -> Iterable[str]:

@@ -23,6 +23,7 @@ MARKED = {
     "outliers": ("has outliers", "have outliers"),
     "drifting": ("drifts over the run", "drift over the run"),
     "throttled": ("was throttled", "were throttled"),
+    "on battery": ("was measured on battery", "were measured on battery"),
     "disturbed": ("was disturbed by other load", "were disturbed by other load"),
     "paging": ("contains paging", "contain paging"),
     "launch bound": ("is bound by launches", "are bound by launches"),

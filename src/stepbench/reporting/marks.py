@@ -38,6 +38,7 @@ MEANING = {
     "faster device would not be faster",
     "throttled": "the device lowered its clocks because of heat or power, or a container's quota of cores stopped the "
     "process",
+    "on battery": "the machine ran on its battery, which lowers its clocks; plug it in and measure again",
     "disturbed": "other processes, or other guests of the same host, used the device or its cores meanwhile",
     "paging": "the operating system's work on new pages of memory took more than 5 % of the timed regions; on CUDA, "
     "the allocator asked the driver for memory meanwhile",
@@ -45,11 +46,18 @@ MEANING = {
     "impossible": "the number exceeds a limit of the machine, or a part exceeds its whole; do not use it",
     "wrong": "the computed result is wrong; there is no number, or do not use it",
 }
-_QUALITY = {"impossible": "D", "wrong": "D", "throttled": "C", "disturbed": "C", "parts and whole differ": "C"}
+_QUALITY = {
+    "impossible": "D",
+    "wrong": "D",
+    "throttled": "C",
+    "on battery": "C",
+    "disturbed": "C",
+    "parts and whole differ": "C",
+}
 QUALITIES = (
     "The quality of a number follows from its warnings. A: none. B: its samples scatter, drift, have outliers, are "
-    "short, launch bound, or contain paging. C: the device was throttled or disturbed, or parts and whole differ. D: "
-    "impossible or wrong. No sample is dropped, whatever the quality."
+    "short, launch bound, or contain paging. C: the device was throttled, on battery or disturbed, or parts and "
+    "whole differ. D: impossible or wrong. No sample is dropped, whatever the quality."
 )
 
 _MAD_TO_STD = 1.4826
