@@ -133,7 +133,7 @@ sys.exit(gpu_check.main())
     assert packed["tiles"]["machine"] is None
     assert any("GeForce RTX 5090" in line for line in packed["parts"]["devices"]["output"])
     assert len(packed["left"]) > 150
-    assert packed["summary"].startswith("2 × NVIDIA GeForce RTX 5090, driver 580.95.05, torch 2.13.0")
+    assert packed["summary"].startswith("2 × NVIDIA GeForce RTX 5090, driver 580.95.05, torch 2.")
 
 
 # -- cells -------------------------------------------------------------------------------------------------------------
