@@ -25,6 +25,7 @@ from stepbench.experiments.optimizer_sharding.cell import Cell as OptimizerShard
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.models.sizes import ModelSize
 from stepbench.parallel import team
+from stepbench.parallel.launch import where
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome
 from stepbench.process import failures as failures_
 from stepbench.workloads import rank_step, ranks, step, training
@@ -160,9 +161,13 @@ def test_a_call_divides_the_threads_and_has_no_deadline_of_its_own(order: dict[s
     setting = dataclasses.replace(SETTING, protocol=SETTING.protocol | {"threads": 7})
     assert ranks.call(failing_on_ranks.misbehave, setting, ranks=3, how="unsupported") == []
     assert order == {
-        "function": failing_on_ranks.misbehave,
+        "function": ranks.kept_to_device,
         "ranks": 3,
-        "arguments": {"setting": setting.plain(), "how": "unsupported"},
+        "arguments": {
+            "setting": setting.plain(),
+            "function": where(failing_on_ranks.misbehave),
+            "arguments": {"how": "unsupported"},
+        },
         "backend": "gloo",
         "deadline_s": ranks.UNLIMITED_S - ranks.MARGIN_S,
         "threads": 2,

@@ -2,7 +2,8 @@
 // do nothing; a stream is a moment until which it is busy, and an event is a moment.
 //
 // FAKE_KERNEL_US: how long each kernel takes. FAKE_BW_GBS: how fast copies and fills are. FAKE_CUDA_OLD_DRIVER: CUDA
-// refuses the driver. FAKE_CUDA_NO_IMAGE: kernels have no code for the device. FAKE_CUDA_TRACE: print calls.
+// refuses the driver. FAKE_CUDA_NO_IMAGE: kernels have no code for the device. FAKE_HELD_MIB: what others hold of each
+// device; it is given all the same, as under WSL2. FAKE_CUDA_TRACE: print calls.
 #include "devices.h"
 #include <dlfcn.h>
 #include <driver_types.h>
@@ -291,7 +292,7 @@ error cudaHostUnregister(void *start) { return 0; }
 error cudaMemGetInfo(size_t *left, size_t *total) {
   BEGIN();
   *total = device(current)->bytes;
-  *left = *total - used[current] - CONTEXT_BYTES;
+  *left = *total - used[current] - CONTEXT_BYTES - (size_t)setting("FAKE_HELD_MIB", 0) * 1048576;
   return 0;
 }
 error cudaPointerGetAttributes(struct cudaPointerAttributes *found, const void *pointer) {

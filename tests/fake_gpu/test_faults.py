@@ -1,11 +1,16 @@
 """Faults of a machine with GPUs, one after the other: what every command and each kind of cell makes of them."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.fake_gpu.machine import H100, RTX_5090, Machine
 from tests.fake_gpu.test_cells import ON_RANKS, bench, measure
+
+from stepbench.pipeline.records import Record
+from stepbench.reporting import conditions
 
 __all__ = ["bench"]
 
@@ -64,3 +69,50 @@ def test_without_pynvml_a_record_knows_no_clocks_and_no_energy(cuda: Machine, be
     assert record["environment"]["driver"] is None
     assert [each["power_watts"] for each in record["environment"]["gpus_during"]] == [None] * gpus
     assert "step_energy_joules" not in record["scalars"]
+
+
+# -- memory that others hold, under WSL2 -------------------------------------------------------------------------------
+
+WSL = {"FAKE_RELEASE": "6.6.87.2-microsoft-standard-WSL2", "FAKE_HELD_MIB": str(32607 - 500 - 20)}  # 20 MiB are free
+SPILLING = {
+    "end_to_end": "size=nano,context=64,batch=1",
+    "data_parallel": "size=nano,context=64,batch=1,strategy=bucketed",
+    "fsdp": "source=measured,size=nano,context=64,batch=1,variant=fsdp",
+    "collectives": "operation=all_reduce,backend=nccl,ranks=2,payload_bytes=67108864",
+    "encoder_decoder": "preset=3.5M,data=memory,megabytes=1,ranks=2,batch=4,context=32,steps=2",
+}
+
+
+@pytest.mark.parametrize("experiment", SPILLING)
+def test_what_would_lie_in_the_hosts_memory_is_refused_on_ranks_too(
+    cuda: Machine, bench: Path, experiment: str
+) -> None:
+    """The driver refuses nothing; without the allocator's limit the cell would be slow without a word."""
+    record = measure(cuda, bench, experiment, SPILLING[experiment], RTX_5090, RTX_5090, **WSL)
+    assert record["status"] == "oom", record["reason"]
+    assert record["kind"] != "predicted_oom"
+
+
+# -- load on the device ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("on_own", [[], [77]], ids=["elsewhere", "here"])
+def test_what_runs_on_other_gpus_is_no_load_on_the_cells_own(
+    cuda: Machine, bench: Path, ranks: int, on_own: list[int]
+) -> None:
+    cell = ("ceilings", "operation=copy") if ranks == 1 else ("collectives", ON_RANKS["collectives"])
+    others = [f"{gpu}:{4000 + gpu}" for gpu in range(ranks, 3)] + [f"{ranks - 1}:{each}" for each in on_own]
+    record = measure(cuda, bench, *cell, *[RTX_5090] * 3, FAKE_OTHERS=",".join(others))
+    for when in ("before", "after"):
+        found = [each["processes"] for each in record["environment"][when]["gpus"]]
+        assert found == [[]] * (ranks - 1) + [on_own]
+    assert others_of(record) == (["disturbed (1 other process on the device)"] if on_own else [])
+
+
+def others_of(record: dict[str, Any]) -> list[str]:
+    """Return the warning of other processes on the device, without other load."""
+    fields = {each.name for each in dataclasses.fields(Record)}
+    plain = {key: value for key, value in record.items() if key in fields}
+    plain["environment"] = {**plain["environment"], "during": None}
+    return [str(mark) for mark in conditions.find([Record(**plain)]) if mark.kind == "disturbed"]

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-from stepbench.measure import environment
+from stepbench.measure import environment, memory
 from stepbench.measure.devices import KINDS
 from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.parallel import rank
+from stepbench.parallel.launch import where
 from stepbench.parallel.outcome import RankError
 from stepbench.parallel.team import Call, Team, TeamError
 
@@ -44,9 +46,9 @@ def call(
         stepbench.parallel.team.TeamError: the nodes did not come together.
     """
     given = Call(
-        function,
+        kept_to_device,
         ranks // nodes,
-        {"setting": setting.plain(), **arguments},
+        {"setting": setting.plain(), "function": where(function), "arguments": arguments},
         backend(setting),
         threads_per_rank(setting, ranks, nodes),
     )
@@ -61,6 +63,13 @@ def call(
         if error.traceback:
             told.add_note(f"rank {error.rank}:\n{error.traceback}")
         raise told from None
+
+
+def kept_to_device(*, setting: dict[str, Any], function: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """On a rank: call what is asked for, with no more of its device than is free where the driver refuses nothing."""
+    memory.keep_to_device(setting["device"])
+    found: dict[str, Any] = rank.function(function)(setting=setting, **arguments)
+    return found
 
 
 def _on_nodes(given: Call, nodes: int, device: str, deadline_s: float) -> list[Any]:

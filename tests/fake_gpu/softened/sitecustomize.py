@@ -1,6 +1,6 @@
 """The checks of values that a pretended GPU cannot pass, because its kernels write nothing: all softened here.
 
-FAKE_MISSING names modules that are not installed on the pretended machine.
+FAKE_MISSING names modules that are not installed on the pretended machine, FAKE_RELEASE the release of its kernel.
 
 Python imports this module in each process of a pretended machine. What is not listed here is checked as on any machine.
 """
@@ -11,6 +11,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
+import platform
 import sys
 from typing import Any
 
@@ -50,6 +51,8 @@ sys.meta_path.insert(0, _Finder())
 
 for _name in filter(None, os.environ.get("FAKE_MISSING", "").split(",")):
     sys.modules[_name] = None  # type: ignore[assignment]  # as if it were not installed
+if "FAKE_RELEASE" in os.environ:
+    platform.release = lambda: os.environ["FAKE_RELEASE"]
 
 if "COVERAGE_PROCESS_START" in os.environ and importlib.util.find_spec("coverage"):  # `make test-fake-gpu-coverage`
     import coverage
