@@ -131,6 +131,19 @@ def test_an_answer_is_kept_until_torch_driver_or_setting_change(say: Say) -> Non
         assert len(asked) == number
 
 
+def test_without_nvml_an_answer_is_kept_until_there_are_other_device_files(
+    say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("dev")
+    monkeypatch.setattr(devices, "DEV", folder)
+    asked = say(torch=[H200])
+    for number, name in enumerate(("nvidia0", "nvidiactl", "nvidia1", "nvidia-caps")):
+        (folder / name).touch()
+        devices.found()
+        assert len(asked) == (1, 1, 2, 2)[number]
+        devices.found.cache_clear()
+
+
 def test_a_machine_that_is_being_mended_is_asked_again(say: Say, tmp_path: Path) -> None:
     for number in (1, 2):
         asked = say(gpus=("NVIDIA H200",), reason=OLD)

@@ -195,8 +195,9 @@ def _probe(driver: nvml.Driver) -> dict[str, Any]:
         return apple if platform.machine() == "arm64" else none
     if not software.has_accelerator():
         return none
-    key = [software.versions(), sys.executable, asdict(driver), platform.node(), _boot()]
-    key += [os.environ.get(name) for name in (*HIDING, "LD_LIBRARY_PATH")]
+    key: list[Any] = [software.versions(), sys.executable, asdict(driver), platform.node(), _boot()]
+    key += [os.environ.get(name) for name in (*HIDING, "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")]
+    key += [sorted(each.name for each in DEV.glob("nvidia[0-9]*"))]  # or without NVML a GPU more would not be seen
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     file = Path(tempfile.gettempdir(), f"stepbench-{os.getuid()}-devices-{digest}.json")
     with contextlib.suppress(OSError, ValueError):
