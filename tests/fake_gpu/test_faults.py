@@ -42,7 +42,7 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_without_pynvml_each_command_says_so_once_and_goes_on(cuda: Machine, bench: Path, name: str) -> None:
     words, code = COMMANDS[name]
-    done = cuda.run(*words, gpus=(RTX_5090, RTX_5090), cwd=bench, FAKE_MISSING="pynvml")
+    done = cuda.run(*words, gpus=(RTX_5090, RTX_5090), cwd=bench, FAKE_MISSING="pynvml", TMPDIR=str(bench))
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     told = [line for line in done.stderr.splitlines() if line.startswith(WITHOUT_PYNVML)]
@@ -54,7 +54,7 @@ def test_without_pynvml_each_command_says_so_once_and_goes_on(cuda: Machine, ben
 
 
 def test_without_pynvml_the_gpu_check_runs_every_part(cuda: Machine, bench: Path) -> None:
-    done = cuda.run("-c", CHECKED, gpus=(H100,), cwd=bench, FAKE_MISSING="pynvml")
+    done = cuda.run("-c", CHECKED, gpus=(H100,), cwd=bench, FAKE_MISSING="pynvml", TMPDIR=str(bench))
     assert done.stdout.count("nvidia-ml-py is not installed") == 1
     assert "ImportError" not in done.stdout + done.stderr
     assert "ModuleNotFoundError" not in done.stdout + done.stderr
@@ -64,7 +64,8 @@ def test_without_pynvml_the_gpu_check_runs_every_part(cuda: Machine, bench: Path
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_without_pynvml_a_record_knows_no_clocks_and_no_energy(cuda: Machine, bench: Path, gpus: int) -> None:
     cell = ("end_to_end", "size=nano,context=64,batch=1") if gpus == 1 else ("fsdp", ON_RANKS["fsdp"])
-    record = measure(cuda, bench, *cell, *[RTX_5090] * gpus, FAKE_MISSING="pynvml")
+    # Pretended GPUs have no device files, by which other ones would be told from those that are remembered.
+    record = measure(cuda, bench, *cell, *[RTX_5090] * gpus, FAKE_MISSING="pynvml", TMPDIR=str(bench))
     assert record["status"] == "ok", record["reason"]
     assert record["environment"]["driver"] is None
     assert [each["power_watts"] for each in record["environment"]["gpus_during"]] == [None] * gpus
@@ -116,3 +117,25 @@ def others_of(record: dict[str, Any]) -> list[str]:
     plain = {key: value for key, value in record.items() if key in fields}
     plain["environment"] = {**plain["environment"], "during": None}
     return [str(mark) for mark in conditions.find([Record(**plain)]) if mark.kind == "disturbed"]
+
+
+# -- energy ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", ["data_parallel", "optimizer_sharding", "fsdp"])
+def test_the_energy_of_a_step_on_ranks_is_that_of_all_their_gpus(cuda: Machine, bench: Path, experiment: str) -> None:
+    """Each pretended GPU takes 70 W whatever it does."""
+    record = measure(cuda, bench, experiment, ON_RANKS[experiment], RTX_5090, RTX_5090)
+    assert record["status"] == "ok", record["reason"]
+    scalars = record["scalars"]
+    assert scalars["energy_region_s"] >= 1.0
+    step_s = scalars["energy_region_s"] / scalars["energy_steps"]
+    assert scalars["step_energy_joules"] == pytest.approx(2 * 70 * step_s, rel=0.1)
+    assert record["protocol"]["energy_counter"] == "NVML's counter of the GPU, of 2"
+
+
+def test_the_energy_of_ranks_is_not_told_where_one_gpu_does_not_tell_its_own(cuda: Machine, bench: Path) -> None:
+    refused = "nvmlDeviceGetTotalEnergyConsumption#1=3"
+    record = measure(cuda, bench, "fsdp", ON_RANKS["fsdp"], RTX_5090, RTX_5090, FAKE_NVML_FAIL=refused)
+    assert record["status"] == "ok", record["reason"]
+    assert [key for key in record["scalars"] if "energy" in key] == []

@@ -1,6 +1,8 @@
 """The energy of a step by counters that move now and then, begin anew, stand, or may not be read."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ class Running:
     name, is_asynchronous = "a clock", True
 
     def __init__(self, every_s: float, least_s: float = 1.0) -> None:
-        self.now_s, self.every_s, self.least_s, self.calls = 0.0, every_s, least_s, 0
+        self.now_s, self.every_s, self.least_s, self.calls, self.step_s = 0.0, every_s, least_s, 0, STEP_S
 
     def now(self) -> float:
         return self.now_s
@@ -27,7 +29,7 @@ class Running:
 
     def work(self) -> None:
         self.calls += 1
-        self.now_s += STEP_S
+        self.now_s += self.step_s
 
     def joules(self) -> float | None:
         return 1e6 + WATTS * (self.now_s // self.every_s) * self.every_s
@@ -50,6 +52,42 @@ def test_a_long_step_is_repeated_once() -> None:
     found = energy.per_call(device.work, counter=device, clock=device)
     assert found is not None
     assert device.calls < 12
+
+
+def test_a_step_that_takes_longer_than_a_counter_may_stand_is_told() -> None:
+    device = Running(0.1)
+    device.step_s = 5.0
+    found = energy.per_call(device.work, counter=device, clock=device)
+    assert found == (pytest.approx(WATTS * 5.0, rel=0.05), 1, pytest.approx(5.0))
+
+
+def test_ranks_work_until_all_are_done_and_each_counts_its_own() -> None:
+    """One counter moves often, one seldom, one stands, and one rank has none; the devices wait for one another."""
+    often, seldom, standing = Running(0.001), Running(0.7), Running(0.1)
+    standing.joules = lambda: 7.0  # type: ignore[method-assign]
+    idle = Running(0.1)
+    devices = [often, seldom, standing, idle]
+    over = dict.fromkeys(range(4), False)
+    meeting = threading.Barrier(4)
+
+    def rank(number: int) -> tuple[float, int, float] | None:
+        def agreed(is_over: bool) -> bool:
+            over[number] = is_over
+            meeting.wait(10.0)
+            found = all(over.values())
+            meeting.wait(10.0)
+            return found
+
+        device = devices[number]
+        return energy.per_call(device.work, counter=None if device is idle else device, clock=device, agreed=agreed)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(rank, range(4)))
+    assert found[2:] == [None, None]
+    assert len({device.calls for device in devices}) == 1
+    for told in found[:2]:
+        assert told is not None
+        assert told[0] == pytest.approx(WATTS * STEP_S, rel=0.05)
 
 
 @pytest.mark.parametrize("joules", [lambda: 7.0, lambda: None])

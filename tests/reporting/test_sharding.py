@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from tests.reporting import synthetic
+import pytest
+from tests.reporting import synthetic, synthetic_on_ranks
 from tests.reporting.conftest import STEP, first_table, markdown, results, sentences
 
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline.bench import Bench
-from stepbench.reporting import general_findings
+from stepbench.reporting import general_findings, steps
 
 
 def test_what_a_rank_keeps_stands_beside_what_everybody_keeps(on_ranks: Bench) -> None:
@@ -45,3 +46,28 @@ def test_a_variant_that_cannot_be_predicted_is_told(tmp_path: Path) -> None:
     synthetic.write(bench, "fsdp", cell, status="unsupported", reason="a strategy must not look at values")
     told = [*map(str, general_findings.gaps(results(bench, "fsdp")))]
     assert told == ["1 of 1 cell is not supported here: a strategy must not look at values."]
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("data_parallel", {"strategy": ["flat"]}),
+        ("optimizer_sharding", {"variant": ["sharded_broadcast"], "source": ["measured"]}),
+        ("fsdp", {"variant": ["fsdp"], "source": ["measured"]}),
+    ],
+)
+def test_the_energy_of_a_step_on_all_ranks_has_columns_where_a_record_has_it(
+    tmp_path: Path, name: str, axes: dict[str, list[str]]
+) -> None:
+    def tables() -> str:
+        return "".join(map(markdown, experiments.load(name).tabulate(results(bench, name)).values()))
+
+    bench = synthetic.bench(tmp_path, **{name: [STEP | axes]})
+    (cell,) = bench.grid(name)
+    content = synthetic_on_ranks.MEASURED[name](bench, cell, synthetic.np.random.default_rng(0), 0.01)
+    synthetic.write(bench, name, cell, **content)
+    assert "energy" not in tables().lower()
+    content["scalars"] |= {"step_energy_joules": 12.8, "tokens_per_step": 256}
+    synthetic.write(bench, name, cell, **content)
+    text = tables()
+    assert ("12.8 J" in text, "50.0 mJ" in text, steps.ENERGY_ON_RANKS in text) == (True, True, True)

@@ -4,6 +4,9 @@ A GPU's counter moves some ten times a second, so that one step is below what it
 and more, from one move of the counter to another, with the device busy before the first and until the last: no idle
 time counts, and what is left is an error of one repeat. A CPU's counter is of its packages with all that runs on them;
 since 2020 Linux lets only root read it.
+
+Ranks work in step, each with its own device's counter: the region of each is between moves of its own, and none stops
+before all are done. The energy of a step is the sum over the devices.
 """
 
 from __future__ import annotations
@@ -79,11 +82,17 @@ class CpuCounter:
         return self._total_uj / 1e6
 
 
-def counter_of(device: str) -> Counter | None:
-    """Return the counter of the first device, or None where it tells nothing."""
+def counter_of(device: str, position: int = 0) -> Counter | None:
+    """Return a device's counter, or None where it tells nothing.
+
+    Args:
+        device: its kind.
+        position: among several GPUs; a CPU has one counter for all that run on it.
+    """
     found: Counter | None = None
     if KINDS[device].is_gpu:
-        found = next((GpuCounter(each.uuid) for each in environment.used(device) if each.uuid is not None), None)
+        uuids = [each.uuid for each in environment.used(device)][position : position + 1]
+        found = next((GpuCounter(uuid) for uuid in uuids if uuid is not None), None)
     elif device == "cpu" and (packages := _packages()):
         found = CpuCounter(packages)
     return None if found is None or found.joules() is None else found
@@ -105,37 +114,66 @@ def of_steps(work: Callable[[], object], *, device: str, clock: Clock) -> tuple[
     return scalars, {"energy_counter": counter.name}
 
 
-def per_call(work: Callable[[], object], *, counter: Counter, clock: Clock) -> tuple[float, int, float] | None:
+def per_call(
+    work: Callable[[], object],
+    *,
+    counter: Counter | None,
+    clock: Clock,
+    agreed: Callable[[bool], bool] = lambda is_over: is_over,
+) -> tuple[float, int, float] | None:
     """Return joules of one call, the number of calls and the seconds that this rests on; None if the counter stands.
 
     Args:
         work: called many times, with a synchronisation after each.
-        counter: of the device.
+        counter: of the device; None for a rank that only works with the others.
         clock: its clock.
+        agreed: called before each call with whether this is over here; returns whether it is over everywhere. What one
+            rank works, all do.
     """
+    region = None if counter is None else _Region(counter, clock)
+    while not agreed(region is None or region.is_over):
+        work()
+        clock.synchronize()
+        if region is not None:
+            region.look()
+    return None if region is None else region.per_call()
 
-    def until_it_moves(least_s: float) -> tuple[int, float, float] | None:
-        """Call `work` for at least so long and until the counter moves; return the calls, the joules and the time."""
-        was, calls, start = counter.joules(), 0, clock.now()
-        while True:
-            work()
-            clock.synchronize()
-            calls += 1
-            joules, now = counter.joules(), clock.now()
-            if joules is None:
-                return None
-            if now - start >= least_s and joules != was:
-                return calls, joules, now
-            if now - start < least_s:
-                was = joules
-            elif now - start > least_s + STILL_S:
-                return None
 
-    first = until_it_moves(0.0)
-    if first is None or (last := until_it_moves(counter.least_s)) is None:
-        return None
-    (_, before, start), (calls, after, end) = first, last
-    return ((after - before) / calls, calls, end - start) if after > before else None
+class _Region:
+    """The calls between two moves of a counter, at least `least_s` apart."""
+
+    def __init__(self, counter: Counter, clock: Clock) -> None:
+        self._counter, self._clock = counter, clock
+        self._calls, self._was, self._since = 0, counter.joules(), clock.now()
+        self._first: tuple[int, float, float] | None = None
+        self._last: tuple[int, float, float] | None = None
+        self.is_over = self._was is None
+
+    def look(self) -> None:
+        """Read the counter after a call."""
+        if self.is_over:
+            return
+        self._calls += 1
+        joules, now = self._counter.joules(), self._clock.now()
+        least_s = 0.0 if self._first is None else self._counter.least_s
+        if joules is None:
+            self.is_over = True
+        elif now - self._since < least_s:
+            self._was = joules
+        elif joules != self._was:
+            here = (self._calls, joules, now)
+            self._was, self._since = joules, now
+            self._first, self._last = (here, None) if self._first is None else (self._first, here)
+            self.is_over = self._last is not None
+        elif now - self._since > least_s + STILL_S:
+            self.is_over = True
+
+    def per_call(self) -> tuple[float, int, float] | None:
+        """Return joules of one call, the calls and the seconds, or None if there were not two moves."""
+        if self._first is None or self._last is None:
+            return None
+        (begun, before, start), (ended, after, end) = self._first, self._last
+        return ((after - before) / (ended - begun), ended - begun, end - start) if after > before else None
 
 
 def _packages() -> list[Path]:

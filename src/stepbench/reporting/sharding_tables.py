@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stepbench.reporting import columns as col
 from stepbench.reporting import marks, units
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group, Row
-from stepbench.reporting.steps import PHASES, WHOLE
+from stepbench.reporting.steps import ENERGY_ON_RANKS, PHASES, WHOLE, energy_joules, token_energy_joules
 from stepbench.reporting.tables import Table
 
 VARIANT, SOURCE = "variant", "source"
@@ -55,6 +56,7 @@ def time(results: Results) -> Table:
         *(_wait_column(name, words) for name, words in WAITS.items()),
         col.value("equivalence_difference_ratio", "equivalence error", units.scientific),
         col.value("equivalence_tolerance_ratio", "tolerance", units.scientific),
+        *energy_columns(),
         col.WARNINGS,
         col.STATUS,
     ]
@@ -63,7 +65,25 @@ def time(results: Results) -> Table:
         "overlapped with computation. torch's own strategies do not report it. The equivalence check compares the "
         "parameters after a few steps with those of one process on the joined batch, relative to how far they moved."
     )
-    return Table("Time per step", caption, rows, columns, "No cell of the grid is run.", axes)
+    return Table("Time per step", with_energy(caption, rows), rows, columns, "No cell of the grid is run.", axes)
+
+
+def energy_columns() -> tuple[col.Column, ...]:
+    """Return the columns of a step's energy on all ranks, which are dropped where nobody counted it."""
+    return (
+        col.value("energy_joules", "energy of a step", units.joules, droppable=True),
+        col.value("token_energy_joules", "of a token", units.joules, droppable=True),
+    )
+
+
+def energy(group: Group) -> dict[str, float | None]:
+    """Return what these columns show of a point."""
+    return {"energy_joules": energy_joules(group), "token_energy_joules": token_energy_joules(group)}
+
+
+def with_energy(caption: str, rows: Sequence[Row]) -> str:
+    """Return a caption that explains the energy where a row tells it."""
+    return f"{caption} {ENERGY_ON_RANKS}" if any(row["energy_joules"] is not None for row in rows) else caption
 
 
 WAITS = {
@@ -129,7 +149,7 @@ def _time_row(group: Group) -> dict[str, Any]:
     names += [f"{operation}_{kind}" for operation in WAITS for kind in ("wait", "busy")]
     summaries = {name: group.summary(f"{name}_s") for name in names}
     checked = ("equivalence_difference_ratio", "equivalence_tolerance_ratio")
-    return col.measured(group, summaries, WHOLE) | {key: group.scalar(key) for key in checked}
+    return col.measured(group, summaries, WHOLE) | {key: group.scalar(key) for key in checked} | energy(group)
 
 
 def replicated(group: Group, results: Results) -> Group | None:

@@ -12,6 +12,10 @@ ENERGY = (
     "Energy: by the counter of the GPU, or of the CPU's packages with all that runs on them, over a second and more of "
     "steps; without the host of a GPU."
 )
+ENERGY_ON_RANKS = (
+    "Energy: of a step on the GPUs of all ranks together, each by its own counter, or of the CPU's packages with all "
+    "that runs on them, over a second and more of steps; without the hosts of GPUs."
+)
 PHASES = ("forward", "backward", "optimizer")
 FLOP_FORMULA = (
     "the FLOPs of the forward pass are 2·tokens·(layers·(4·d_model² + 3·d_model·d_ff) + vocabulary·d_model) + "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
-from stepbench.workloads import equivalence, rank_step, ranks, training_on_ranks
+from stepbench.workloads import equivalence, rank_energy, rank_step, ranks, training_on_ranks
 from stepbench.workloads.spec import StepSpec
 
 
@@ -20,6 +20,8 @@ def measure(
     watch: bool = False,
 ) -> Measurement:
     """Have the ranks train, and return what they measured: samples by rank, and of bytes the rank with the most.
+
+    Where it is counted, `step_energy_joules` is that of a step on the devices of all ranks.
 
     Args:
         spec: one rank's step.
@@ -48,7 +50,8 @@ def measure(
         without_communication=without_communication,
         watch=watch,
     )
-    scalars: dict[str, Any] = {**spec.work(), **_largest([rank["scalars"] for rank in found])}
+    joules, counter = rank_energy.together([rank["energy"] for rank in found])
+    scalars: dict[str, Any] = {**spec.work(), **_largest([rank["scalars"] for rank in found]), **joules}
     details: dict[str, Any] = {"lanes": [rank["lanes"] for rank in found], **ranks.named(found)}
     if reasons := [rank["beside_reason"] for rank in found if "beside_reason" in rank]:
         details["beside_reason"] = reasons[0]
@@ -69,6 +72,7 @@ def measure(
             "backend": ranks.backend(setting),
             "threads_per_rank": ranks.threads_per_rank(setting, spec.ranks, spec.nodes),
             **equivalence.stated(),
+            **counter,
         },
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from stepbench.measure.clock import Clock
 from stepbench.measure.measurement import Setting
 from stepbench.measure.paging import Paging
 from stepbench.parallel.strategies import strategy
-from stepbench.workloads import equivalence, rank_step
+from stepbench.workloads import equivalence, rank_energy, rank_step
 from stepbench.workloads.spec import StepSpec
 from stepbench.workloads.step import Step
 
@@ -43,8 +44,8 @@ def run(
         `without_communication_s`, `paired_s` and `beside_s`; `loss_nats`; for strategies that count `comm_wait_s`, and
         `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps); page faults and system time of the phases
         and of each kind of steps. `scalars`: those of the equivalence check and what was counted. `lanes`: one step
-        over time. `predicted` and `measured`: bytes, and `timeline`, where asked for. `beside_reason`: why the other
-        one was not timed.
+        over time. `energy`: see `rank_energy.of_step`. `predicted` and `measured`: bytes, and `timeline`, where asked
+        for. `beside_reason`: why the other one was not timed.
     """
     given, own = Setting(**setting), StepSpec.of_plain(spec)
     checked = equivalence.check(own, given)
@@ -122,7 +123,9 @@ def _time(spec: StepSpec, setting: Setting, *, without_communication: bool) -> d
     for name, region in paged.items():
         samples |= region.samples(name)
     lanes = rank_timeline.watch(step.phases, device=setting.device, before=distributed.barrier)
-    return {"samples": {**samples, "loss_nats": step.loss_values()}, "scalars": counted, "lanes": lanes}
+    samples["loss_nats"] = step.loss_values()
+    joules = rank_energy.of_step(step, replica, setting, step_s=statistics.median(samples["step_s"]))
+    return {"samples": samples, "scalars": counted, "lanes": lanes, "energy": joules}
 
 
 def _time_in_turn(specs: dict[str, StepSpec], setting: Setting) -> dict[str, list[float]]:

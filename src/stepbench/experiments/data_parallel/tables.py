@@ -8,7 +8,7 @@ from stepbench.experiments.data_parallel import projection as projected
 from stepbench.experiments.data_parallel import projection_check as checked
 from stepbench.experiments.data_parallel.cell import PARTNERS
 from stepbench.experiments.data_parallel.exposure import all_reduces, best_bucket, bucket_mib, exposed, exposed_by_fit
-from stepbench.reporting import agreement, paired, units
+from stepbench.reporting import agreement, paired, sharding_tables, units
 from stepbench.reporting import columns as col
 from stepbench.reporting.frames import Results
 from stepbench.reporting.message_fits import chosen
@@ -39,6 +39,7 @@ def strategies(results: Results) -> Table:
         col.value("payload_bytes", "sent per step", units.byte_count),
         col.value("equivalence_difference_ratio", "equivalence error", units.scientific),
         col.value("equivalence_tolerance_ratio", "tolerance", units.scientific),
+        *sharding_tables.energy_columns(),
         col.WARNINGS,
         col.STATUS,
     ]
@@ -48,7 +49,7 @@ def strategies(results: Results) -> Table:
         "and a step without communication next to it, each with its 95 % interval. The equivalence check compares the "
         "parameters after a few steps with those of one process on the joined batch, relative to how far they moved."
     )
-    return Table("Strategies", caption, rows, columns, held=axes)
+    return Table("Strategies", sharding_tables.with_energy(caption, rows), rows, columns, held=axes)
 
 
 def buckets(results: Results) -> Table:
@@ -107,6 +108,7 @@ def _row(group: Group) -> dict[str, Any]:
     return {
         **col.measured(group, summaries, WHOLE),
         **{key: group.scalar(key) for key in keys},
+        **sharding_tables.energy(group),
         "exposed_ratio": bare.median / whole.median if bare and whole and whole.median else None,
     }
 
