@@ -2,7 +2,6 @@
 
 import functools
 import random
-import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -61,7 +60,7 @@ def test_control_bits_are_read() -> None:
             {"kind": "product", "amount": 64, "bytes": 2048, "closes": False},
         ),
         ("WARPGROUP.DEPBAR.LE gsb0, 0x1", {"kind": "wait", "amount": 1}),
-        ("WARPGROUP.ARRIVE", {"kind": "group"}),
+        ("WARPGROUP.ARRIVE", {"kind": "other"}),
         ("SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR4], R5", {"kind": "phase"}),
         ("SYNCS.ARRIVE.TRANS64 RZ, [UR4], R5", {"kind": "expect"}),
         ("SYNCS.ARRIVE.TRANS64.A1T0 RZ, [UR4], RZ", {"kind": "barrier object"}),
@@ -73,8 +72,9 @@ def test_control_bits_are_read() -> None:
         ("LDGSTS.E [R4], [R6.64]", {"kind": "load", "amount": 1}),
         ("LDGDEPBAR", {"kind": "load group"}),
         ("DEPBAR.LE SB0, 0x2", {"kind": "load wait", "amount": 2}),
-        ("STL [R1], R4", {"kind": "spill"}),
+        ("STL.64 [R1], R4", {"kind": "shared", "amount": 2}),
         ("UIADD3 UR4, UR4, 0x1, URZ", {"kind": "uniform"}),
+        ("UTMACMDFLUSH", {"kind": "other"}),
         ("IMAD R4, R5, R6, R7", {"kind": "imad"}),
         ("NOP", {"kind": "other"}),
         ("BRA 0x0", {"kind": "branch", "target": 0}),
@@ -107,7 +107,7 @@ def test_loops_and_products_of_real_kernels(kernel: Kernel) -> None:
         # Where two groups share 64 rows, Triton lets each make all of the scores and of their gradient.
         products = predict.PRODUCTS[name] + (2 if kernel == ("backward_fused", 128, (64, 64, 8, 2)) else 0)
         assert operations == products * rows * columns * head_dim
-    assert (sass.mask_branch(code, found[0]) is not None) == (name == "forward_one_loop")
+    assert len(sass.mask_branches(code, found[0])) == (name == "forward_one_loop")
 
 
 # -- the replay --------------------------------------------------------------------------------------------------------
@@ -165,11 +165,10 @@ def test_no_pipe_works_more_than_there_are_cycles(seed: int, programs: int) -> N
         for _ in range(200)
     ]  # fmt: skip
     result = run([*code, EXIT], programs=programs, warps=8)
-    assert result.issued == 201 * programs * 2
-    assert result.issued <= result.cycles
+    assert result.busy["issue"] == 201 * programs * 2
     tail = max(unit.cycles for unit in UNITS.values()) * 64 + 100  # what is under way at the end
     assert all(cycles <= result.cycles + tail for cycles in result.busy.values())
-    assert sum(result.waits.values()) + result.issued == pytest.approx(result.cycles)
+    assert sum(result.waits.values()) + result.busy["issue"] == pytest.approx(result.cycles)
 
 
 def some(kernels: Sequence[Kernel]) -> list[Any]:
@@ -235,7 +234,7 @@ PROTOTYPE = {
 
 @pytest.mark.parametrize("kernel", PROTOTYPE, ids=str)
 def test_the_prototypes_figures_come_out_again(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within 5 %: also the fused kernels, of which this model says that their atomics cost 4 to 5 %."""
+    """Within 5 %: also the fused kernels, of which this model says that their atomics cost up to 2 %."""
     expected = PROTOTYPE[kernel]
 
     def rates(found: predict.Limits, *, is_causal: bool) -> list[float]:
@@ -263,69 +262,6 @@ def test_the_prototypes_figures_are_of_every_kernel_that_is_shipped() -> None:
             tile = getattr(plan, name)
             assert (name, head_dim, tuple(tile.shape)) in PROTOTYPE
     assert set(PROTOTYPE) == {kernel for kernel in kept_sass.KEPT if kernel[0] != "forward_one_loop"}
-
-
-class Published(NamedTuple):
-    """Rates of a forward pass on an H100 that somebody has published, not causal.
-
-    Attributes:
-        source: where.
-        kernel: ours that is compared with it.
-        points: context, batch · context, heads · head dim, TFLOP/s.
-    """
-
-    source: str
-    kernel: Kernel
-    points: list[tuple[int, int, int, float]]
-
-
-# All are of the kernel of Triton's tutorial 06: our algorithm in the same two loops, with other loads and an autotuner.
-# It is compared with ours at the tile that it was tuned to; so these are points of a kernel like ours, and not of ours.
-LARGE, SMALL = ("forward", 128, (128, 128, 8, 3)), ("forward", 64, (128, 64, 4, 3))
-RECENT = [
-    Published("pytorch/benchmark, pull request 2391, July 2024", LARGE, [
-        (512, 16_384, 2048, 328.9), (1024, 16_384, 2048, 389.7), (2048, 16_384, 2048, 433.7),
-        (4096, 16_384, 2048, 458.4), (8192, 16_384, 2048, 470.7), (16_384, 16_384, 2048, 476.8)]),
-    Published("meta-pytorch/tritonbench, issue 141, January 2025", LARGE, [(8192, 65_536, 2048, 469.1)]),
-    Published("facebookexperimental/triton, pull request 205, July 2025, float16", LARGE, [
-        (1024, 4096, 4096, 406.8), (2048, 8192, 4096, 427.8), (4096, 16_384, 4096, 459.6), (8192, 32_768, 4096, 464.4),
-        (16_384, 65_536, 4096, 487.0)]),
-]  # fmt: skip
-# Of compilers before July 2024. The paper's were read off transcriptions of its charts.
-EARLIER = [
-    Published("pytorch/benchmark, pull request 2296, June 2024", LARGE, [
-        (1024, 131_072, 1024, 353.4), (2048, 262_144, 1024, 385.4), (4096, 524_288, 1024, 404.7)]),
-    Published("Shah et al., FlashAttention-3 (2024), figure 5", LARGE, [
-        (512, 16_384, 2048, 323), (1024, 16_384, 2048, 372), (2048, 16_384, 2048, 389), (4096, 16_384, 2048, 389),
-        (8192, 16_384, 2048, 392), (16_384, 16_384, 2048, 395)]),
-    Published("Shah et al., FlashAttention-3 (2024), figure 5", SMALL, [
-        (512, 16_384, 2048, 340), (1024, 16_384, 2048, 382), (2048, 16_384, 2048, 396), (4096, 16_384, 2048, 400),
-        (8192, 16_384, 2048, 401), (16_384, 16_384, 2048, 403)]),
-]  # fmt: skip
-
-
-def errors_of(published: Sequence[Published]) -> list[float]:
-    """Return predicted / published − 1 of every point."""
-    found = []
-    for each in published:
-        limits = predicted(each.kernel)
-        for context, tokens, width, rate in each.points:
-            seconds = limits.seconds(context, is_causal=False, tokens=tokens, width=width)
-            found.append(4 * tokens * width * context / seconds / 1e12 / rate - 1)
-    return found
-
-
-@pytest.mark.slow
-def test_published_rates_are_met_within_the_error_that_is_stated() -> None:
-    """The error that `limits` states for other kernels is 7 % of standard deviation. Of these it is 7 %, 6 % too high;
-    compilers of the last two years come within 4 %, earlier ones are up to 22 % slower than predicted."""
-    recent, every = errors_of(RECENT), errors_of([*RECENT, *EARLIER])
-    assert (len(recent), len(every)) == (12, 27)
-    assert max(map(abs, recent)) < 0.04
-    assert abs(statistics.fmean(recent)) < 0.02
-    assert 0 < statistics.fmean(every) < 0.08
-    assert statistics.pstdev(every) < 0.08
-    assert -0.04 < min(every) <= max(every) < 0.22
 
 
 def test_what_the_second_loop_costs_is_seen() -> None:
@@ -365,7 +301,7 @@ def test_every_tile_is_visited_once(kernel: str, tile: tuple[int, int], is_causa
 
 
 def test_a_grid_takes_as_long_as_its_work_at_least_and_rounds_of_programs_at_most() -> None:
-    speed = grid.Speed(100.0, (50.0,), 10.0, ((20.0, 30.0), (25.0, 40.0)), run([EXIT]), masked=1)
+    speed = grid.Speed(100.0, 50.0, 10.0, ((20.0, 30.0), (25.0, 40.0)), masked=1, busy={}, waits={})
     single = 100 + 3 * 20 + 50 + 1 * 25 + 10
     assert grid.grid_cycles([(3, 1)], speed, 2) == pytest.approx(single)
     assert grid.grid_cycles([(3, 1)] * machine.MULTIPROCESSORS, speed, 2) == pytest.approx(single)

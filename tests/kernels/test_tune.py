@@ -13,7 +13,6 @@ from stepbench.kernels.triton.candidates import Candidate, Problem
 from stepbench.kernels.triton.limits.grid import Speed
 from stepbench.kernels.triton.limits.machine import Machine
 from stepbench.kernels.triton.limits.predict import Limits
-from stepbench.kernels.triton.limits.replay import Replay
 from stepbench.kernels.triton.tiles import KERNELS, Tile, plan_for, read_table
 from stepbench.kernels.triton.tune import Timing
 
@@ -150,7 +149,7 @@ class Pool:
 
 
 def predicted(tile: Tile) -> Limits:
-    speed = Speed(100.0, (0.0,), 10.0, ((float(tile.rows),), (float(tile.rows),)), Replay(), masked=1)
+    speed = Speed(100.0, 0.0, 10.0, ((float(tile.rows),), (float(tile.rows),)), masked=1, busy={}, waits={})
     return Limits("forward", 64, tile, 1, {}, {}, 1.0, speed, Machine())
 
 

@@ -15,7 +15,6 @@ from stepbench.kernels.triton.candidates import Candidate, Problem
 from stepbench.kernels.triton.limits.grid import Speed
 from stepbench.kernels.triton.limits.machine import Machine
 from stepbench.kernels.triton.limits.predict import Limits
-from stepbench.kernels.triton.limits.replay import Replay
 from stepbench.kernels.triton.tiles import KERNELS, Tile, plan_for
 from stepbench.kernels.triton.tune import Timing
 from stepbench.workloads import kernel_timings
@@ -47,7 +46,7 @@ class Pool:
 
 
 def predicted(kernel: str, tile: Tile) -> Limits:
-    speed = Speed(100.0, (0.0,), 10.0, ((float(tile.rows),), (float(tile.rows),)), Replay(), masked=1)
+    speed = Speed(100.0, 0.0, 10.0, ((float(tile.rows),), (float(tile.rows),)), masked=1, busy={}, waits={})
     return Limits(kernel, 64, tile, 1, {}, {}, 1.0, speed, Machine())
 
 

@@ -58,6 +58,7 @@ def test_figures_of_tiles_that_were_tuned_since_are_told():
 
 
 def test_what_limits_each_kernel_is_shown_as_a_band():
+    assert kernel_table.read()["band"] == kernel_table.BAND
     table = kernel_table.limits_table()
     kernels = ("forward", "forward_one_loop", "backward_keys", "backward_queries", "backward_fused", "backward_reduced")
     assert {(row["kernel"], row["head_dim"]) for row in table.rows} == {(k, d) for k in kernels for d in (64, 128)}

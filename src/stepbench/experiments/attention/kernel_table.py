@@ -19,7 +19,7 @@ SHOWN_HEAD_DIMS = (64, 128)
 SHOWN_ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")  # where the reader's is not known
 LIMITS_SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128), "architecture": ("sm_90",)}
 CONTEXTS = (2048, 16_384)
-BAND = 0.15  # of the prediction
+BAND = 0.15  # of the prediction, as the figures say
 # Our implementations by name -> the kernels of both passes, and the products of two tiles that each makes.
 CALLS = {
     "triton": {"forward": 2, "backward_keys": 4, "backward_queries": 3},

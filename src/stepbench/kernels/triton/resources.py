@@ -79,7 +79,7 @@ def table(
 
 
 def read_figures(path: Path = FIGURES) -> dict[str, Any]:
-    """Return the kept figures: triton and date of their making, digest, and rows as `table` returns them.
+    """Return the kept figures: triton and date of their making, digest, band of the predicted rates, and rows.
 
     Raises:
         ValueError: the tiles of tiles.json or the kernels have changed since.
@@ -97,7 +97,7 @@ def write_figures(rows: Sequence[Mapping[str, Any]], path: Path | None = None) -
     """Keep what `table` has compiled for every shipped variant of `ARCHITECTURES`, one row a line."""
     path = path or figures_path(_series_of(triton.__version__))
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    head = {"triton": triton.__version__, "date": today, "digest": figures_digest()}
+    head = {"triton": triton.__version__, "date": today, "digest": figures_digest(), "band": predict.BAND}
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     body = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
     path.write_text("\n".join(["{", *lines, '  "rows": [', body, "  ]", "}", ""]), encoding="utf-8")

@@ -16,8 +16,9 @@ PRODUCTS = {
     "backward_reduced": 5,
 }  # fmt: skip
 TOKENS, WIDTH = 16_384, 2048  # batch · context and heads · head dim of the papers' figures
+BAND = 0.15  # share by which a predicted rate may be off before it says anything
 CONTEXTS = (1024, 2048, 4096, 8192, 16_384)  # of the rates that are kept, all causal
-PIPES = {"tensor": "tensor", "xu": "exponential", "l2": "L2"}
+PIPES = {"tensor": "tensor", "exponential": "xu", "L2": "l2", "issue": "issue"}
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,9 @@ def limits(
     if not any(x.kind == "product" for x in code):
         raise ValueError(f"`code` must hold wgmma products, got none in {len(code)} instructions")
     found = speed(code, tile.warps, programs, copied_bytes(code, kernel, head_dim, tile), machine)
-    inside = found.inside
-    busy = {name: inside.busy.get(pipe, 0.0) / inside.cycles for pipe, name in PIPES.items()}
-    return Limits(
-        kernel, head_dim, tile, programs, busy | {"issue": inside.issued / inside.cycles},
-        {name: cycles / inside.cycles for name, cycles in inside.waits.items()},
-        found.rounds[0 if found.masked else -1][-1], found, machine,
-    )  # fmt: skip
+    busy = {name: found.busy.get(pipe, 0.0) for name, pipe in PIPES.items()}
+    round_cycles = found.rounds[1 - found.masked][-1]
+    return Limits(kernel, head_dim, tile, programs, busy, dict(found.waits), round_cycles, found, machine)
 
 
 def copied_bytes(code: Iterable[Instruction], kernel: str, head_dim: int, tile: Tile) -> dict[int, int]:

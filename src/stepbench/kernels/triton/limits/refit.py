@@ -116,13 +116,8 @@ class Fit:
     def constants(self) -> Iterator[tuple[str, float, float, bool]]:
         """Yield name, old and new value of each fitted constant, and whether it has reached a bound."""
         for name, bounds in BOUNDS.items():
-            new = float(getattr(self.new, name))
-            yield (
-                name,
-                float(getattr(self.old, name)),
-                new,
-                any(math.isclose(new, bound, rel_tol=1e-3) for bound in bounds),
-            )
+            old, new = float(getattr(self.old, name)), float(getattr(self.new, name))
+            yield name, old, new, any(math.isclose(new, bound, rel_tol=1e-3) for bound in bounds)
 
 
 def refit(
@@ -149,21 +144,7 @@ def refit(
             f"`kernels` must be at least {FEWEST_KERNELS} with {FEWEST_TIMES} times for {len(BOUNDS)} constants, "
             f"got {len(kernels)} with {times}"
         )
-    replayed: dict[Machine, list[Limits]] = {}
-
-    def ratios(machine: Machine) -> list[float]:
-        """Return predicted over measured times; code is replayed again only where a constant of the replay differs."""
-        key = replace(machine, **_OF_THE_GRID)
-        if key not in replayed:
-            replayed[key] = list(each(_limits, kernels, itertools.repeat(key)))
-        return [
-            replace(found, machine=machine).seconds(
-                launch.context, is_causal=launch.is_causal, tokens=launch.tokens, width=launch.width
-            )
-            / launch.seconds
-            for kernel, found in zip(kernels, replayed[key], strict=True)
-            for launch in kernel.launches
-        ]
+    predictions = _Predictions(kernels, each)
 
     def changed(factors: NDArray[np.float64]) -> Machine:
         """Return the machine with each constant multiplied by its factor."""
@@ -172,7 +153,7 @@ def refit(
 
     def residuals(factors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the errors of all times, and how far each constant is from where it began."""
-        return np.concatenate([np.log(ratios(changed(factors))), _STAY * (factors - 1)])
+        return np.concatenate([np.log(predictions.ratios(changed(factors))), _STAY * (factors - 1)])
 
     start = np.ones(len(BOUNDS))
     low, high = (np.array([bounds[side] / getattr(old, name) for name, bounds in BOUNDS.items()]) for side in (0, 1))
@@ -180,7 +161,30 @@ def refit(
         residuals, start, bounds=Bounds(low, high), diff_step=_STEP * start, xtol=1e-3, ftol=1e-3, max_nfev=_MOST_ROUNDS
     )
     new = changed(solved.x)
-    return Fit(old, new, Error.of(ratios(old)), Error.of(ratios(new)))
+    return Fit(old, new, Error.of(predictions.ratios(old)), Error.of(predictions.ratios(new)))
+
+
+class _Predictions:
+    """What the model says of kernels; their code is replayed again only where a constant of the replay differs."""
+
+    def __init__(self, kernels: Sequence[Kernel], each: Callable[..., Iterable[Any]]) -> None:
+        self._kernels, self._each = kernels, each
+        self._replayed: dict[Machine, list[Limits]] = {}
+
+    def ratios(self, machine: Machine) -> list[float]:
+        """Return predicted over measured times."""
+        key = replace(machine, **_OF_THE_GRID)
+        if key not in self._replayed:
+            self._replayed[key] = list(self._each(_limits, self._kernels, itertools.repeat(key)))
+        return [
+            _seconds(replace(found, machine=machine), launch) / launch.seconds
+            for kernel, found in zip(self._kernels, self._replayed[key], strict=True)
+            for launch in kernel.launches
+        ]
+
+
+def _seconds(found: Limits, launch: Launch) -> float:
+    return found.seconds(launch.context, is_causal=launch.is_causal, tokens=launch.tokens, width=launch.width)
 
 
 def _limits(kernel: Kernel, machine: Machine) -> Limits:

@@ -4,12 +4,17 @@ An instruction issues when its warp's stall is over, the scoreboards that it wai
 issues a cycle. What no bit tells (how long a product, a copy or a barrier takes) is in `machine`.
 """
 
-from collections import Counter, defaultdict
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from stepbench.kernels.triton.limits.machine import RESULTS, UNITS, Machine
 from stepbench.kernels.triton.limits.sass import Instruction
+
+_Hold = tuple[float, str]  # until when something waits, and for what
+_GROUPS = {"wait": "product", "load wait": "copy"}  # kind of an instruction → what the groups that it waits for are of
 
 
 @dataclass
@@ -18,8 +23,7 @@ class Replay:
 
     Attributes:
         cycles: until the last warp's end.
-        issued: instructions.
-        busy: cycles that each pipe worked: tensor, xu, alu, fma, memory, uniform, and l2 for copies.
+        busy: cycles that each pipe worked: issue, tensor, xu, alu, fma, memory, uniform, and l2 for copies.
         waits: cycles in which nothing issued, by what the next instruction waited for: product, copy, barrier, latency
             (of a result that comes after an unknown time), issue (of one that ptxas knew, or of a jump), pipe.
         rounds: (warp, last instruction of a loop): the times at which a round of it ended.
@@ -27,30 +31,20 @@ class Replay:
     """
 
     cycles: float = 0.0
-    issued: int = 0
     busy: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     waits: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    rounds: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+    rounds: dict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     ends: list[float] = field(default_factory=list)
-
-    def less(self, other: "Replay") -> "Replay":
-        """Return the counts that this replay has more than a shorter one."""
-        return Replay(
-            self.cycles - other.cycles,
-            self.issued - other.issued,
-            {name: cycles - other.busy.get(name, 0.0) for name, cycles in self.busy.items()},
-            {name: cycles - other.waits.get(name, 0.0) for name, cycles in self.waits.items()},
-        )
 
 
 @dataclass(eq=False)
 class _Program:
     """What the warps of a program share: when its copies arrive, and who waits at its barrier."""
 
+    warps: list["_Warp"] = field(default_factory=list)
+    at_barrier: list["_Warp"] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
     is_open: bool = False  # copies that follow one announcement of bytes complete one barrier
-    has_tested: bool = False
-    warps: list["_Warp"] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -59,21 +53,15 @@ class _Warp:
 
     number: int
     program: _Program
-    next: float
+    next: _Hold  # what its last instruction lets it wait for
     at: int = 0
-    boards: list[float] = field(default_factory=lambda: [0.0] * 6)
-    holders: list[str] = field(default_factory=lambda: ["latency"] * 6)  # what each board is held for
+    boards: list[_Hold] = field(default_factory=lambda: [(0.0, "latency")] * 6)
     product_end: float = 0.0  # of its last one
-    groups: list[float] = field(default_factory=list)
     load_end: float = 0.0
-    load_groups: list[float] = field(default_factory=list)
+    groups: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in _GROUPS})  # their ends
     phases: int = 0
     announced: int = 0
-    rounds: Counter[int] = field(default_factory=Counter)
-    is_waiting: bool = False
-    is_done: bool = False
-    ready: float = 0.0
-    reason: str = "issue"
+    ready: _Hold = (0.0, "issue")  # what its next instruction waits for; infinite at a barrier and after its end
 
 
 class Quarter:
@@ -93,13 +81,12 @@ class Quarter:
         offset: float = 0.0,
     ) -> None:  # fmt: skip
         self._code, self._copied, self._machine = code, copied, machine
-        self._free = dict.fromkeys(["tensor", "copy", "l2", *(unit.pipe for unit in UNITS.values())], 0.0)
-        self._pipes = {kind: unit.pipe for kind, unit in UNITS.items() if kind != "hmma"}
+        self._free: dict[str, float] = defaultdict(float)  # when each pipe is
         self._warps: list[_Warp] = []
         for i in range(programs):
             program = _Program()
             for _ in range(max(1, warps // 4)):
-                program.warps.append(_Warp(len(self._warps), program, i * offset))
+                program.warps.append(_Warp(len(self._warps), program, (i * offset, "issue")))
                 self._warps.append(program.warps[-1])
         self.result = Replay()
 
@@ -113,59 +100,43 @@ class Quarter:
         now, last, taken = 0.0, None, taken | _guards(self._code, trips)
         for warp in self._warps:
             self._settle(warp)
-        while True:
-            best, soonest, why = None, 1e18, ""
-            for warp in self._warps:
-                if warp.is_done or warp.is_waiting:
-                    continue
+        while active := [warp for warp in self._warps if warp.ready[0] < math.inf]:
+            best, soonest, why = active[0], math.inf, ""
+            for warp in active:
                 time, reason = self._earliest(warp, now)
                 time = max(time, now)
                 if time < soonest or (time == soonest and warp is last):  # it stays with a warp as long as it can
                     best, soonest, why = warp, time, reason
-            if best is None:
-                break
             if soonest > now:
-                after_barrier = why == "issue" and self._code[best.at - 1].kind == "barrier"
-                self.result.waits["barrier" if after_barrier else why] += soonest - now
+                self.result.waits[why] += soonest - now
             self._issue(best, soonest, trips, taken)
             now, last = soonest + 1, best
-        if not all(warp.is_done for warp in self._warps):
+        if len(self.result.ends) < len(self._warps):
             raise RuntimeError("a replay must end, got warps that wait at a barrier for ever")
         self.result.cycles = now
         return self.result
 
     def _settle(self, warp: _Warp) -> None:
-        """Note from when on the warp itself allows its next instruction, and what kept it."""
+        """Note what the warp's next instruction waits for, its pipe aside."""
         x = self._code[warp.at]
-        ready, reason = warp.next, "issue"
-        for board in x.waits:
-            if warp.boards[board] > ready:
-                ready, reason = warp.boards[board], warp.holders[board]
-        until = 0.0
+        holds = [warp.next, *(warp.boards[board] for board in x.waits)]
         if x.kind == "product":
-            until = warp.product_end  # a warp has one under way at a time
-        elif x.kind == "wait" and len(warp.groups) > x.amount:
-            until = warp.groups[-x.amount - 1] + self._machine.drain
-        elif x.kind == "load wait" and len(warp.load_groups) > x.amount:
-            until = warp.load_groups[-x.amount - 1]
-        if until > ready:
-            ready, reason = until, "copy" if x.kind == "load wait" else "product"
-        warp.ready, warp.reason = ready, reason
+            holds.append((warp.product_end, "product"))  # a warp has one under way at a time
+        elif x.kind in _GROUPS and len(warp.groups[x.kind]) > x.amount:
+            holds.append((warp.groups[x.kind][-x.amount - 1], _GROUPS[x.kind]))
+        warp.ready = max(holds, key=itemgetter(0))
 
-    def _earliest(self, warp: _Warp, now: float) -> tuple[float, str]:
+    def _earliest(self, warp: _Warp, now: float) -> _Hold:
         """Return when the warp's next instruction can issue, and what it waits for."""
         kind = self._code[warp.at].kind
-        if (pipe := self._pipes.get(kind)) is not None:
-            free = self._free[pipe] if kind != "imad" else max(self._free["fma"], self._free["fma half"])
-            if free > warp.ready:
-                return free, "pipe"
-        elif kind == "phase" and self._lacks_copy(warp):
-            mates = [mate for mate in warp.program.warps if not (mate.is_done or mate.is_waiting)]
-            if len(mates) > 1:
-                if all(map(self._lacks_copy, mates)):
-                    warp.program.arrivals.append(now)  # none will be asked for: let it pass
-                return max(warp.ready, now + 4), "copy"  # another warp has yet to ask for it
-        return warp.ready, warp.reason
+        if kind in UNITS and kind != "hmma":  # these queue
+            free = self._free[UNITS[kind].pipe]
+            return (free, "pipe") if free > warp.ready[0] else warp.ready
+        if self._lacks_copy(warp):
+            if all(self._lacks_copy(mate) for mate in warp.program.warps if mate.ready[0] < math.inf):
+                warp.program.arrivals.append(now)  # none will be asked for: let it pass
+            return max(warp.ready[0], now + 4), "copy"  # another warp has yet to ask for it
+        return warp.ready
 
     def _lacks_copy(self, warp: _Warp) -> bool:
         return self._code[warp.at].kind == "phase" and warp.phases >= len(warp.program.arrivals)
@@ -186,83 +157,90 @@ class Quarter:
 
     def _execute(self, warp: _Warp, x: Instruction, now: float) -> float:
         """Carry out one instruction but its jump; return when its result is there."""
-        machine, program, kind = self._machine, warp.program, x.kind
+        machine, program = self._machine, warp.program
         is_leader = warp is program.warps[0]
-        if (unit := UNITS.get(kind)) is not None:
-            amount = x.amount if kind in ("shared", "shared matrix", "load") else 1
-            done = self._occupy(unit.pipe, unit.cycles * amount, now) - 1 + unit.latency
-            if kind == "load":
+        if x.kind in UNITS:
+            unit = UNITS[x.kind]
+            amount = x.amount if x.kind in ("shared", "shared matrix", "load") else 1
+            if x.kind == "load":
                 # 32 lanes of 4 bytes for each word, and the other three quarters copy as much at the same time.
                 warp.load_end = max(warp.load_end, self._fetch(512 * x.amount, now) + machine.load)
-            return done
-        if kind == "product":
+            return self._occupy(unit.pipe, unit.cycles * amount, now) - 1 + unit.latency
+        if x.kind == "product":
             cycles = max(x.amount / machine.columns, x.bytes / machine.shared_bytes)
             warp.product_end = self._occupy("tensor", cycles, now + machine.product)
             if x.closes:
-                warp.groups.append(warp.product_end)
-        elif kind == "load group":
-            warp.load_groups.append(warp.load_end or now)
+                warp.groups["wait"].append(warp.product_end + machine.drain)
+        elif x.kind == "load group":
+            warp.groups["load wait"].append(warp.load_end or now)
             warp.load_end = 0.0
-        elif kind == "copy" and is_leader:
+        elif x.kind == "copy" and is_leader:
             arrival = self._fetch(self._copied[warp.at], now)
-            arrival += machine.copy if program.has_tested else machine.first_copy
-            if program.is_open and program.arrivals:
+            arrival += machine.copy if any(mate.phases for mate in program.warps) else machine.first_copy
+            if program.is_open:
                 arrival = max(program.arrivals.pop(), arrival)
             program.arrivals.append(arrival)
             program.is_open = True
-        elif kind == "expect":
+        elif x.kind == "expect":
             warp.announced += 1
             program.is_open = program.is_open and not is_leader
-        elif kind == "phase":
+        elif x.kind == "phase":
             arrival = program.arrivals[warp.phases] if warp.phases < len(program.arrivals) else now
             warp.phases += 1
-            program.has_tested = True
             return max(now, arrival) + machine.phase
-        elif kind == "barrier":
-            warp.is_waiting = True
-        return now + RESULTS.get(kind, 0)
+        return now + RESULTS.get(x.kind, 0)
 
     def _issue(self, warp: _Warp, now: float, trips: Mapping[int, int], taken: frozenset[int]) -> None:
         """Issue the warp's next instruction and move it on."""
-        at, x = warp.at, self._code[warp.at]
-        self.result.issued += 1
-        warp.next = now + max(1, x.stall)
-        done = self._execute(warp, x, now)
-        warp.at += 1
-        if x.kind == "branch" and self._jumps(warp, x, at, now, trips, taken):
-            warp.at, warp.next = x.target, now + max(x.stall, self._machine.branch)
-        if x.sets_written < 6 and done > warp.boards[x.sets_written]:
-            warp.boards[x.sets_written] = done
-            warp.holders[x.sets_written] = "copy" if x.kind == "phase" else "latency"
+        x = self._code[warp.at]
+        self.result.busy["issue"] += 1
+        self._hold(warp, x, now, self._execute(warp, x, now))
+        jumps = x.kind == "branch" and self._jumps(warp, now, trips, taken)
+        warp.next = now + max(x.stall, self._machine.branch if jumps else 1), "issue"
+        warp.at = x.target if jumps else warp.at + 1
+        if warp.at >= len(self._code) or (x.kind == "exit" and not x.guarded):
+            warp.ready = math.inf, ""
+            self.result.ends.append(now)
+        elif x.kind == "barrier":
+            self._meet(warp, now)
+        else:
+            self._settle(warp)
+
+    @staticmethod
+    def _hold(warp: _Warp, x: Instruction, now: float, done: float) -> None:
+        """Hold an instruction's scoreboards: one until its result is written, one until its operands are read."""
+        if x.sets_written < 6:
+            result = done, "copy" if x.kind == "phase" else "latency"
+            warp.boards[x.sets_written] = max(warp.boards[x.sets_written], result)
         if x.sets_read < 6:
             if x.kind == "xu":
                 done += UNITS["xu"].cycles - UNITS["xu"].latency
             elif x.kind not in ("copy", "expect", "barrier object", "store", "atomic", "shared", "shared matrix"):
                 done = min(done, now + 12)
-            warp.boards[x.sets_read] = max(warp.boards[x.sets_read], done)
-        if warp.at >= len(self._code) or (x.kind == "exit" and not x.guarded):
-            warp.is_done = True
-            self.result.ends.append(now)
-            return
-        self._settle(warp)
-        if warp.is_waiting and all(mate.is_waiting for mate in warp.program.warps):
-            for mate in warp.program.warps:
-                mate.is_waiting, mate.next = False, max(mate.next, now + self._machine.barrier)
-                self._settle(mate)
+            warp.boards[x.sets_read] = max(warp.boards[x.sets_read], (done, "latency"))
 
-    def _jumps(
-        self, warp: _Warp, x: Instruction, at: int, now: float, trips: Mapping[int, int], taken: frozenset[int]
-    ) -> bool:
+    def _meet(self, warp: _Warp, now: float) -> None:
+        """Let a warp wait at its program's barrier, and all of them go on once the last one is there."""
+        warp.ready = math.inf, "barrier"
+        waiting = warp.program.at_barrier
+        waiting.append(warp)
+        if len(waiting) == len(warp.program.warps):
+            for mate in waiting:
+                mate.next = max(mate.next, (now + self._machine.barrier, "barrier"))
+                self._settle(mate)
+            waiting.clear()
+
+    def _jumps(self, warp: _Warp, now: float, trips: Mapping[int, int], taken: frozenset[int]) -> bool:
+        at, x = warp.at, self._code[warp.at]
         if not 0 <= x.target < at:
             return x.target >= 0 and (not x.guarded or at in taken)
         if at not in trips:
             return False
-        warp.rounds[at] += 1
-        self.result.rounds.setdefault((warp.number, at), []).append(now)
-        if warp.rounds[at] < trips[at]:
-            return True
-        warp.rounds[at], warp.phases = 0, max(warp.phases, warp.announced)  # none is copied for rounds beyond the last
-        return False
+        ends = self.result.rounds[warp.number, at]
+        ends.append(now)
+        if len(ends) == trips[at]:
+            warp.phases = max(warp.phases, warp.announced)  # none is copied for rounds beyond the last
+        return len(ends) < trips[at]
 
 
 def _guards(code: Sequence[Instruction], trips: Mapping[int, int]) -> frozenset[int]:

@@ -8,29 +8,33 @@ has stayed the same up to sm_90.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-_FIRST = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/")
-_SECOND = re.compile(r"/\* (0x[0-9a-f]{16}) \*/")
+# Address, text, and the second of two words, which stands in a line of its own.
+_INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/(?:\s*/\* (0x[0-9a-f]{16}) \*/)?")
+# What the replay tells apart. Other names that begin with U are "uniform", but for those of the copy engine; what is
+# left is "other" and takes an issue slot and nothing else.
 _KINDS = {
+    "product": "HGMMA",
+    "hmma": "HMMA",
+    "wait": "WARPGROUP",
     "imad": "IMAD IDP",
     "fma": "FFMA FMUL FADD HFMA2 HMUL2 FFMA32I FADD32I FMUL32I",
     "xu": "MUFU I2F F2I F2F POPC FLO BREV",
     "shuffle": "SHFL",
-    "shared": "LDS STS STSM ATOMS",
+    "shared": "LDS STS STSM ATOMS LDL STL",  # what spills go to costs about the same
     "shared matrix": "LDSM",
     "load": "LDGSTS",
     "load group": "LDGDEPBAR",
     "load wait": "DEPBAR",
     "global": "LDG LD",
     "store": "STG ST",
-    "spill": "LDL STL",
     "constant": "LDC",
-    "uniform": "LDCU",
     "atomic": "RED REDG ATOM ATOMG UTMAREDG",
     "copy": "UTMALDG",
-    "copy store": "UTMASTG UTMACMDFLUSH UTMACCTL UTMAPF",
+    "phase": "SYNCS",
     "barrier": "BAR",
     "exit": "EXIT",
     "branch": "BRA BRX JMP",
@@ -39,6 +43,7 @@ _KINDS = {
     "R2P ISCADD LOP BMSK SGXT FCHK HADD2 HMNMX2 IADD VABSDIFF LOP32I",
 }
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+_WORDS = {"2": 2, "4": 4, "64": 2, "128": 4}  # modifier → 32-bit words of a lane, else one
 MASKING = ("FSEL", "ISETP", "SEL", "FSETP")
 
 
@@ -78,61 +83,50 @@ def parse(sass: str) -> list[Instruction]:
     Raises:
         ValueError: there are none, or not in pairs of lines.
     """
-    lines = sass.splitlines()
-    found = [(int(match[1], 16), match[2], i) for i, line in enumerate(lines) if (match := _FIRST.match(line))]
+    found = _INSTRUCTION.findall(sass)
     if not found:
         raise ValueError(f"`sass` must hold instructions as cuobjdump --dump-sass prints them, got {sass[:80]!r}")
-    index = {address: i for i, (address, _, _) in enumerate(found)}
-    program = []
-    for _, text, i in found:
-        high = _SECOND.search(lines[i + 1]) if i + 1 < len(lines) else None
-        if high is None:
+    index = {int(address, 16): i for i, (address, _, _) in enumerate(found)}
+    for _, text, second in found:
+        if not second:
             raise ValueError(f"`sass` must hold two words for each instruction, got one for {text!r}")
-        program.append(_instruction(text, int(high[1], 16) >> 41, index))
-    return program
+    return [_instruction(text, int(second, 16) >> 41, index) for _, text, second in found]
 
 
-def _instruction(text: str, control: int, index: dict[int, int]) -> Instruction:
+def _instruction(text: str, control: int, index: Mapping[int, int]) -> Instruction:
     guard, text = text.split(None, 1) if text.startswith("@") else ("", text)
     name, *modifiers = text.split()[0].split(".")
-    waits = tuple(b for b in range(6) if control >> 11 >> b & 1)
+    return Instruction(
+        name,
+        stall=control & 15,
+        sets_written=control >> 5 & 7,
+        sets_read=control >> 8 & 7,
+        waits=tuple(board for board in range(6) if control >> 11 >> board & 1),
+        guarded=bool(guard),
+        **_meaning(name, modifiers, text, index),
+    )
 
-    def make(kind: str, target: int = -1, amount: int = 1, size: int = 0, *, closes: bool = False) -> Instruction:
-        bits = control & 15, control >> 5 & 7, control >> 8 & 7
-        return Instruction(name, kind, *bits, waits, bool(guard), target, amount, size, closes)
 
-    if name == "HGMMA":
-        shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)", modifiers[0])
-        if shape is None:
-            raise ValueError(f"HGMMA must name its shape, got {text!r}")
-        columns, depth_bytes = int(shape[2]), int(shape[3]) * (4 if "TF32" in modifiers else 2)
+def _meaning(name: str, modifiers: Sequence[str], text: str, index: Mapping[int, int]) -> dict[str, Any]:
+    """Return the kind of an instruction, and what that kind has besides."""
+    kind = _KIND_OF.get(name, "uniform" if re.match("U(?!TMA)", name) else "other")
+    if kind == "product":
+        _, columns, depth = map(int, modifiers[0].split("x"))
         # The first operand comes from registers, or is 64 rows in shared memory.
         rows = columns + (0 if re.search(r"HGMMA\S*\s+R\d+,\s*R\d+,", text) else 64)
-        return make("product", amount=columns, size=rows * depth_bytes, closes="gsb0" in text)
-    if name == "WARPGROUP":
-        left = re.search(r"gsb0, (0x[0-9a-f]+)", text)
-        return make("wait", amount=int(left[1], 16)) if left and modifiers[0] == "DEPBAR" else make("group")
-    if name == "SYNCS":
-        if "TRYWAIT" in modifiers:
-            return make("phase")
+        return {"kind": kind, "amount": columns, "bytes": 2 * rows * depth, "closes": "gsb0" in text}
+    if kind == "phase" and "TRYWAIT" not in modifiers:
         expects = {"ARRIVE", "TRANS64"} <= set(modifiers) and "RZ" in text.split(",")[0] and "A1T0" not in modifiers
-        return make("expect" if expects else "barrier object")
-    kind = _KIND_OF.get(name, "hmma" if name == "HMMA" else "uniform" if name.startswith("U") else "other")
-    if kind == "branch":
-        address = re.search(r"(0x[0-9a-f]+)\s*$", text)
-        return make(kind, target=index.get(int(address[1], 16), -1) if address else -1)
-    if kind == "load wait":
-        left = re.search(r"SB0, (0x[0-9a-f]+)", text)
-        return make(kind, amount=int(left[1], 16) if left else 0)
+        return {"kind": "expect" if expects else "barrier object"}
+    if kind == "wait" and "DEPBAR" not in modifiers:
+        return {"kind": "other"}
     if kind in ("shared", "shared matrix", "load"):
-        return make(kind, amount=_words(name, modifiers))
-    return make(kind)
-
-
-def _words(name: str, modifiers: list[str]) -> int:
-    if name in ("LDSM", "STSM"):
-        return next((int(m[-1]) for m in modifiers if re.fullmatch(r"x?[24]", m)), 1)
-    return 4 if "128" in modifiers else 2 if "64" in modifiers else 1
+        return {"kind": kind, "amount": next((_WORDS[each] for each in modifiers if each in _WORDS), 1)}
+    if kind in ("branch", "wait", "load wait"):
+        found = re.search(r"0x[0-9a-f]+$", text)
+        number = int(found[0], 16) if found else -1
+        return {"kind": kind, "target": index.get(number, -1)} if kind == "branch" else {"kind": kind, "amount": number}
+    return {"kind": kind}
 
 
 def loops(program: Sequence[Instruction]) -> list[tuple[int, int]]:
@@ -148,13 +142,12 @@ def loops(program: Sequence[Instruction]) -> list[tuple[int, int]]:
     return found
 
 
-def mask_branch(program: Sequence[Instruction], loop: tuple[int, int]) -> int | None:
-    """Return the index of the branch that jumps over the mask of a loop that asks for it, None if it does not ask."""
-    first, last = loop
-    for i in range(first, last):
+def mask_branches(program: Sequence[Instruction], loop: tuple[int, int]) -> frozenset[int]:
+    """Return the branches that jump over the mask of a loop, by their indices; none if it has no `if` around it."""
+    found = set()
+    for i in range(*loop):
         x = program[i]
-        if x.kind == "branch" and x.guarded and i < x.target <= last:
-            skipped = program[i + 1 : x.target]
-            if sum(y.name in MASKING for y in skipped) >= 16 and not any(y.kind == "product" for y in skipped):
-                return i
-    return None
+        skipped = program[i + 1 : x.target] if x.kind == "branch" and x.guarded and x.target <= loop[1] else ()
+        if sum(y.name in MASKING for y in skipped) >= 16 and not any(y.kind == "product" for y in skipped):
+            found.add(i)
+    return frozenset(found)
