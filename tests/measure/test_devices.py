@@ -29,11 +29,13 @@ def say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Say]:
         gpus: tuple[str, ...] = (),
         problem: str | None = None,
         cuda: str | None = "13.0",
+        hip: str | None = None,
+        xpu: str | None = None,
         version: str = "580.95",
         visible: str | None = None,
     ) -> list[int]:
         driver = Driver(version if gpus else None, tuple(Gpu(name, f"GPU-{name}") for name in gpus), problem)
-        values = {"__version__": "2.13.0", "cuda": cuda, "hip": None, "xpu": None}
+        values = {"__version__": "2.13.0", "cuda": cuda, "hip": hip, "xpu": xpu}
         kind = "cuda" if torch else None
         said = {"device": kind, "runtime": kind, "devices": torch or [], "problem": reason}
         monkeypatch.setattr(software, "_torch_values", lambda: values)
@@ -102,6 +104,25 @@ def test_where_torch_and_the_driver_disagree_one_sentence_says_both_and_what_to_
         assert "`device: cpu`" in str(caught.value)
         assert "\n" not in str(caught.value)
     assert devices.find("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("built", "reason", "sentence"),
+    [
+        ({"hip": "6.4"}, "No HIP GPUs are available", r"is built for ROCm 6\.4, but No HIP GPUs are available; mend"),
+        ({"xpu": "20250200"}, None, r"torch 2\.13\.0 is built for XPU 20250200, but it finds no device; mend that, or"),
+    ],
+)
+def test_a_build_for_gpus_of_others_that_finds_none_is_told(
+    say: Say, monkeypatch: pytest.MonkeyPatch, built: dict[str, str], reason: str | None, sentence: str
+) -> None:
+    say(**built, cuda=None, reason=reason)
+    with pytest.raises(ValueError, match=sentence):
+        devices.find()
+    assert devices.find("cpu") == "cpu"
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES" if "hip" in built else "ZE_AFFINITY_MASK", "-1")
+    devices.found.cache_clear()
+    assert devices.find() == "cpu"
 
 
 @pytest.mark.parametrize("hidden", sorted(devices.HIDES_ALL))

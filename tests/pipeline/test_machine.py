@@ -165,3 +165,10 @@ def test_a_name_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
 def test_config_allows_the_same_names() -> None:
     schema = yaml.safe_load((ROOT / config.SCHEMA).read_text())
     assert re.match(r"\^(.*?)\$", schema["properties"]["machine"]["pattern"])[1] == machine.NAME.pattern  # type: ignore[index]
+
+
+def test_every_model_of_gpu_is_in_the_fingerprint(tmp_path: Path, bench_of: Callable[..., Bench]) -> None:
+    write(tmp_path, device_names=["Tesla T4", "NVIDIA H200", "Tesla T4"], capabilities=["7.5", "9.0", "7.5"])
+    bench = bench_of(scale="gpu")
+    found = States(bench).fingerprint(bench.cells[0])["machine"]
+    assert (found["device_name"], found["device_count"]) == ("Tesla T4, NVIDIA H200", 3)

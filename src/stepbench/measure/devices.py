@@ -166,6 +166,9 @@ def _problem(driver: nvml.Driver, devices: tuple[Device, ...], reason: str | Non
             return f"{seen}: {device.problem}{leave}; {MENDING}"
     if devices or os.environ.get("CUDA_VISIBLE_DEVICES", "?").strip() in HIDES_ALL:
         return None
+    if (built := software.built_for_others()) is not None:  # nobody gets such a build unasked
+        is_hidden = any(os.environ.get(name, "?").strip() in HIDES_ALL for name in HIDING)
+        return None if is_hidden else f"{torch} is built for {built}, but {reason or 'it finds no device'}; {MENDING}"
     if driver.problem is not None:
         return f"the NVIDIA driver does not answer ({driver.problem}), and {torch} finds no GPU; {MENDING}"
     if not driver.gpus:

@@ -29,6 +29,13 @@ def has_accelerator() -> bool:
     return any(_torch_values()[key] is not None for key in ("cuda", "hip", "xpu"))
 
 
+def built_for_others() -> str | None:
+    """Return what torch was built for where that is neither NVIDIA's GPUs nor the CPU alone, such as `ROCm 6.4`."""
+    values = _torch_values()
+    found = {"ROCm": values["hip"], "XPU": values["xpu"]}
+    return next((f"{name} {version}" for name, version in found.items() if version is not None), None)
+
+
 def lacks_compiler() -> str | None:
     """Return what is missing to compile the C with which Triton launches its kernels, with what to do; or None.
 
