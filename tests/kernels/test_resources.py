@@ -101,6 +101,8 @@ def test_the_16_bit_types_cost_the_same(architecture: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sibling", sorted(set(TABLE_OF) - set(ARCHITECTURES)))
 def test_gpus_that_share_a_table_cost_the_same(sibling: str) -> None:
+    if INSTALLED == "3.6" and sibling in ("sm_103", "sm_121"):
+        pytest.skip("the nvdisasm that comes with Triton 3.6 (CUDA 12.8) cannot decode them")
     table = TABLE_OF[sibling]
     for row in SPREAD[table, "bfloat16", 64]:
         assert_same(with_figures(variant_of(row) | {"architecture": sibling}), row | {"architecture": sibling})
