@@ -3,10 +3,10 @@ rule measure_fits:
         needs("fits"),
     output:
         update(
-            "<results>/fits/source~{source},size~{size},context~{context},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},memory_mib~{memory_mib}.json"
+            "<results>/fits/source~{source},size~{size},context~{context},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},ranks~{ranks},memory_mib~{memory_mib}.json"
         ),
     log:
-        "<results>/logs/fits/source~{source},size~{size},context~{context},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},memory_mib~{memory_mib}.log",
+        "<results>/logs/fits/source~{source},size~{size},context~{context},precision~{precision},parameter_dtype~{parameter_dtype},attention~{attention},head~{head},groups~{groups},optimizer~{optimizer},ranks~{ranks},memory_mib~{memory_mib}.log",
     priority: priority_of_round
     resources:
         **NODE,

@@ -35,6 +35,17 @@ def test_one_that_fits_is_told_its_edges(capsys: pytest.CaptureFixture[str]) -> 
     assert table["rows"][0]["peak_bytes"] > 2**20
 
 
+def test_ranks_share_all_that_does_not_depend_on_the_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    needed = []
+    for ranks in ("1", "8"):
+        assert run("--memory", "H100 (80 GB)", "--ranks", ranks, "--json") == 0
+        (table,) = json.loads(capsys.readouterr().out)
+        needed.append(table["rows"][0]["peak_bytes"])
+    assert needed[1] < needed[0]
+    assert run("--memory", "H100 (80 GB)", "--ranks", "8") == 0
+    assert re.search(r"ranks 8: a training step needs [0-9.]+ MiB on each rank \(predicted", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("memory", ["24", "0GiB", "much", "H100 (80GB)"])
 def test_an_amount_that_is_none_is_refused(memory: str) -> None:
     with pytest.raises(ValueError, match="`--memory` must be an amount above 0 with a unit"):

@@ -139,7 +139,8 @@ def fits(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> di
     if cell.source == "measured":
         scalars |= {"limit_bytes": 2**30, "predicted_largest_batch": 40, "largest_batch": 39}
         scalars |= {"first_failing_batch": 40, "predicted_edge_bytes": 2**30 - 2**20}
-    return {"scalars": scalars, "details": {"coefficients": [[16.0 * parameters, 0, 0, 0, token_bytes, 0]]}}
+    piece = {"most_tokens": None, "coefficients": [[16.0 * parameters, 0, 0, 0, token_bytes, 0]]}
+    return {"scalars": scalars, "details": {"pieces": [piece], "most_context": None}}
 
 
 MEASURED = {"memory": memory, "checkpointing": checkpointing, "profile": profile, "fits": fits}

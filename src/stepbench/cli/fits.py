@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
     )
     for name, default in AXES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"an axis (default: {default})")
+    parser.add_argument("--ranks", default=1, type=_count, help="GPUs that share all by FSDP (default: 1)")
     add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=fits)
@@ -55,15 +56,16 @@ def fits(options: argparse.Namespace) -> int:
     from stepbench.experiments.fits import question  # 3 s, of torch
     from stepbench.measure.measurement import Setting, UnsupportedError
     from stepbench.reporting import units
+    from stepbench.workloads.fits import find
 
-    axes = {name: getattr(options, name) for name in AXES}
+    axes = {name: getattr(options, name) for name in AXES} | ({"ranks": options.ranks} if options.ranks > 1 else {})
     cell = Cell(source="predicted", size=options.size, **axes)
     bench.check_cell(cell)
     setting = Setting(bench.device, bench.protocol, bench.definition(cell))
     try:
         spec = question.step(cell, setting, context=options.context, batch=options.batch)
         if len(memory) > 1:
-            found, words = question.envelope(spec, setting), f"{options.size}, {_words(axes)}"
+            found, words = find(spec, setting), f"{options.size}, {_words(axes)}"
             cards_table = _of_cards(found, memory, words, context=spec.context, batch=spec.batch)
             print_tables([cards_table], options.format)
             return 0
@@ -76,10 +78,10 @@ def fits(options: argparse.Namespace) -> int:
         print_tables([_of_ways(ways, context=spec.context, batch=spec.batch)], options.format)
         return 0 if asked.fits else FAILED_EXIT_CODE
     told = "fits" if asked.fits else "does not fit"
+    needed = units.byte_count(asked.peak_bytes) + (" on each rank" if options.ranks > 1 else "")
     console.print(
-        f"{options.size}, context {spec.context}, batch {spec.batch}, {_words(axes)}: a training step needs "
-        f"{units.byte_count(asked.peak_bytes)} (predicted on {bench.device}) and {told} into {name} "
-        f"({units.byte_count(limit_bytes)}).",
+        f"{options.size}, context {spec.context}, batch {spec.batch}, {_words(axes)}: a training step needs {needed} "
+        f"(predicted on {bench.device}) and {told} into {name} ({units.byte_count(limit_bytes)}).",
         markup=False,
     )
     console.print(
@@ -116,7 +118,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _words(axes: Mapping[str, str]) -> str:
+def _words(axes: Mapping[str, Any]) -> str:
     from stepbench.reporting.columns import axis_words
 
     return ", ".join(f"{axis_words(name)} {axis_words(found)}" for name, found in axes.items())

@@ -9,6 +9,8 @@ the sizes differ. So a few timelines of small steps determine those of all other
   phase's start (or from its end) is affine in the number of blocks, and between the first and the last blocks no level
   is above both ends. Steps of two depths determine all deeper ones. Turning points, because an operator on a list of
   all parameters allocates more tensors in a deeper model, but one after the other.
+- A head that takes its tokens by chunks has more of them for more tokens. So each range of tokens has polynomials of
+  its own.
 
 The peak is the largest of these polynomials. The tests compare it with predictions of whole steps.
 """
@@ -24,8 +26,6 @@ from numpy.typing import NDArray
 
 from stepbench.measure.memory_timeline import Timeline
 
-BATCHES = (2, 3)  # with a batch of 1 torch makes fewer copies, so that the order is another
-CONTEXTS = (64, 1024)  # far apart, so that an attention that loops over tiles gives itself away
 MOST = 2**24  # where a search ends
 
 Array = NDArray[np.float64]
@@ -36,22 +36,36 @@ class StructureError(ValueError):
 
 
 @dataclass(frozen=True)
-class Envelope:
-    """The peak of a step of one model, precision, optimizer, attention and checkpointing.
+class Piece:
+    """The peak of steps of so many tokens that they run the same operators.
 
     Attributes:
+        most_tokens: up to which, from where the piece before it ends; None is no bound.
         coefficients: of each polynomial that may be the largest: of 1, T, T², B, BT and BT² (T the context, B the
             batch), in bytes.
+    """
+
+    most_tokens: int | None
+    coefficients: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The peak of a step of one model, precision, optimizer, attention, head and checkpointing.
+
+    Attributes:
+        pieces: the one of the fewest tokens first; the last has no bound.
         most_context: the longest context of the model, whatever the memory; None where it has none.
     """
 
-    coefficients: tuple[tuple[float, ...], ...]
+    pieces: tuple[Piece, ...]
     most_context: int | None = None
 
     def peak_bytes(self, batch: int, context: int) -> int:
         """Return the predicted peak of such a step in bytes."""
-        powers = _powers(batch, context)
-        return round(max(sum(map(operator.mul, each, powers)) for each in self.coefficients))
+        tokens, powers = batch * context, _powers(batch, context)
+        piece = next(each for each in self.pieces if each.most_tokens is None or tokens <= each.most_tokens)
+        return round(max(sum(map(operator.mul, each, powers)) for each in piece.coefficients))
 
     def largest_batch(self, context: int, memory_bytes: int) -> int:
         """Return the largest batch that fits into so much memory at a context; 0 where none does."""
@@ -63,23 +77,32 @@ class Envelope:
         return _largest(lambda context: context <= most and self.peak_bytes(batch, context) <= memory_bytes)
 
 
-def points() -> list[tuple[int, int]]:
-    """Return the batches and contexts whose steps `fit` needs, in its order."""
-    return [(BATCHES[0], CONTEXTS[0]), (BATCHES[1], CONTEXTS[0]), (BATCHES[0], CONTEXTS[1])]
+@dataclass(frozen=True)
+class Points:
+    """Steps of which two batches and two contexts tell all others: the first, one more batch, and one more context."""
+
+    batches: tuple[int, int]
+    contexts: tuple[int, int]
+
+    def each(self) -> list[tuple[int, int]]:
+        """Return the batches and contexts whose steps `fit` needs, in its order."""
+        (low, high), (short, long) = self.batches, self.contexts
+        return [(low, short), (high, short), (low, long)]
 
 
-def fit(timelines: Mapping[int, Sequence[Timeline]], depth: int) -> Envelope:
-    """Return the envelope of a model.
+def fit(timelines: Mapping[int, Sequence[Timeline]], depth: int, points: Points) -> tuple[tuple[float, ...], ...]:
+    """Return the coefficients of a model's peak, of steps that run the same operators; see `Piece`.
 
     Args:
-        timelines: number of blocks -> the timelines at `points`; of two numbers, or of `depth` alone.
+        timelines: number of blocks -> the timelines at each of `points`; of two numbers, or of `depth` alone.
         depth: the number of blocks of the model.
+        points: of the timelines.
 
     Raises:
         StructureError: steps of one depth differ in more than sizes.
     """
     depths = sorted(timelines)
-    levels = {each: _levels(timelines[each]) for each in depths}
+    levels = {each: _levels(timelines[each], points) for each in depths}
     found: list[Array] = []
     for index in range(len(timelines[depths[0]][0].spans)):
         phases = [_phase(levels[each], timelines[each][0], index) for each in depths]
@@ -87,12 +110,12 @@ def fit(timelines: Mapping[int, Sequence[Timeline]], depth: int) -> Envelope:
             found.append(phases[0])
             continue
         (first, second), (low, high) = phases, depths
-        second = _aligned(second, len(first))
+        second = _aligned(second, first)
         found.append(first + (second - first) * ((depth - low) / (high - low)))
-    return Envelope(tuple(tuple(map(float, each)) for each in _largest_ones(np.concatenate(found))))
+    return tuple(tuple(map(float, each)) for each in _largest_ones(np.concatenate(found)))
 
 
-def _levels(timelines: Sequence[Timeline]) -> Array:
+def _levels(timelines: Sequence[Timeline], points: Points) -> Array:
     """Return the polynomial of the level after each change, and before the first: `[changes + 1, 6]`."""
     first = timelines[0]
     base, other_batch, other_context = (np.diff(_totals(each)) for each in timelines)
@@ -100,7 +123,7 @@ def _levels(timelines: Sequence[Timeline]) -> Array:
         if each.spans != first.spans or not np.array_equal(deltas > 0, base > 0):
             raise StructureError("it runs other operators at another batch or context")
     births = np.asarray(first.births)
-    sizes = _polynomials(base, other_batch, other_context)[births]
+    sizes = _polynomials(base, other_batch, other_context, points)[births]
     # What is freed at once, such as weights that autocast has cached, is freed in any order. So a free counts with the
     # polynomial of its allocation, and the first timeline says which that is.
     deltas = np.where((births == np.arange(len(births)))[:, None], sizes, -sizes)
@@ -111,9 +134,9 @@ def _totals(timeline: Timeline) -> Array:
     return np.array([0, *map(sum, timeline.levels)], dtype=np.float64)
 
 
-def _polynomials(base: Array, other_batch: Array, other_context: Array) -> Array:
+def _polynomials(base: Array, other_batch: Array, other_context: Array, points: Points) -> Array:
     """Return the polynomials of sizes that are known at `points`: `[sizes, 6]`."""
-    (low, high), (short, long) = BATCHES, CONTEXTS
+    (low, high), (short, long) = points.batches, points.contexts
     per_batch = (other_batch / base - 1) / (high - low)
     growth = other_context / base
     is_square = np.isclose(growth, (long / short) ** 2)
@@ -136,10 +159,32 @@ def _phase(levels: Array, timeline: Timeline, index: int) -> Array:
     return levels[first : last + 1][turns]
 
 
-def _aligned(deeper: Array, count: int) -> Array:
-    """Return as many levels of a deeper model: half of them counted from the phase's start, half from its end."""
-    half = count // 2
-    return np.concatenate([deeper[:half], deeper[len(deeper) - (count - half) :]])
+def _aligned(deeper: Array, shallow: Array) -> Array:
+    """Return the levels of a deeper model that stand for a shallow one's: some from its start, the others from its end.
+
+    What is between them are blocks that the shallow model has not. Where the changes before are the same and those
+    after are, there the two are cut: in the middle of all such places. The phase's first change and its last may be of
+    all blocks at once, such as gradients that are freed.
+
+    Raises:
+        StructureError: there is no such place.
+    """
+    count, more = len(shallow), len(deeper) - len(shallow)
+    if more == 0:
+        return deeper
+    own, other = np.diff(shallow, axis=0), np.diff(deeper, axis=0)
+    before = _alike(own[1:], other[1 : count - 1]) + 1
+    after = _alike(own[-2::-1], other[-2 : more - 1 : -1]) + 1
+    if before + after < count - 1:
+        raise StructureError("a deeper model does not only repeat what a shallow one does")
+    cut = (before + count - after) // 2
+    return np.concatenate([deeper[:cut], deeper[cut + more :]])
+
+
+def _alike(some: Array, others: Array) -> int:
+    """Return how many of the first rows are the same in both."""
+    differ = np.flatnonzero(~np.isclose(some, others).all(axis=1))
+    return int(differ[0]) if len(differ) else len(some)
 
 
 def _largest_ones(polynomials: Array) -> Array:

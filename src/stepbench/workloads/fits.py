@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
+from stepbench.kernels.heads import api as heads
+from stepbench.kernels.heads.contract import Range
 from stepbench.measure import envelope
-from stepbench.measure.envelope import Envelope
+from stepbench.measure.envelope import Envelope, Piece, Points
 from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.measure.memory_timeline import Timeline
 from stepbench.models.architecture import Architecture
 from stepbench.models.sizes import ModelSize
-from stepbench.workloads import predicted
+from stepbench.workloads import predicted, rank_step
 from stepbench.workloads.spec import StepSpec
 
 # In groups of blocks: each half of a phase then has a group that is neither the first nor the last. A smaller last
-# group pushes the halves apart by most of a group.
-PERIODS, PERIODS_AND_REST = (3, 4), (4, 5)
+# group pushes the halves apart by most of a group, and so do weights that are gathered a group ahead.
+PERIODS = 3
 
 
 def find(spec: StepSpec, setting: Setting) -> Envelope:
     """Return the predicted peak of such a step at any batch and context; those of `spec` are not used.
+
+    Of several ranks it is that of one, and the batch is a rank's.
 
     Raises:
         UnsupportedError: the step cannot be predicted, or not from others.
@@ -27,18 +33,25 @@ def find(spec: StepSpec, setting: Setting) -> Envelope:
         layers, of_depth = spec.size.layers, {depth: spec.shrunk(depth) for depth in depths(spec, spec.size.layers)}
     else:  # nobody knows whether the blocks of a model of the user's own are alike
         layers, of_depth = 1, {1: spec}
-    timelines = {
-        depth: [predicted.predict(_at(step, *point), setting) for point in envelope.points()]
-        for depth, step in of_depth.items()
-    }
     try:
-        found = envelope.fit(timelines, layers)
+        pieces = tuple(_piece(each, of_depth, layers, setting) for each in heads.ranges(spec.head))
     except envelope.StructureError as error:
         raise UnsupportedError(
             f"attention {spec.attention} with head {spec.head} cannot be predicted from smaller steps: {error}"
         ) from None
     positions = Architecture.of(spec.size).positions if isinstance(spec.size, ModelSize) else 0
-    return dataclasses.replace(found, most_context=positions or None)
+    return Envelope(pieces, positions or None)
+
+
+def _piece(tokens: Range, of_depth: Mapping[int, StepSpec], layers: int, setting: Setting) -> Piece:
+    """Return the peak within a range of tokens, from the steps of few blocks."""
+    timelines: dict[int, list[Timeline]] = {}
+    points = Points(tokens.batches, tokens.contexts)
+    with tokens.within():
+        for depth, spec in of_depth.items():
+            predict = rank_step.must_predict if spec.strategy else predicted.predict
+            timelines[depth] = [predict(_at(spec, *point), setting) for point in points.each()]
+    return Piece(tokens.most_tokens, envelope.fit(timelines, layers, points))
 
 
 def depths(spec: StepSpec, layers: int) -> list[int]:
@@ -48,7 +61,8 @@ def depths(spec: StepSpec, layers: int) -> list[int]:
     """
     period = spec.groups[0] if spec.groups else 1
     rest = layers % period
-    shallow = [periods * period + rest for periods in (PERIODS_AND_REST if rest else PERIODS)]
+    periods = PERIODS + (rest > 0) + (spec.strategy is not None)
+    shallow = [count * period + rest for count in (periods, periods + 1)]
     return shallow if shallow[-1] < layers else [layers]
 
 

@@ -16,7 +16,7 @@ from stepbench.models import own_module
 from stepbench.models.own import OwnModel
 from stepbench.parallel.replica import Group, Replica
 from stepbench.parallel.strategies import parallelize, strategy
-from stepbench.workloads import step
+from stepbench.workloads import ranks, step
 from stepbench.workloads.spec import StepSpec
 from stepbench.workloads.step import Batches, Step
 
@@ -91,6 +91,24 @@ def predict(spec: StepSpec, setting: Setting) -> Timeline | None:
         return None
     with versions.pretended_ranks(spec.ranks) as pretended:
         return predicted_memory.predict(lambda: build(spec, setting, steps=2, group=pretended)[0])
+
+
+def must_predict(spec: StepSpec, setting: Setting) -> Timeline:
+    """Return the predicted timeline of such a step as `predict` does, for whoever has no other answer.
+
+    Raises:
+        UnsupportedError: ranks on this device cannot run such a step, or this strategy cannot be predicted.
+    """
+    if spec.ranks < 1:
+        raise UnsupportedError(f"there must be at least one rank, got {spec.ranks}")
+    if setting.device not in ranks.DEVICES:
+        raise UnsupportedError(f"ranks need the device {' or '.join(ranks.DEVICES)}, got {setting.device}")
+    raise_unsupported(spec, setting)
+    if (timeline := predict(spec, setting)) is None:
+        raise UnsupportedError(
+            f"a strategy must not look at values of tensors to be predicted, and {spec.strategy} does"
+        )
+    return timeline
 
 
 def check_fit(spec: StepSpec, setting: Setting) -> None:

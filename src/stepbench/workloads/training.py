@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
+from stepbench.measure.measurement import Measurement, Setting
 from stepbench.workloads import equivalence, rank_energy, rank_step, ranks, training_on_ranks
 from stepbench.workloads.spec import StepSpec
 
@@ -81,18 +81,9 @@ def predicted(spec: StepSpec, setting: Setting) -> Measurement:
     """Return what rank 0 of such a step would allocate, without any other rank.
 
     Raises:
-        UnsupportedError: this strategy cannot be predicted.
+        UnsupportedError: this device cannot, or the strategy cannot be predicted.
     """
-    if spec.ranks < 1:
-        raise UnsupportedError(f"there must be at least one rank, got {spec.ranks}")
-    if setting.device not in ranks.DEVICES:
-        raise UnsupportedError(f"ranks need the device {' or '.join(ranks.DEVICES)}, got {setting.device}")
-    rank_step.raise_unsupported(spec, setting)
-    timeline = rank_step.predict(spec, setting)
-    if timeline is None:
-        raise UnsupportedError(
-            f"a strategy must not look at values of tensors to be predicted, and {spec.strategy} does"
-        )
+    timeline = rank_step.must_predict(spec, setting)
     return Measurement(
         scalars={**spec.work(), **_predicted(timeline.scalars())},
         details={"timeline": timeline.details()},

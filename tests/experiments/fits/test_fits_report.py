@@ -75,6 +75,12 @@ def test_an_edge_needs_a_context_and_a_cpu_a_limit() -> None:
         measure(Cell("measured", "tiny", context=64), setting)
 
 
+def test_an_edge_is_measured_on_one_rank() -> None:
+    setting = Setting("cpu", {"seed": 0, "threads": 1}, {"vocabulary": 50, "size": NANO})
+    with pytest.raises(UnsupportedError, match="on one rank, got 2"):
+        measure(Cell("measured", "tiny", context=64, ranks=2, memory_mib=4), setting)
+
+
 def test_two_ways_are_told_apart_only_where_they_need_different_amounts(full: Results) -> None:
     found = ways.predicted(full)
     (told,) = findings._saved(found)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from stepbench.kernels import names as kernels
 from stepbench.kernels.heads import names as heads
+from stepbench.parallel import names as strategies
 from stepbench.pipeline import cells
 
 TITLE = "What fits"
@@ -20,7 +21,8 @@ class Cell(cells.Cell):
     """A training step at any batch and context, asked for its bytes alone (`predicted`), or tried at the edge.
 
     `measured` looks for the largest batch that runs at `context` within `memory_mib` of the allocator; none is all of a
-    GPU, and a CPU needs a number. `predicted` uses neither of the two.
+    GPU, and a CPU needs a number. `predicted` uses neither of the two. Of several ranks, which share parameters,
+    gradients and state by our FSDP, a rank's bytes are predicted, at a rank's batch.
     """
 
     source: Literal["predicted", "measured"]
@@ -32,9 +34,16 @@ class Cell(cells.Cell):
     head: heads.Name = "whole"
     groups: str = "none"
     optimizer: Literal["adamw_loop", "adamw_foreach", "adamw_fused", "sgd"] = "adamw_foreach"
+    ranks: int = 1
     memory_mib: int | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The modules of attention and head."""
-        return (*kernels.modules(self.attention), *heads.modules(self.head))
+        """The modules of attention, head, and the strategy."""
+        strategy = (self.strategy,) if self.strategy else ()
+        return (*kernels.modules(self.attention), *heads.modules(self.head), *strategies.modules(*strategy))
+
+    @property
+    def strategy(self) -> str | None:
+        """How several ranks share; None for a step that knows of no other rank."""
+        return "fsdp" if self.ranks > 1 else None

@@ -21,9 +21,11 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
     spec = StepSpec.of(cell, setting, batch=1, context=cell.context or 1)
     if cell.source == "measured" and cell.context is None:
         raise UnsupportedError("a measured edge needs a context, got none")
+    if cell.source == "measured" and cell.ranks > 1:
+        raise UnsupportedError(f"an edge is measured on one rank, got {cell.ranks}; `predicted` takes several")
     envelope = fits.find(spec, setting)
     scalars: dict[str, Any] = {"parameters": spec.work()["parameters"]}
-    details: dict[str, Any] = {"coefficients": envelope.coefficients, "most_context": envelope.most_context}
+    details: dict[str, Any] = dataclasses.asdict(envelope)
     watched_by = predicted.WATCHED_BY
     if cell.source == "measured":
         limit_bytes = limited.limit_bytes(setting, cell.memory_mib)

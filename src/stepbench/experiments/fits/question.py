@@ -10,17 +10,19 @@ from typing import Any
 from stepbench.experiments.fits.cell import Cell
 from stepbench.measure.envelope import Envelope
 from stepbench.measure.measurement import Setting, UnsupportedError
-from stepbench.workloads import fits, predicted
+from stepbench.workloads import fits, predicted, rank_step
 from stepbench.workloads.spec import StepSpec
 
 # What people change, the least that it costs them first. Each is tried alone, then all up to it together.
 CHANGES: dict[str, dict[str, Any]] = {
     "attention sdpa": {"attention": "sdpa"},
     "checkpointing of every block": {"groups": (1,)},
+    "chunked head": {"head": "chunked"},
     "fused AdamW": {"optimizer": "adamw_fused"},
     "bf16 autocast": {"precision": "bf16"},
     "parameters in bf16": {"precision": "bf16", "parameter_dtype": "bf16"},
     "plain SGD": {"optimizer": "sgd"},
+    "FSDP on 8 ranks": {"strategy": "fsdp", "ranks": 8},
 }
 
 
@@ -47,20 +49,13 @@ def step(cell: Cell, setting: Setting, *, context: int, batch: int) -> StepSpec:
     """Return the step of a cell at a context and a batch.
 
     Raises:
-        UnsupportedError: this model's blocks cannot be grouped so.
+        UnsupportedError: the model or the device cannot do what is asked for.
     """
-    return StepSpec.of(cell, setting, context=context, batch=batch)
-
-
-def envelope(spec: StepSpec, setting: Setting) -> Envelope:
-    """Return the predicted peak of such a step at any batch and context; see `stepbench.workloads.fits.find`.
-
-    Raises:
-        UnsupportedError: the model or the device cannot do what is asked for, or the step cannot be predicted.
-    """
-    if (reason := predicted.unsupported_reason(spec, setting.device)) is not None:
-        raise UnsupportedError(reason)
-    return fits.find(spec, setting)
+    spec = StepSpec.of(cell, setting, context=context, batch=batch)
+    reason = rank_step.unsupported_reason if spec.strategy else predicted.unsupported_reason
+    if (found := reason(spec, setting.device)) is not None:
+        raise UnsupportedError(found)
+    return spec
 
 
 def ask(spec: StepSpec, setting: Setting, memory_bytes: int) -> list[Way]:
@@ -71,7 +66,7 @@ def ask(spec: StepSpec, setting: Setting, memory_bytes: int) -> list[Way]:
     Raises:
         UnsupportedError: the device cannot do what is asked for, or the step cannot be predicted.
     """
-    found = [_way((), envelope(spec, setting), spec, memory_bytes)]
+    found = [_way((), fits.find(spec, setting), spec, memory_bytes)]
     if found[0].fits:
         return found
     for names, changed in _single(spec):
@@ -108,12 +103,14 @@ def _with(spec: StepSpec, values: Mapping[str, Any]) -> StepSpec:
         return spec
     if values.get("optimizer") == "adamw_fused" and spec.optimizer == "sgd":
         return spec
+    if ("ranks" in values and spec.ranks > 1) or ("head" in values and spec.head != "whole"):
+        return spec
     return dataclasses.replace(spec, **values)
 
 
 def _tried(names: tuple[str, ...], spec: StepSpec, setting: Setting, memory_bytes: int) -> list[Way]:
     try:
-        return [_way(names, envelope(spec, setting), spec, memory_bytes)]
+        return [_way(names, fits.find(spec, setting), spec, memory_bytes)]
     except UnsupportedError:  # such as bf16 on a device without it
         return []
 

@@ -82,6 +82,8 @@ def _on_cards(results: Results, title: str, caption: str, largest: Callable[[Way
         | {f"on {name}": largest(way, memory_bytes) for name, memory_bytes in memory.items()}
         for way in ways.predicted(results)
     ]
+    if any(row["ranks"] > 1 for row in rows):
+        caption += " Of several ranks, which share all by FSDP, these are one rank's."
     columns = [
         col.size(),
         *col.axis_columns(rows, ways.AXES),

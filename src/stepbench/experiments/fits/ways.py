@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepbench.measure.envelope import Envelope
+from stepbench.measure.envelope import Envelope, Piece
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
 
 CONTEXT, BATCH = 1024, 1  # at which tables give the largest batch, and the largest context
-AXES = ("precision", "parameter_dtype", "attention", "head", "groups", "optimizer")
+AXES = ("precision", "parameter_dtype", "attention", "head", "groups", "optimizer", "ranks")
 GIB = 2**30
 
 
@@ -39,8 +39,11 @@ def predicted(results: Results) -> list[Way]:
     for group in results.groups():
         if group.point["source"] == "predicted" and group.records:
             held = group.records[0].details
-            lines = tuple(tuple(map(float, each)) for each in held["coefficients"])
-            found.append(Way(group, Envelope(lines, held.get("most_context"))))
+            pieces = (
+                Piece(each["most_tokens"], tuple(tuple(map(float, line)) for line in each["coefficients"]))
+                for each in held["pieces"]
+            )
+            found.append(Way(group, Envelope(tuple(pieces), held["most_context"])))
     return found
 
 

@@ -4,7 +4,7 @@ import importlib
 
 import torch
 
-from stepbench.kernels.heads.contract import Head, Loss
+from stepbench.kernels.heads.contract import Head, Loss, Range
 from stepbench.kernels.heads.names import HEADS
 
 
@@ -29,6 +29,15 @@ def unsupported_reason(name: str, *, device: torch.device | str, dtype: torch.dt
         ValueError: `name` is no implementation.
     """
     return _head(name).unsupported(torch.device(device), dtype)
+
+
+def ranges(name: str) -> tuple[Range, ...]:
+    """Return the ranges of tokens in which a head allocates alike, the fewest first; see `contract.Range`.
+
+    Raises:
+        ValueError: `name` is no implementation.
+    """
+    return _head(name).ranges
 
 
 def _head(name: str) -> Head:

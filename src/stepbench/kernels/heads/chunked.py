@@ -13,14 +13,16 @@ CPU with 10 to 30 of them, and up to 4096 where there are many tokens.
 Source: Hsu et al. 2024, Liger Kernel (arXiv:2410.10989), section 3.2, FusedLinearCrossEntropy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepbench.kernels.contract import UP_TO_DOUBLE
-from stepbench.kernels.heads.contract import IGNORED, Head, compute_dtype, wrong_dtype
+from stepbench.kernels.contract import UP_TO_DOUBLE, by_dtype_alone
+from stepbench.kernels.heads.contract import IGNORED, Head, Range, compute_dtype, wrong_dtype
 
 CHUNKS = 8
 LEAST_TOKENS, MOST_TOKENS = 512, 4096
@@ -33,15 +35,39 @@ FLOAT16_SCALE = 1024.0
 Rows = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
+_foretold: list[int] = []  # the size of `foretell`, in it
+
+
 def tokens_per_chunk(tokens: int) -> int:
     """Return how many tokens are taken at a time."""
     return min(max(-(-tokens // CHUNKS), LEAST_TOKENS), MOST_TOKENS)
 
 
+def chunks(tokens: int) -> list[slice]:
+    """Return which tokens are taken at a time, in order."""
+    if _foretold:
+        return [slice(0, _foretold[-1])] * 2
+    size = tokens_per_chunk(tokens)
+    return [slice(start, start + size) for start in range(0, tokens, size)]
+
+
+@contextmanager
+def foretell(size: int) -> Iterator[None]:
+    """Take the same chunk twice, of this size, whatever the number of tokens: the result is wrong.
+
+    All chunks but the first allocate alike. So what a step allocates with many chunks can be told from one with two.
+    """
+    _foretold.append(size)
+    try:
+        yield
+    finally:
+        _foretold.pop()
+
+
 def by_chunks(x: Tensor, weight: Tensor, targets: Tensor, rows: Rows) -> Tensor:
     """Return the mean cross-entropy, chunk by chunk; `rows` makes loss and gradient of each. See `contract.Head`."""
     dtype = compute_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
+    with by_dtype_alone(x.device):
         total: Tensor = _ByChunks.apply(x.flatten(0, -2), weight, targets.flatten(), dtype, rows)
     return total
 
@@ -55,9 +81,7 @@ class _ByChunks(torch.autograd.Function):
         counted = (targets_N != IGNORED).to(single)
         scale = FLOAT16_SCALE if dtype == torch.float16 else 1.0
         total, dx, dw = counted.new_zeros(()), torch.empty_like(x_NC) if needs_x else None, None
-        size = tokens_per_chunk(len(x))
-        for start in range(0, len(x), size):
-            part = slice(start, start + size)
+        for part in chunks(len(x)):
             losses, g = rows(x[part] @ weight.T, targets_N[part], scale)
             total = total + losses.sum()
             count = counted[part, None].to(dtype)
@@ -103,4 +127,11 @@ def loss(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return by_chunks(x, weight, targets, _rows)
 
 
-HEAD = Head(loss, lambda _, dtype: wrong_dtype("chunked", dtype, UP_TO_DOUBLE))
+# One chunk, chunks of the least size, a fixed number of chunks, and chunks of the largest size.
+RANGES = (
+    Range(LEAST_TOKENS, contexts=(16, 128)),
+    Range(CHUNKS * LEAST_TOKENS, contexts=(256, 1024), within=partial(foretell, LEAST_TOKENS)),
+    Range(CHUNKS * MOST_TOKENS, batches=(16, 24), contexts=(256, 1024)),
+    Range(None, batches=(16, 24), contexts=(256, 1024), within=partial(foretell, MOST_TOKENS)),
+)
+HEAD = Head(loss, lambda _, dtype: wrong_dtype("chunked", dtype, UP_TO_DOUBLE), RANGES)

@@ -4,6 +4,7 @@ Letters of shapes: N tokens, C width of the hidden states, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,23 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Range:
+    """Numbers of tokens for which a head runs the same operators, of sizes that are affine in the tokens.
+
+    Attributes:
+        most_tokens: up to which, from where the range before it ends; None is no bound.
+        batches: two from which sizes at any other can be told; with a batch of 1 torch makes fewer copies.
+        contexts: two of the same kind, far apart, so that an attention that loops over tiles gives itself away.
+        within: a context in which the head allocates there as it does in this range.
+    """
+
+    most_tokens: int | None = None
+    batches: tuple[int, int] = (2, 3)
+    contexts: tuple[int, int] = (64, 1024)  # a GPT-2 has no more positions
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+@dataclass(frozen=True)
 class Head:
     """One way to compute head and loss.
 
@@ -25,10 +43,12 @@ class Head:
             cross-entropy of the targets that are not `IGNORED`, in nats, a scalar in float32 (float64 for float64).
             Hidden states and weight get a gradient, once. Under autocast, logits have the autocast dtype.
         unsupported: takes a device and the dtype of the logits; returns None, or a sentence that says what is missing.
+        ranges: of tokens, the fewest first.
     """
 
     loss: Loss
     unsupported: Callable[[torch.device, torch.dtype], str | None]
+    ranges: tuple[Range, ...] = (Range(),)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stepbench import versions
 from stepbench.kernels.contract import UP_TO_SINGLE
-from stepbench.kernels.heads.chunked import by_chunks
+from stepbench.kernels.heads.chunked import RANGES, by_chunks
 from stepbench.kernels.heads.contract import Head, wrong_dtype
 
 
@@ -42,4 +42,4 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
     return wrong_dtype("triton", dtype, UP_TO_SINGLE)
 
 
-HEAD = Head(loss, unsupported)
+HEAD = Head(loss, unsupported, RANGES)
