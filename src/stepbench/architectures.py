@@ -14,16 +14,17 @@ def architecture_of(capability: tuple[int, int]) -> str:
     """Return the architecture whose table a device uses.
 
     Consumer GPUs (8.6, 8.9, 12.x) have 99 KiB of shared memory per program where their data-center siblings have 163
-    and 227, so they have tables of their own. A GPU that is newer than all of these is taken for the smallest, 12.x.
+    and 227, so they have tables of their own. A GPU that `TABLE_OF` does not have uses the smallest of its generation;
+    one of a newer generation that of 12.x.
 
     Raises:
         ValueError: the GPU is older than 7.5.
     """
     if capability < (7, 5):
         raise ValueError(f"`capability` must be 7.5 or newer, got {capability[0]}.{capability[1]}")
-    if capability in ((8, 6), (8, 7), (8, 9)):
-        return "sm_89"
-    return {7: "sm_75", 8: "sm_80", 9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(capability[0], "sm_120")
+    major, minor = capability
+    of_generation = {7: "sm_75", 8: "sm_89", 9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(major, "sm_120")
+    return TABLE_OF.get(f"sm_{major}{minor}", of_generation)
 
 
 def table_of(capability: str | None) -> str | None:
