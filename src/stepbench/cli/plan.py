@@ -84,5 +84,5 @@ def _cost(bench: Bench, estimate: planning.Estimate, price_per_hour: float | Non
     each = f"{price.per_device_hour:.2f} {price.currency}"
     return (
         f"estimated cost {hours * count * price.per_device_hour:.2f} {price.currency} ({hours:.1f} h of "
-        f"{count} device{'s' if count > 1 else ''} at {each} per device-hour; {price.date}, {price.source})"
+        f"{count} device{'s' if count > 1 else ''} at {each} per device-hour; {price.origin})"
     )

@@ -269,7 +269,7 @@ def _break_even(row: Row, money: str) -> str:
 
 
 def _priced(price: Price) -> str:
-    about = ", ".join(each for each in (price.date, price.source) if each)
+    about = price.origin
     money = f"{price.per_device_hour:.2f}" + (f" {price.currency}" if price.currency else "")
     return f"{money} per device-hour" + (f" ({about})" if about else "")
 

@@ -84,5 +84,5 @@ def _priced(price: Price | None, machine: str) -> str:
     if price is None:
         return f"config.yaml has no price of {machine} among its prices, so there is no money here."
     kind = "bought, with energy" if price.purchase is not None else "rented"
-    about = "; ".join(filter(None, (kind, ", ".join(filter(None, (price.date, price.source))))))
+    about = "; ".join(filter(None, (kind, price.origin)))
     return f"A device-hour costs {price.per_device_hour:.3g} {price.currency} ({about})."

@@ -27,6 +27,11 @@ class Price:
     purchase: float | None = None
     energy_per_hour: float = 0.0
 
+    @property
+    def origin(self) -> str:
+        """Its date and its source, as far as they are known."""
+        return ", ".join(filter(None, (self.date, self.source)))
+
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Price:
         """Return the price that an entry of `prices` in config.yaml gives."""
