@@ -8,6 +8,7 @@ Letters of shapes, throughout this package:
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -90,13 +91,14 @@ def needs_cuda(name: str, case: Case) -> str | None:
     return None if torch.cuda.is_available() else f"{name} needs a CUDA device, got a machine without one"
 
 
-def by_dtype_alone(device: torch.device) -> torch.autocast:
+def by_dtype_alone(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which products run in the dtype of their operands, inside `torch.autocast` too.
 
     Autocast would round the operands of a hand-written algorithm to 16 bits between its steps, in the forward pass
     alone, since a backward pass usually runs outside of it.
     """
-    return torch.autocast(device.type, enabled=False)
+    # Nothing where autocast is off: torch.compile keeps no graph for another process in which it is switched.
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def visible_keys(q_len: int, k_len: int, device: torch.device) -> Tensor:

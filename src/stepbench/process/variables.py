@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from stepbench.measure import devices
 from stepbench.process import allocator
 
-# Neither the number of threads, which belongs to the protocol, nor that a compiled cell runs eagerly. The last is ours.
+# Neither the number of threads, which belongs to the protocol, nor that a compiled cell runs eagerly. The last two are
+# ours.
 IGNORED = (
     "OMP_NUM_THREADS",
     "OMP_THREAD_LIMIT",
@@ -23,6 +24,7 @@ IGNORED = (
     "TORCHDYNAMO_DISABLE",
     "TORCH_COMPILE_DISABLE",
     "TORCH_DEVICE_BACKEND_AUTOLOAD",
+    "TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD",
 )
 # Where things are, who runs this, and which devices it may use; names that end in _ are beginnings.
 NEUTRAL = (
@@ -40,6 +42,13 @@ CHANGING = (
     "NCCL_", "GLOO_", "TRITON_", "OMP_", "KMP_", "GOMP_", "MKL_", "DNNL_", "ONEDNN_", "HSA_", "HIP_", "ROCBLAS_",
     "HIPBLASLT_", "MIOPEN_", "RCCL_", "SYCL_", "ZE_", "GLIBC_TUNABLES", "MALLOC_",
 )  # fmt: skip
+_QUICKER = {
+    # Or torch searches every installed package for backends that this project does not measure: 0.2 s.
+    "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
+    # Or each process traces and partitions a graph with the chunked head anew, a gradient of our own: 3 s. The kept
+    # graph is found by its operators, those of that gradient too.
+    "TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD": "1",
+}
 NAMING_MORE = "STEPBENCH_PASS"  # names of more variables, with commas between them
 
 
@@ -59,8 +68,7 @@ def environment(found: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: value for name, value in allowed.items() if name not in IGNORED}
     if (folder := _quotable_folder()) is not None:
         kept["TMPDIR"] = folder
-    # Without it torch searches every installed package for backends that this project does not measure: 0.2 s.
-    return {**allocator.environment(kept), **devices.ENVIRONMENT, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    return {**allocator.environment(kept), **devices.ENVIRONMENT, **_QUICKER}
 
 
 def _quotable_folder() -> str | None:
