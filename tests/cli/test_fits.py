@@ -46,6 +46,12 @@ def test_ranks_share_all_that_does_not_depend_on_the_batch(capsys: pytest.Captur
     assert re.search(r"ranks 8: a training step needs [0-9.]+ MiB on each rank \(predicted", capsys.readouterr().out)
 
 
+def test_ranks_are_a_number_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--memory", "1GiB", "--ranks", "65537")
+    assert "must be a whole number from 1 to 65536, got '65537'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("memory", ["24", "0GiB", "much", "H100 (80GB)"])
 def test_an_amount_that_is_none_is_refused(memory: str) -> None:
     with pytest.raises(ValueError, match="`--memory` must be an amount above 0 with a unit"):

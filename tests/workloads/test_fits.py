@@ -1,8 +1,10 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 
+from stepbench.measure import envelope
 from stepbench.measure.envelope import Envelope, Piece
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.models.architecture import Architecture
@@ -50,10 +52,9 @@ def test_one_of_several_ranks_is_predicted_from_shallow_steps(more: dict[str, An
         assert found.peak_bytes(batch, context) < alone.peak_bytes(batch, context)
 
 
-@pytest.mark.parametrize("more", [{}, {"strategy": "fsdp", "ranks": 2}])
-def test_a_head_by_chunks_is_predicted_exactly_in_each_of_its_ranges(more: dict[str, Any]) -> None:
+def test_a_head_by_chunks_is_predicted_exactly_in_each_of_its_ranges() -> None:
     # The vocabulary makes the chunks the peak.
-    spec = StepSpec(ModelSize(layers=7, **SMALL), 20_000, context=1, batch=1, attention="sdpa", head="chunked", **more)
+    spec = StepSpec(ModelSize(layers=7, **SMALL), 20_000, context=1, batch=1, attention="sdpa", head="chunked")
     found = fits.find(spec, SETTING)
     assert [piece.most_tokens for piece in found.pieces] == [512, 4096, 32768, None]
     for batch, context in ((2, 200), (3, 1024), (4, 2048), (8, 6144)):
@@ -84,6 +85,17 @@ def test_an_attention_that_depends_on_the_context_is_refused() -> None:
     spec = StepSpec(ModelSize(layers=1, **SMALL), 50, context=1, batch=1, attention="tiled")
     with pytest.raises(UnsupportedError, match="attention tiled with head whole cannot"):
         fits.find(spec, SETTING)
+
+
+def test_a_deeper_model_must_only_repeat_a_shallow_one() -> None:
+    rows = np.array([[0.0], [5.0], [2.0], [4.0], [1.0]])
+    again = np.array([[0.0], [6.0], [3.0], [5.0], [3.0], [5.0], [2.0]])  # its first change is larger, then one goes on
+    assert envelope._aligned(again, rows).ravel().tolist() == [0, 6, 3, 5, 2]
+    for other in (again[:3], np.array([[0.0], [5.0], [1.0], [9.0], [1.0], [4.0], [1.0]])):
+        with pytest.raises(envelope.StructureError):
+            envelope._aligned(other, rows)
+    with pytest.raises(envelope.StructureError):
+        envelope._aligned(rows, rows[:2])
 
 
 def test_the_edges_are_the_last_that_fit() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stepbench.reporting.tables import Shown
 
 UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+MOST_RANKS = 65_536
 # An option of the command -> its value where it is not given. All are axes of the experiment's cells.
 AXES = {
     "precision": "fp32",
@@ -40,7 +41,8 @@ def add(commands: Any) -> None:
     )
     for name, default in AXES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"an axis (default: {default})")
-    parser.add_argument("--ranks", default=1, type=_count, help="GPUs that share all by FSDP (default: 1)")
+    shared = "GPUs that shard parameters, gradients and optimizer state by FSDP (default: 1)"
+    parser.add_argument("--ranks", default=1, type=_ranks, help=shared)
     add_format(parser)
     add_configuration(parser)
     parser.set_defaults(run=fits)
@@ -116,6 +118,12 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
+
+
+def _ranks(text: str) -> int:
+    if (count := _count(text)) > MOST_RANKS:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST_RANKS}, got {text!r}")
+    return count
 
 
 def _words(axes: Mapping[str, Any]) -> str:

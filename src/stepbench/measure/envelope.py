@@ -7,8 +7,9 @@ the sizes differ. So a few timelines of small steps determine those of all other
   steps of two batches and two contexts tell which.
 - Within a phase a block does what the block before it did. Therefore the level at a turning point counted from the
   phase's start (or from its end) is affine in the number of blocks, and between the first and the last blocks no level
-  is above both ends. Steps of two depths determine all deeper ones. Turning points, because an operator on a list of
-  all parameters allocates more tensors in a deeper model, but one after the other.
+  is above both ends: what only the deeper model does is cut out where the changes before and after are alike. Steps of
+  two depths determine all deeper ones. Turning points, because an operator on a list of all parameters allocates more
+  tensors in a deeper model, but one after the other.
 - A head that takes its tokens by chunks has more of them for more tokens. So each range of tokens has polynomials of
   its own.
 
@@ -99,7 +100,7 @@ def fit(timelines: Mapping[int, Sequence[Timeline]], depth: int, points: Points)
         points: of the timelines.
 
     Raises:
-        StructureError: steps of one depth differ in more than sizes.
+        StructureError: steps of one depth differ in more than sizes, or the deeper model does other things too.
     """
     depths = sorted(timelines)
     levels = {each: _levels(timelines[each], points) for each in depths}
@@ -172,6 +173,8 @@ def _aligned(deeper: Array, shallow: Array) -> Array:
     count, more = len(shallow), len(deeper) - len(shallow)
     if more == 0:
         return deeper
+    if more < 0 or count < 3:
+        raise StructureError("a deeper model does not only repeat what a shallow one does")
     own, other = np.diff(shallow, axis=0), np.diff(deeper, axis=0)
     before = _alike(own[1:], other[1 : count - 1]) + 1
     after = _alike(own[-2::-1], other[-2 : more - 1 : -1]) + 1

@@ -1,4 +1,4 @@
-"""Warnings from the conditions that a record holds: throttling, its battery, other load, paging, launches.
+"""Warnings from the conditions that a record holds: throttling, battery, other load, paging, launches.
 
 What a record does not hold gives no warning. A CPU's frequency is not looked at: before and after a measurement it is
 that of an idle machine.

@@ -16,8 +16,8 @@ from stepbench.models.sizes import ModelSize
 from stepbench.workloads import predicted, rank_step
 from stepbench.workloads.spec import StepSpec
 
-# In groups of blocks: each half of a phase then has a group that is neither the first nor the last. A smaller last
-# group pushes the halves apart by most of a group, and so do weights that are gathered a group ahead.
+# In groups of blocks: before and after a phase's middle there is then a group that is neither the first nor the last. A
+# smaller last group needs one more, and so do weights that are gathered a group ahead.
 PERIODS = 3
 
 

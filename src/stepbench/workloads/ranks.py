@@ -1,4 +1,4 @@
-"""What experiments on several ranks share in the measuring process: it starts ranks and raises what one of them raised.
+"""What experiments on several ranks share: the measuring process starts ranks and raises what one of them raised.
 
 A function of a module that begins with `_` and ends in `_on_ranks` is what the ranks run; it takes and returns what
 JSON can hold.

@@ -10,13 +10,16 @@ from tests.reporting import synthetic, synthetic_inside
 from tests.reporting.conftest import INSIDE_GRIDS
 
 from stepbench.experiments import experiment as experiments
-from stepbench.experiments.fits import figures, findings, ways
+from stepbench.experiments.fits import figures, findings, question, ways
 from stepbench.experiments.fits.cell import Cell
 from stepbench.experiments.fits.measure import measure
+from stepbench.measure.envelope import Envelope, Piece
 from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.models.sizes import ModelSize
 from stepbench.pipeline.state import States
 from stepbench.reporting import frames
 from stepbench.reporting.frames import Results
+from stepbench.workloads.spec import StepSpec
 
 EXPERIMENT = experiments.load("fits")
 GIB = 2**30
@@ -79,6 +82,22 @@ def test_an_edge_is_measured_on_one_rank() -> None:
     setting = Setting("cpu", {"seed": 0, "threads": 1}, {"vocabulary": 50, "size": NANO})
     with pytest.raises(UnsupportedError, match="on one rank, got 2"):
         measure(Cell("measured", "tiny", context=64, ranks=2, memory_mib=4), setting)
+
+
+def test_changes_that_are_impossible_keep_no_others_from_being_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(spec: StepSpec, _: Setting) -> Envelope:
+        # As of a model of the user's own.
+        if spec.head != "whole":
+            raise UnsupportedError("the head must be whole")
+        if spec.strategy:
+            raise ValueError("nothing to shard")
+        return Envelope((Piece(None, ((1e9, 0.0, 0.0, 0.0, 0.0, 0.0),)),))
+
+    monkeypatch.setattr(question.fits, "find", find)
+    spec = StepSpec(ModelSize(**NANO), 50, context=64, batch=1)
+    found = question.ask(spec, Setting("cpu", {"seed": 0}), 1000)
+    possible = [name for name in question.CHANGES if name not in ("chunked head", "FSDP on 8 ranks")]
+    assert found[-1].changes == tuple(possible)
 
 
 def test_two_ways_are_told_apart_only_where_they_need_different_amounts(full: Results) -> None:

@@ -35,7 +35,8 @@ def batches(results: Results) -> Figure:
         kinds.setdefault(name, []).append(way)
     columns = min(2, len(kinds))
     rows = -(-len(kinds) // columns)
-    figure = figures.new(0.6 + 3.0 * rows, f"Predicted peak of a training step at context {CONTEXT}.")
+    of_one = ", of one rank where there are several" if any(way.group.point["ranks"] > 1 for way in found) else ""
+    figure = figures.new(0.6 + 3.0 * rows, f"Predicted peak of a training step at context {CONTEXT}{of_one}.")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     sizes = list(dict.fromkeys(str(way.group.point["size"]) for way in found))
     cards = ways.cards(results.settings)

@@ -36,7 +36,7 @@ def _smallest_cards(kind: Sequence[Way], found: Sequence[Way], cards: dict[str, 
     for way in kind:
         card = next((name for name, memory_bytes in cards.items() if way.peak_bytes <= memory_bytes), None)
         into = f"fits {card}" if card else "fits none of the cards"
-        parts.append(f"{way.group.point['size']} needs {units.byte_count(way.peak_bytes)} and {into}")
+        parts.append(f"{way.group.point['size']} needs {_needed(way)} and {into}")
     named = differences(kind[0].group, [way.group for way in found], "size")
     place = f" ({named})" if named else ""
     text = f"A training step at context {CONTEXT} and batch {BATCH}{place}: {listing(parts, ';', most=len(parts))}"
@@ -54,9 +54,13 @@ def _saved(found: Sequence[Way]) -> list[Finding]:
     members = max(sizes, key=lambda each: each[0].group.scalar("parameters"))
     most, least = (choose(members, key=lambda way: way.peak_bytes) for choose in (max, min))
     groups = [way.group for way in members]
-    texts = [f"{units.byte_count(way.peak_bytes)} with {differences(way.group, groups)}" for way in (most, least)]
+    texts = [f"{_needed(way)} with {differences(way.group, groups)}" for way in (most, least)]
     place = f"{most.group.point['size']} at context {CONTEXT} and batch {BATCH}"
     return said("saved", [f"{place} needs {listing(texts)} (predicted)."], Evidence.of([most.group, least.group]))
+
+
+def _needed(way: Way) -> str:
+    return units.byte_count(way.peak_bytes) + (" on each rank" if way.group.point["ranks"] > 1 else "")
 
 
 def _edges(results: Results) -> list[Finding]:

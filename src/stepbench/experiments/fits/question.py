@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from stepbench.workloads.spec import StepSpec
 CHANGES: dict[str, dict[str, Any]] = {
     "attention sdpa": {"attention": "sdpa"},
     "checkpointing of every block": {"groups": (1,)},
-    "chunked head": {"head": "chunked"},
     "fused AdamW": {"optimizer": "adamw_fused"},
     "bf16 autocast": {"precision": "bf16"},
+    "chunked head": {"head": "chunked"},
     "parameters in bf16": {"precision": "bf16", "parameter_dtype": "bf16"},
     "plain SGD": {"optimizer": "sgd"},
     "FSDP on 8 ranks": {"strategy": "fsdp", "ranks": 8},
@@ -72,7 +72,8 @@ def ask(spec: StepSpec, setting: Setting, memory_bytes: int) -> list[Way]:
     for names, changed in _single(spec):
         found += _tried(names, changed, setting, memory_bytes)
     if not any(way.fits for way in found):
-        for names, changed in _together(spec):
+        possible = [name for way in found for name in way.changes]
+        for names, changed in _together(spec, possible):
             found += _tried(names, changed, setting, memory_bytes)
             if found[-1].fits:
                 break
@@ -85,10 +86,10 @@ def _single(spec: StepSpec) -> Iterator[tuple[tuple[str, ...], StepSpec]]:
             yield (name,), changed
 
 
-def _together(spec: StepSpec) -> Iterator[tuple[tuple[str, ...], StepSpec]]:
+def _together(spec: StepSpec, possible: Sequence[str]) -> Iterator[tuple[tuple[str, ...], StepSpec]]:
     names: tuple[str, ...] = ()
-    for name, values in CHANGES.items():
-        if (changed := _with(spec, values)) == spec:
+    for name in possible:
+        if (changed := _with(spec, CHANGES[name])) == spec:
             continue
         spec, names = changed, (*names, name)
         if len(names) > 1:
@@ -111,7 +112,10 @@ def _with(spec: StepSpec, values: Mapping[str, Any]) -> StepSpec:
 def _tried(names: tuple[str, ...], spec: StepSpec, setting: Setting, memory_bytes: int) -> list[Way]:
     try:
         return [_way(names, fits.find(spec, setting), spec, memory_bytes)]
-    except UnsupportedError:  # such as bf16 on a device without it
+    except (
+        UnsupportedError,
+        ValueError,
+    ):  # such as bf16 on a device without it, or a model in which FSDP finds nothing to shard
         return []
 
 

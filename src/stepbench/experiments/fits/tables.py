@@ -83,7 +83,7 @@ def _on_cards(results: Results, title: str, caption: str, largest: Callable[[Way
         for way in ways.predicted(results)
     ]
     if any(row["ranks"] > 1 for row in rows):
-        caption += " Of several ranks, which share all by FSDP, these are one rank's."
+        caption += " With several ranks (FSDP) batch and bytes are those of one rank."
     columns = [
         col.size(),
         *col.axis_columns(rows, ways.AXES),

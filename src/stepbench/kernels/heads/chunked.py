@@ -35,7 +35,7 @@ FLOAT16_SCALE = 1024.0
 Rows = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
-_foretold: list[int] = []  # the size of `foretell`, in it
+_foretold: list[int] = []  # sizes that `foretell` has set
 
 
 def tokens_per_chunk(tokens: int) -> int:
