@@ -103,6 +103,6 @@ def test_a_plan_from_a_description_is_the_one_on_the_machine_itself(
     elsewhere = cuda.run("-m", "stepbench", "plan", "--json", *settings, cwd=bench)
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert (len(json.loads(elsewhere.stdout)) > 50, elsewhere.stdout) == (True, own.stdout)
-    # A described machine alone is told that it has no price.
+    # The plan of a described machine alone says that there is no price.
     no_price = "; no cost, as config.yaml has no price of node under `prices`"
     assert elsewhere.stderr.replace(no_price, "") == own.stderr

@@ -26,7 +26,7 @@ def supplies(folder: Path, *found: dict[str, str]) -> Path:
 
 @pytest.mark.skipif(battery.sys.platform != "linux", reason="Linux' folder")
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "expected"),
     [
         ((), None),
         ((MAINS,), None),
@@ -44,9 +44,9 @@ def supplies(folder: Path, *found: dict[str, str]) -> Path:
     ],
 )
 def test_a_machine_on_its_battery_is_told_from_one_that_is_plugged_in(
-    tmp_path: Path, found: tuple[dict[str, str], ...], told: bool | None
+    tmp_path: Path, found: tuple[dict[str, str], ...], expected: bool | None
 ) -> None:
-    assert battery.in_use(supplies(tmp_path, *found)) is told
+    assert battery.in_use(supplies(tmp_path, *found)) is expected
 
 
 def test_it_is_read_before_and_after_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,9 +56,9 @@ def test_it_is_read_before_and_after_a_measurement(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"), [(None, None), (True, False), (False, True), (OSError, None), (NotImplementedError, None)]
+    ("answer", "expected"), [(None, None), (True, False), (False, True), (OSError, None), (NotImplementedError, None)]
 )
-def test_elsewhere_psutil_is_asked(monkeypatch: pytest.MonkeyPatch, answer: object, told: bool | None) -> None:
+def test_elsewhere_psutil_is_asked(monkeypatch: pytest.MonkeyPatch, answer: object, expected: bool | None) -> None:
     def sensors() -> SimpleNamespace | None:
         if isinstance(answer, type):
             raise answer
@@ -66,4 +66,4 @@ def test_elsewhere_psutil_is_asked(monkeypatch: pytest.MonkeyPatch, answer: obje
 
     monkeypatch.setattr(battery.sys, "platform", "darwin")
     monkeypatch.setattr(psutil, "sensors_battery", sensors, raising=False)
-    assert battery.in_use() is told
+    assert battery.in_use() is expected

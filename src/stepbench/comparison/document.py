@@ -269,9 +269,8 @@ def _break_even(row: Row, money: str) -> str:
 
 
 def _priced(price: Price) -> str:
-    about = price.origin
     money = f"{price.per_device_hour:.2f}" + (f" {price.currency}" if price.currency else "")
-    return f"{money} per device-hour" + (f" ({about})" if about else "")
+    return f"{money} per device-hour" + (f" ({price.origin})" if price.origin else "")
 
 
 def _briefly(machine: Machine) -> str:

@@ -38,7 +38,7 @@ class StructureError(ValueError):
 
 @dataclass(frozen=True)
 class Piece:
-    """The peak of steps of so many tokens that they run the same operators.
+    """The peak of the steps within a range of tokens, which run the same operators.
 
     Attributes:
         most_tokens: up to which, from where the piece before it ends; None is no bound.
@@ -173,15 +173,14 @@ def _aligned(deeper: Array, shallow: Array) -> Array:
     count, more = len(shallow), len(deeper) - len(shallow)
     if more == 0:
         return deeper
-    if more < 0 or count < 3:
-        raise StructureError("a deeper model does not only repeat what a shallow one does")
-    own, other = np.diff(shallow, axis=0), np.diff(deeper, axis=0)
-    before = _alike(own[1:], other[1 : count - 1]) + 1
-    after = _alike(own[-2::-1], other[-2 : more - 1 : -1]) + 1
-    if before + after < count - 1:
-        raise StructureError("a deeper model does not only repeat what a shallow one does")
-    cut = (before + count - after) // 2
-    return np.concatenate([deeper[:cut], deeper[cut + more :]])
+    if more > 0 and count > 2:
+        own, other = np.diff(shallow, axis=0), np.diff(deeper, axis=0)
+        before = _alike(own[1:], other[1 : count - 1]) + 1
+        after = _alike(own[-2::-1], other[-2 : more - 1 : -1]) + 1
+        if before + after >= count - 1:
+            cut = (before + count - after) // 2
+            return np.concatenate([deeper[:cut], deeper[cut + more :]])
+    raise StructureError("a deeper model does not only repeat what a shallow one does")
 
 
 def _alike(some: Array, others: Array) -> int:

@@ -178,6 +178,7 @@ def _commit(root: Path) -> dict[str, Any]:
     command = ["git", "-c", "safe.directory=*", "-C", str(root)]
 
     def git(*words: str) -> str | None:
+        """Return what git answers, or None where it fails."""
         try:
             done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=10, check=False)
         except (OSError, subprocess.TimeoutExpired):

@@ -29,7 +29,7 @@ def of(bench: Bench, cell: Cell) -> list[str]:
 def check(bench: Bench, cells: Sequence[Cell] | None = None) -> None:
     """Check that the source of tokens is usable and that kernels can be compiled, before anything is measured.
 
-    A driver that cannot be asked is told of, on standard error.
+    It warns on standard error if the driver cannot be asked.
 
     Args:
         bench: the configuration.

@@ -127,6 +127,7 @@ def _memory_row(group: Group) -> dict[str, Any]:
 
 def _moment_column(moment: str, words: str) -> col.Column:
     def text(row: Row) -> str:
+        """Return the bytes of each category in one unit."""
         found = [row[f"{moment}_{category}_bytes"] for category in RESIDENT]
         if all(each is None for each in found):
             return units.NOTHING

@@ -10,7 +10,7 @@ from tests.reporting import synthetic, synthetic_inside
 from tests.reporting.conftest import INSIDE_GRIDS
 
 from stepbench.experiments import experiment as experiments
-from stepbench.experiments.fits import figures, findings, question, ways
+from stepbench.experiments.fits import figures, findings, question, tables, ways
 from stepbench.experiments.fits.cell import Cell
 from stepbench.experiments.fits.measure import measure
 from stepbench.measure.envelope import Envelope, Piece
@@ -19,6 +19,7 @@ from stepbench.models.sizes import ModelSize
 from stepbench.pipeline.state import States
 from stepbench.reporting import frames
 from stepbench.reporting.frames import Results
+from stepbench.reporting.tables import Table
 from stepbench.workloads.spec import StepSpec
 
 EXPERIMENT = experiments.load("fits")
@@ -59,6 +60,21 @@ def test_the_figure_has_a_line_for_each_size_in_each_panel(full: Results) -> Non
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in panels] == ["groups none", "groups 1"]
     assert {line.get_label() for line in panels[0].lines} >= {"nano", "xl"}
+
+
+def test_the_bytes_of_several_ranks_are_said_to_be_those_of_one(full: Results, tmp_path: Path) -> None:
+    grid = [{"source": ["predicted"], "size": ["nano", "xl"], "groups": ["none", "1"], "ranks": [1, 8]}]
+    bench = synthetic.bench(tmp_path / "ranks", fits=grid)
+    synthetic_inside.fill(bench, "fits")
+    several = frames.load(States(bench), EXPERIMENT)
+    for results, expected in ((several, True), (full, False)):
+        assert ("on each rank" in "\n".join(map(str, EXPERIMENT.find(results)))) is expected
+        assert ("of one rank" in str(EXPERIMENT.plot(results)["batches"].get_label())) is expected
+        assert all(("of one rank" in table.caption) is expected for table in _on_cards(results))
+
+
+def _on_cards(results: Results) -> list[Table]:
+    return [tables.batches(results), tables.contexts(results)]
 
 
 def test_the_edge_of_a_step_that_runs_is_as_predicted() -> None:

@@ -21,8 +21,8 @@ class Cell(cells.Cell):
     """A training step at any batch and context, asked for its bytes alone (`predicted`), or tried at the edge.
 
     `measured` looks for the largest batch that runs at `context` within `memory_mib` of the allocator; none is all of a
-    GPU, and a CPU needs a number. `predicted` uses neither of the two. With several ranks (our FSDP)
-    bytes and batch are those of one rank.
+    GPU, and a CPU needs a number. `predicted` uses neither of the two. With several ranks (our FSDP) bytes and batch
+    are those of one rank.
     """
 
     source: Literal["predicted", "measured"]

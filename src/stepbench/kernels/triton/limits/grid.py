@@ -52,7 +52,7 @@ def speed(code: Sequence[Instruction], warps: int, programs: int, copied: Mappin
 
     @functools.cache
     def replay(number: int, offset: float, taken: frozenset[int], trips: tuple[int, int]) -> Replay:
-        """Replay programs with so many rounds of each loop; the first number counts where there is only one loop."""
+        """Replay programs with these rounds of each loop; the first number counts where there is only one loop."""
         of_loops = {second[1]: trips[1], first[1]: trips[0]}
         return Quarter(code, warps, number, copied, machine, offset).run(of_loops, taken)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Address, text, and the second of two words, which stands in a line of its own.
+# Address, text, and the second of two words, which stands on its own line.
 _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/(?:\s*/\* (0x[0-9a-f]{16}) \*/)?")
 # What the replay tells apart. Other names that begin with U are "uniform", but for those of the copy engine; what is
 # left is "other" and takes an issue slot and nothing else.
