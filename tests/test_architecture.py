@@ -28,6 +28,7 @@ STANDARD_LIBRARY_ONLY = (
     "process.lifeline",
     "process.lock",
     "process.storage",
+    "terminal",
     "kernels.names",
     "kernels.heads.names",
     "experiments.experiment",
@@ -42,7 +43,9 @@ VERSIONS = "versions"
 OWN_CODE = "own_code"
 # For every package: what a GPU's capability is called. It imports nothing.
 ARCHITECTURES = "architectures"
-FOR_ALL = (VERSIONS, OWN_CODE, ARCHITECTURES)
+# For every package: how the user is told something. It imports nothing of ours.
+TERMINAL = "terminal"
+FOR_ALL = (VERSIONS, OWN_CODE, ARCHITECTURES, TERMINAL)
 MEASURED = {"kernels", "models", "data", "measure", "parallel"}
 # Which packages a package may import.
 MAY_IMPORT = {
@@ -282,6 +285,12 @@ def test_devices_differ_in_one_place() -> None:
         found.pop(name)
     assert {name: count for name, count in found.items() if count > ASKS_FOR_CUDA.get(name, 0)} == {}
     assert {name for name in ASKS_FOR_CUDA if name not in found} == set(), "take these off the list"
+
+
+def test_the_user_is_told_in_one_place() -> None:
+    """`print` makes two writes of a line where Python does not buffer; two processes' lines then run together."""
+    writes = re.compile(r"file=sys\.stderr|stderr\.write")
+    assert [name_of(file) for file in FILES if writes.search(file.read_text(encoding="utf-8"))] == [TERMINAL]
 
 
 def test_reporting_never_imports_torch() -> None:

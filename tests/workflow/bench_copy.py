@@ -368,7 +368,8 @@ class Copy:
     def environment(self) -> dict[str, str]:
         """The environment of every command in the copy; the copied package comes before the installed one."""
         self.scratch.mkdir(exist_ok=True)
-        outside = {"SNAKEMAKE_PROFILE", "CUDA_VISIBLE_DEVICES", "PYTHONDONTWRITEBYTECODE"}
+        # Unbuffered, Snakemake writes a line and its end apart, and a message of ours may come between them.
+        outside = {"SNAKEMAKE_PROFILE", "CUDA_VISIBLE_DEVICES", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
         return {
             **{name: value for name, value in os.environ.items() if name not in outside},
             MARK: str(self.root),

@@ -39,7 +39,8 @@ def test_of_twenty_at_the_same_instant_one_runs(measured: Copy) -> None:
     measured.make_gate()
     words = ("-m", "stepbench", "measure", "toy")
     for replicate in range(20):
-        measured.start(*words, f"behaviour~gated,replicate~{replicate}")
+        # Unbuffered, as in containers: a line in two writes would run into another process's line.
+        measured.start(*words, f"behaviour~gated,replicate~{replicate}", PYTHONUNBUFFERED="1")
     cell = measured.wait_for_cell()
     winner = psutil.Process(cell).ppid()
     for process in measured.running:
@@ -48,8 +49,9 @@ def test_of_twenty_at_the_same_instant_one_runs(measured: Copy) -> None:
             process.returncode = os.waitstatus_to_exitcode(status)
             assert process.returncode == 1
             assert used.ru_utime + used.ru_stime < BUSY_S
-    said = [line for line in measured.output.read_text().splitlines() if line.startswith("stepbench: ")]
-    assert len(said) == 19
+    output = measured.output.read_text()
+    said = [line for line in output.splitlines() if line.startswith("stepbench: ")]
+    assert len(said) == 19, output
     assert all(f"another run (process {winner}, since " in line for line in said)
     measured.open_gate()
     (running,) = (process for process in measured.running if process.pid == winner)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepbench import terminal
 from stepbench.cli.output import (
     FAILED_EXIT_CODE,
     add_configuration,
@@ -90,7 +91,7 @@ def ab(options: argparse.Namespace) -> int:
         except (SideError, trials.TrialError, SystemExit) as error:
             why = "stopped" if isinstance(error, SystemExit) else str(error)
             kept = f"; what was measured is in {file}" if keep(found) else ""
-            print(f"stepbench: {why}{kept}", file=sys.stderr)
+            terminal.say(f"{why}{kept}")
             if isinstance(error, SystemExit):
                 raise
             return FAILED_EXIT_CODE
@@ -141,7 +142,7 @@ def _say(each: Measured) -> None:
         f"{name} {units.seconds(side[-1])}" for name, side in zip(SIDES, (trial.baseline, trial.other), strict=True)
     )
     verdict = f": {trial.comparison.verdict.value}" if trial.comparison is not None else ""
-    print(f"[{trial.processes} a side] {each.cell}: {last}{verdict}", file=sys.stderr, flush=True)
+    terminal.say(f"[{trial.processes} a side] {each.cell}: {last}{verdict}", sign="")
 
 
 def _side(name: str, options: argparse.Namespace) -> contextlib.AbstractContextManager[Side]:

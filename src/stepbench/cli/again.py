@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import sys
 from pathlib import Path
 from typing import Any
 
+from stepbench import terminal
 from stepbench.cli import selection
 from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, open_bench
 from stepbench.pipeline import history, inputs
@@ -37,7 +37,7 @@ def again(options: argparse.Namespace) -> int:
     states = States(bench)
     found = list(selection.select(states, options))
     if not found:
-        print(f"no record has quality {options.quality} or a worse one", file=sys.stderr)
+        terminal.say(f"no record has quality {options.quality} or a worse one", sign="")
         return 0
     storage.check_writable(bench.root / path for path in (RUN_LOCK, *(Path(each.path) for each in found)))
     lock.hold(bench.root / RUN_LOCK, "this folder")
@@ -54,5 +54,5 @@ def again(options: argparse.Namespace) -> int:
         progress.end(record, history.choose(states, each.cell, before, record))
         failed += not record.ok
     left = sum((selection.of(states, each.cell).quality or "D") >= options.quality for each in found)
-    print(f"measured again: {len(found)}; still of quality {options.quality} or a worse one: {left}", file=sys.stderr)
+    terminal.say(f"measured again: {len(found)}; still of quality {options.quality} or a worse one: {left}", sign="")
     return FAILED_EXIT_CODE if failed else 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
+from stepbench import terminal
 from stepbench.cli import selection
 from stepbench.cli.output import add_configuration, add_format, open_bench, print_cell, print_rows, row_of
 from stepbench.pipeline.state import States
@@ -39,5 +39,5 @@ def cells(options: argparse.Namespace) -> int:
             print_cell(**rows[-1])
     if options.format is not None:
         print_rows(rows, options.format)
-    print(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no cell matches", file=sys.stderr)
+    terminal.say(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no cell matches", sign="")
     return 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
+from stepbench import terminal
 from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, add_format, open_bench, print_tables
 from stepbench.pipeline.state import States
 
@@ -38,6 +38,6 @@ def changes(options: argparse.Namespace) -> int:
     document = changes_document.build(points, found)
     print_tables(document.parts, options.format)
     for line in filter(None, (document.lead, document.last)):
-        print(line, file=sys.stderr)
+        terminal.say(line, sign="")
     failed = any(found.has(Verdict(name.upper())) for name in options.fail_if)
     return FAILED_EXIT_CODE if failed else 0

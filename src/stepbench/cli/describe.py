@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
+from stepbench import terminal
 from stepbench.measure import devices
 from stepbench.pipeline import machine
 
@@ -23,6 +23,6 @@ def add(commands: Any) -> None:
 def describe(options: argparse.Namespace) -> int:
     """Write the file and print its path."""
     if options.device != "cpu" and (sentence := devices.unasked()) is not None:
-        print(f"stepbench: {sentence}", file=sys.stderr)
+        terminal.say(sentence)
     print(machine.describe(options.root, options.device, options.name))
     return 0

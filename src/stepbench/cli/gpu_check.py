@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepbench import terminal
 from stepbench.architectures import architecture_of
 from stepbench.process import lifeline
 
@@ -271,7 +272,7 @@ def _command(command: list[str], limit_s: float) -> str:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"stepbench: {sentence}", file=sys.stderr)
+    terminal.say(sentence)
     return 2
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from stepbench import terminal
 from stepbench.cli.output import add_configuration, add_format, open_bench, print_tables
 from stepbench.pipeline import history as past
 from stepbench.pipeline.state import States
@@ -31,7 +31,7 @@ def history(options: argparse.Namespace) -> int:
     cell = bench.locate(options.path)
     states = States(bench)
     for sentence in past.read(bench.root / bench.path(cell)).refused:
-        print(f"stepbench: not in the list: {sentence}", file=sys.stderr)
+        terminal.say(f"not in the list: {sentence}")
     print_tables(
         [tables.show(shown.table(bench.path(cell), known.earlier(states, cell), states.of(cell)))], options.format
     )

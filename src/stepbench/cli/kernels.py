@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
+from stepbench import terminal
 from stepbench.cli.output import add_format, console, print_rows, print_wide
 
 
@@ -125,7 +125,7 @@ def _measure(file: Path, seconds: float) -> int:
 
         keep(kernel_timings.describe())
         left = kernel_timings.measure(kernel_timings.problems(), keep=told, deadline=deadline)
-    print(f"{left} timings left when the time was up", file=sys.stderr)
+    terminal.say(f"{left} timings left when the time was up", sign="")
     return 0
 
 
@@ -157,16 +157,16 @@ def _refit(files: Sequence[Path], format_: str | None) -> int:
             table.add_row(row["constant"], f"{row['old']:.4g}", f"{row['new']:.4g}", note)
         print_wide(table)
     times = sum(len(kernel.launches) for kernel in kernels)
-    print(f"error of {times} times of {len(kernels)} kernels before: {fit.before}", file=sys.stderr)
-    print(f"after: {fit.after}", file=sys.stderr)
+    terminal.say(f"error of {times} times of {len(kernels)} kernels before: {fit.before}", sign="")
+    terminal.say(f"after: {fit.after}", sign="")
     if not fit.is_better:
-        print("no other constants describe these times better: fitted.json stays as it is", file=sys.stderr)
+        terminal.say("no other constants describe these times better: fitted.json stays as it is", sign="")
         return 0
     machines = ", ".join(dict.fromkeys(str(content["machine"]) for content in bundles.values()))
     refit.write(fit, f"{times} times of {len(kernels)} kernels on {machines}")
-    print(
+    terminal.say(
         "fitted.json is rewritten; run `stepbench kernels --compile` next, as figures.json is of the old constants",
-        file=sys.stderr,
+        sign="",
     )
     return 0
 

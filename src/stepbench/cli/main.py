@@ -25,6 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stepbench import terminal
 from stepbench.cli import (
     ab,
     again,
@@ -109,6 +110,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(text: str, code: int) -> int:
-    for line in text.splitlines():
-        print(f"stepbench: {line}", file=sys.stderr)
+    terminal.say(text)
     return code

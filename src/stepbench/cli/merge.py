@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from stepbench import terminal
 from stepbench.cli.output import FAILED_EXIT_CODE, add_configuration, console, open_bench
 from stepbench.pipeline import bundle
 from stepbench.pipeline.bench import RUN_LOCK
@@ -39,5 +39,5 @@ def merge(options: argparse.Namespace) -> int:
         kept += 0 if options.replace else len(found.conflicts)
         told = f"{len(found.written)} records written, {len(found.same)} unchanged, {len(found.conflicts)} differ"
         told += f", {found.earlier} added to the history" if found.earlier else ""
-        print(f"{found.machine}: {told}", file=sys.stderr)
+        terminal.say(f"{found.machine}: {told}", sign="")
     return FAILED_EXIT_CODE if kept else 0

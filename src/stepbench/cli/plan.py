@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
+from stepbench import terminal
 from stepbench.cli.output import add_configuration, add_format, open_bench, print_cell, print_rows
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import durations, inputs, planning
@@ -34,18 +34,18 @@ def plan(options: argparse.Namespace) -> int:
         keys = ("path", "state", "reasons")
         print_rows([{key: getattr(each, key) for key in keys} for each in found.waiting], options.format)
     if (reason := inputs.lacks_compiler(bench, bench.cells)) is not None:
-        print(f"stepbench: {reason}", file=sys.stderr)
+        terminal.say(reason)
     inputs.tell_unasked(bench)
-    print("; ".join(_told(bench, found, options.price_per_hour)), file=sys.stderr)
+    terminal.say("; ".join(_told(bench, found, options.price_per_hour)), sign="")
     if bench.scale == "gpu_quick" and not options.experiments:
         whole = planning.by_formula(bench, "gpu")
         line = f"the whole grid, `scale: gpu`, has {whole.by_formula} cells and takes roughly"
         costs = _cost(bench, whole, options.price_per_hour)
         told = [planning.duration(whole.seconds), *([] if costs is None else [costs])]
-        print(f"{line} {'; '.join(told)}", file=sys.stderr)
+        terminal.say(f"{line} {'; '.join(told)}", sign="")
     for section, names in planning.unused(bench).items():
         line = f"no grid uses {', '.join(names)} of `{section}`: add it to a grid of `experiments`"
-        print(line, file=sys.stderr)
+        terminal.say(line, sign="")
     return 0
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import glob
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from stepbench import terminal
 from stepbench.cli.output import add_configuration, add_format, console, open_bench, print_rows
 from stepbench.pipeline import history, planning
 from stepbench.pipeline.bench import RUN_LOCK, Bench
@@ -43,7 +43,7 @@ def prune(options: argparse.Namespace) -> int:
     if not options.dry_run:
         (history.remove if options.history else _remove)(bench.root / path for path in found)
     verb = "would remove" if options.dry_run else "removed"
-    print(f"{verb} {len(found)} records {what}", file=sys.stderr)
+    terminal.say(f"{verb} {len(found)} records {what}", sign="")
     return 0
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from typing import Any
 
+from stepbench import terminal
 from stepbench.cli.kernels import check_triton
 from stepbench.cli.output import console
 from stepbench.measure import devices
@@ -30,11 +30,11 @@ def tune(options: argparse.Namespace) -> int:
     if not torch.cuda.is_available():
         raise ValueError("tuning needs a CUDA device, and there is none")
     if (sentence := devices.unasked()) is not None:
-        print(f"stepbench: {sentence}", file=sys.stderr)
+        terminal.say(sentence)
     problems = list(search.shipped_problems(options.head_dim, options.dtype))
     search.tune(problems, report=functools.partial(console.print, markup=False))
-    print(
+    terminal.say(
         "tiles.json is rewritten; run `stepbench kernels --compile` next, as figures.json describes the old tiles",
-        file=sys.stderr,
+        sign="",
     )
     return 0

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from stepbench import terminal
 from stepbench.process import lifeline, storage
 
 STACK_SIGNAL = signal.SIGUSR1
@@ -91,7 +92,7 @@ def main_of_a_copy(job_file: str) -> NoReturn:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)  # noqa: T201
+            terminal.say(error.code, sign="")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)

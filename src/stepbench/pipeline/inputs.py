@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stepbench import terminal
 from stepbench.data import shards, tokens
 from stepbench.measure import devices, software
 from stepbench.pipeline import config, fingerprint, own_files
@@ -63,7 +63,7 @@ def tell_unasked(bench: Bench) -> None:
     """Print that the driver of this machine's GPUs cannot be asked, if it measures and that is so."""
     on_gpu = devices.KINDS[bench.device].is_gpu
     if on_gpu and not bench.host.described and (sentence := devices.unasked()) is not None:
-        print(f"stepbench: {sentence}", file=sys.stderr)  # noqa: T201
+        terminal.say(sentence)
 
 
 def _compiles(cell: Cell) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stepbench import terminal
 from stepbench.pipeline import history, planning, records
 from stepbench.pipeline.bench import STATE_FOLDER
 from stepbench.pipeline.cells import Cell
@@ -83,4 +83,4 @@ def _left(kinds: list[str], known: dict[str, list[float]]) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    terminal.say(line, sign="")

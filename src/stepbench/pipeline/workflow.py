@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from stepbench import terminal
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
 from stepbench.pipeline import cells, fingerprint, inputs, machine, planning, staleness
@@ -187,7 +188,7 @@ def explain_dry_run(states: States, workflow: Any) -> None:
         # Whether it is one is not known while the Snakefile is read.
         paths = _to_measure(workflow) if workflow.dryrun and workflow.dag is not None else []
         for line in planning.grouped(states, paths):
-            print(f"stepbench: {line}", file=sys.stderr)  # noqa: T201
+            terminal.say(line)
 
     atexit.register(explain)
 
@@ -248,6 +249,5 @@ def one_line() -> Iterator[None]:
 
 def end(message: str, code: int) -> NoReturn:
     """Print the message to standard error, each line with `stepbench:` in front, and exit."""
-    for line in message.splitlines():
-        print(f"stepbench: {line}", file=sys.stderr)  # noqa: T201
+    terminal.say(message)
     sys.exit(code)

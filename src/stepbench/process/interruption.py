@@ -17,6 +17,8 @@ from types import FrameType
 
 import psutil
 
+from stepbench import terminal
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LIMIT_S = 2.5  # then every child is killed; 3 s are promised
 
@@ -90,4 +92,4 @@ def _kill_children(sign: int) -> None:
 
 def _print_how_to_resume(sign: int) -> None:
     told = f"stopped by {signal.Signals(sign).name}; finished cells are kept, rerun the same command to resume"
-    print(f"stepbench: {told}", file=sys.stderr, flush=True)  # noqa: T201
+    terminal.say(told)

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 
+from stepbench import terminal
+
 ORPHANED_EXIT_CODE = 113
 _PR_SET_PDEATHSIG = 1
 _LOOK_EVERY_S = 0.2
@@ -112,7 +114,7 @@ def kill_group(child: subprocess.Popen[bytes], *, grace_s: float = 1.0) -> None:
             named = ", ".join(map(str, sorted(left)))
             who = f"process {named} is" if len(left) == 1 else f"processes {named} are"
             told = f"still alive {_KILLED_WITHIN_S:g} s after SIGKILL and may disturb the next measurement"
-            print(f"stepbench: {who} {told}", file=sys.stderr)  # noqa: T201
+            terminal.say(f"{who} {told}")
             return
         time.sleep(0.01)
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from stepbench import terminal
 from stepbench.measure import environment
 from stepbench.parallel import addresses
 
@@ -49,7 +50,7 @@ def follow(found: Sequence[str], port: int, *, device: str, rank: int, count: in
             token=token,
         )
     except (team.TeamError, RankError) as error:
-        print(f"stepbench: {environment.node()}: {error}", file=sys.stderr)  # noqa: T201
+        terminal.say(f"{environment.node()}: {error}")
         return 1
     return 0
 
