@@ -1,6 +1,8 @@
+import contextlib
 import dataclasses
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,35 +89,50 @@ def results(bench: Bench, name: str) -> Results:
     return frames.load(States(bench), experiments.load(name))
 
 
+@contextlib.contextmanager
+def shared(bench: Bench) -> Iterator[Bench]:
+    """Lend a bench to many tests, and fail at the end if one has changed its records: which one runs next is chance."""
+
+    def files() -> dict[str, int]:
+        return {str(each): each.stat().st_mtime_ns for each in (bench.root / "results").rglob("*~*.json")}
+
+    before = files()
+    yield bench
+    assert files() == before, "a test has written to a bench that others read"
+
+
 @pytest.fixture(scope="session")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench on which every cell of a small grid was measured; not to be written to."""
     bench = synthetic.bench(tmp_path_factory.mktemp("full"), **SMALL_GRIDS)
     synthetic.fill(bench)
-    return bench
+    with shared(bench):
+        yield bench
 
 
 @pytest.fixture(scope="session")
-def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench with records of every experiment on several ranks; not to be written to."""
     made = synthetic.bench(tmp_path_factory.mktemp("ranks"), **ON_RANKS_GRIDS)
     synthetic_on_ranks.fill(made)
-    return made
+    with shared(made):
+        yield made
 
 
 @pytest.fixture(scope="session")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench with records of every experiment; not to be written to."""
     grids = {**SMALL_GRIDS, **LADDER_GRID, **INSIDE_GRIDS, **ON_RANKS_GRIDS}
     made = synthetic.bench(tmp_path_factory.mktemp("everything"), **grids)
     synthetic.fill(made, *SMALL_GRIDS, *LADDER_GRID)
     synthetic_inside.fill(made, *INSIDE_GRIDS)
     synthetic_on_ranks.fill(made)
-    return made
+    with shared(made):
+        yield made
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench with records that a machine has measured; not to be written to.
 
     They count as fresh, and an axis that is younger than they are has its default.
@@ -128,7 +145,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         cell = experiments.load(record.experiment).cell(**record.cell)
         fresh = dataclasses.replace(record, cell=cell.values, fingerprint=states.fingerprint(cell))
         records.write(made.root / made.path(cell), fresh)
-    return made
+    with shared(made):
+        yield made
 
 
 @pytest.fixture
