@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +115,28 @@ def test_a_driver_that_does_not_answer_is_told_from_none(nvml: Machine, code: in
     driver, facts, *_ = read(nvml, H100, FAKE_NVML_FAIL=f"nvmlInit={code}")
     assert driver == {"version": None, "gpus": [], "problem": problem}
     assert set(facts.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("vendor", "class_", "problem"),
+    [
+        ("0x10de", "0x030200", "Driver Not Loaded"),
+        ("0x10de", "0x040300", None),  # the sound of a card
+        ("0x8086", "0x030000", None),
+    ],
+)
+def test_a_driver_without_its_module_is_missed_where_there_is_a_gpu_for_it(
+    nvml: Machine, tmp_path: Path, vendor: str, class_: str, problem: str | None
+) -> None:
+    device = tmp_path / "0000:01:00.0"
+    device.mkdir()
+    (device / "vendor").write_text(f"{vendor}\n")
+    (device / "class").write_text(f"{class_}\n")
+    (tmp_path / "gone").mkdir()
+    script = f"import pathlib\nfrom stepbench.measure import nvml\nnvml.PCI = pathlib.Path({str(tmp_path)!r})\n{READ}"
+    done = nvml.run("-c", script, gpus=(H100,), FAKE_NVML_FAIL="nvmlInit=9")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0] == {"version": None, "gpus": [], "problem": problem}
 
 
 def test_a_slice_is_found_by_its_uuid(nvml: Machine) -> None:

@@ -92,6 +92,10 @@ def test_a_slice_of_a_gpu_is_measured_under_its_own_name_and_memory(say: Say) ->
             {"torch": [T400, H200], "gpus": ("NVIDIA T400", "NVIDIA H200")},
             r"leave it out \(CUDA_VISIBLE_DEVICES=1\); mend",
         ),
+        (
+            {"torch": [T400, H200], "gpus": ("NVIDIA T400", "NVIDIA H200"), "visible": "2, 3"},
+            r"leave it out \(CUDA_VISIBLE_DEVICES=3\); mend",
+        ),
     ],
 )
 def test_where_torch_and_the_driver_disagree_one_sentence_says_both_and_what_to_do(
@@ -103,6 +107,30 @@ def test_where_torch_and_the_driver_disagree_one_sentence_says_both_and_what_to_
             devices.find(wanted)
         assert "`device: cpu`" in str(caught.value)
         assert "\n" not in str(caught.value)
+    assert devices.find("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"reason": OLD}, r"cannot be asked, .* \(\S+/nvidia3\), but torch 2\.13\.0 \(CUDA 13\.0\) cannot use it: The"),
+        ({"cuda": None}, r"cannot be asked, .*, but torch must be built with CUDA to use it"),
+    ],
+)
+def test_without_nvml_the_kernels_files_tell_that_there_is_a_gpu(
+    say: Say,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    said: dict[str, Any],
+    sentence: str,
+) -> None:
+    """A container without libnvidia-ml, or an environment without nvidia-ml-py."""
+    folder = tmp_path_factory.mktemp("dev")
+    (folder / "nvidia3").touch()
+    monkeypatch.setattr(devices, "DEV", folder)
+    say(**said)
+    with pytest.raises(ValueError, match=sentence):
+        devices.find()
     assert devices.find("cpu") == "cpu"
 
 

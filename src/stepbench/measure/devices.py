@@ -107,6 +107,7 @@ class Found:
 
 # One of these is there where a kernel module for an accelerator is loaded: NVIDIA's, Jetson's, WSL's, AMD's, Intel's.
 DEV, DEVICE_FILES = Path("/dev"), ("nvidiactl", "nvidia0", "nvmap", "nvgpu", "dxg", "kfd", "dri")
+NVIDIA_FILES = ("nvidia[0-9]*", "nvmap")  # of those, what only an NVIDIA GPU has
 
 
 @functools.cache
@@ -160,7 +161,9 @@ def _problem(driver: nvml.Driver, devices: tuple[Device, ...], reason: str | Non
     torch = f"torch {versions['torch']}"
     for ordinal, device in enumerate(devices):
         if device.problem is not None:
-            others = ",".join(str(number) for number, each in enumerate(devices) if each.problem is None)
+            others = ",".join(
+                name for name, each in zip(_chosen(devices), devices, strict=True) if each.problem is None
+            )
             leave = f", leave it out (CUDA_VISIBLE_DEVICES={others})" if others else ""
             seen = f"{torch} sees GPU {ordinal}, {device.name}, but cannot compute on it"
             return f"{seen}: {device.problem}{leave}; {MENDING}"
@@ -171,9 +174,13 @@ def _problem(driver: nvml.Driver, devices: tuple[Device, ...], reason: str | Non
         return None if is_hidden else f"{torch} is built for {built}, but {reason or 'it finds no device'}; {MENDING}"
     if driver.problem is not None:
         return f"the NVIDIA driver does not answer ({driver.problem}), and {torch} finds no GPU; {MENDING}"
-    if not driver.gpus:
+    if driver.gpus:
+        names = _named([gpu.name for gpu in driver.gpus])
+        shown = f"the NVIDIA driver {driver.version or 'of this machine'} shows {names}"
+    elif files := sorted(str(file) for name in NVIDIA_FILES for file in DEV.glob(name)):
+        shown = f"the NVIDIA driver cannot be asked, but its devices are there ({', '.join(files)})"
+    else:
         return None
-    shown = f"the NVIDIA driver {driver.version or 'of this machine'} shows {_named([gpu.name for gpu in driver.gpus])}"
     if versions["cuda"] is None:
         return (
             f"{shown}, but torch must be built with CUDA to use it, got {versions['torch']}: install it again "
@@ -183,6 +190,12 @@ def _problem(driver: nvml.Driver, devices: tuple[Device, ...], reason: str | Non
     if hidden is not None:
         reason = f"CUDA_VISIBLE_DEVICES is {hidden!r}, which names none of them"
     return f"{shown}, but {torch} (CUDA {versions['cuda']}) cannot use it: {reason or 'it finds no device'}; {MENDING}"
+
+
+def _chosen(devices: tuple[Device, ...]) -> list[str]:
+    """Return what CUDA_VISIBLE_DEVICES calls each device: its ordinals count what the user has chosen already."""
+    chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return chosen if len(chosen) == len(devices) and all(chosen) else list(map(str, range(len(devices))))
 
 
 def _named(names: list[str]) -> str:

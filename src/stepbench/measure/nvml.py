@@ -10,10 +10,11 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-# NVML_ERROR_DRIVER_NOT_LOADED and NVML_ERROR_LIBRARY_NOT_FOUND: there is no NVIDIA GPU to ask for.
-NO_DRIVER = (9, 12)
+NOT_LOADED, NOT_INSTALLED = 9, 12  # NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIBRARY_NOT_FOUND
+PCI, NVIDIA, DISPLAY = Path("/sys/bus/pci/devices"), "0x10de", "0x03"  # vendor, and how a GPU's class begins
 MOST_NVLINKS = 18  # of a GPU, in NVML's numbering: NVML_NVLINK_MAX_LINKS
 
 
@@ -54,14 +55,29 @@ def read() -> Driver:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return Driver() if getattr(error, "value", None) in NO_DRIVER else Driver(problem=str(error))
+        code = getattr(error, "value", None)
+        # A driver's package without its module is a fault where there is a GPU for it, and usual on a login node.
+        is_none = code == NOT_INSTALLED or (code == NOT_LOADED and not _is_on_the_bus())
+        return Driver() if is_none else Driver(problem=str(error))
     try:
         version = answer(pynvml, pynvml.nvmlSystemGetDriverVersion)
         count = answer(pynvml, pynvml.nvmlDeviceGetCount) or 0
         found = [_gpu(pynvml, index) for index in range(count)]
         return Driver(version, tuple(gpu for gpu in found if gpu is not None))
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _is_on_the_bus() -> bool:
+    """Return whether Linux shows an NVIDIA GPU on the PCI bus, whatever its driver does."""
+
+    def says(device: Path, file: str, start: str) -> bool:
+        with contextlib.suppress(OSError):
+            return (device / file).read_text(encoding="ascii").startswith(start)
+        return False
+
+    return any(says(each, "vendor", NVIDIA) and says(each, "class", DISPLAY) for each in PCI.glob("*"))
 
 
 @contextlib.contextmanager
