@@ -24,6 +24,7 @@ STANDARD_LIBRARY_ONLY = (
     "pipeline.records",
     "pipeline.fingerprint",
     "pipeline.reach",
+    "measure.out_of_memory",
     "process.failures",
     "process.lifeline",
     "process.lock",

@@ -6,10 +6,9 @@ where a rank is to blame.
 
 from __future__ import annotations
 
-import errno
-import re
-import sys
 from typing import Any
+
+from stepbench.measure.out_of_memory import is_out_of_memory
 
 KINDS = {
     "wrong_result": "A check found that what was computed is wrong.",
@@ -35,14 +34,6 @@ STATUSES = {
     "unsupported": "unsupported",
     "own_code": "unsupported",  # until its file changes
 }  # every other kind is an `error`
-# torch's CPU allocator; cuBLAS, cuDNN and cuSOLVER; torch.AcceleratorError; Triton's launcher; NCCL; ROCm and MPS; what
-# Inductor makes of one of these. Not Triton's "out of resource", which is about shared memory.
-OUT_OF_MEMORY = re.compile(
-    r"[Cc]an(?:'t|not) allocate memory|_ALLOC_FAILED|DEVICE_ALLOCATION_FAILED|OutOfMemoryError"
-    r"|(?:CUDA error|HIP error|Triton Error \[CUDA\]|Triton Error \[HIP\]): out of memory"
-    r"|(?:CUDA|HIP|XPU|MPS backend) out of memory|Cuda failure \d* ?'out of memory'"
-    r"|cudaErrorMemoryAllocation|hipErrorOutOfMemory|UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"
-)
 WITHOUT_TRACEBACK = ("predicted_oom", "unsupported")  # raised on purpose, and the sentence says all
 
 
@@ -55,7 +46,7 @@ def kind_of(error: BaseException) -> str:
     """Return the kind of failure that an exception is."""
     if (kind := _own_kind(error)) is not None:
         return kind
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return "oom"
     if isinstance(error, TimeoutError):
         return "deadline"
@@ -89,14 +80,3 @@ def first_line(error: BaseException) -> str:
 def _own_kind(error: BaseException) -> str | None:
     kind = getattr(error, "kind", None)
     return kind if isinstance(kind, str) and kind in KINDS else None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")  # what nobody has imported has raised nothing
-    of_torch = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    # The CPU allocator and the libraries of a GPU raise others; their text is all there is to tell them by.
-    told = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
-    mapping = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    cause = error.__cause__ or getattr(error, "inner_exception", None)  # what torch.compile wraps
-    wrapped = isinstance(cause, Exception) and cause is not error and _is_out_of_memory(cause)
-    return of_torch or told or mapping or wrapped or isinstance(error, MemoryError)

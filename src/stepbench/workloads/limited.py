@@ -8,6 +8,7 @@ import torch
 
 from stepbench.measure import fit, memory
 from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.measure.out_of_memory import is_out_of_memory
 from stepbench.workloads import step, watched
 from stepbench.workloads.spec import StepSpec
 
@@ -18,7 +19,7 @@ WATCHED_BY = {
 
 
 def limit_bytes(setting: Setting, memory_mib: int | None) -> int:
-    """Return the limit that a cell asks for; all memory of a GPU where it asks for none.
+    """Return the limit that a cell asks for; where it asks for none, all memory of a GPU that it may take.
 
     Raises:
         UnsupportedError: the device has no allocator to limit, or not so much memory.
@@ -26,6 +27,8 @@ def limit_bytes(setting: Setting, memory_mib: int | None) -> int:
     if setting.device not in WATCHED_BY:
         raise UnsupportedError(f"a limit on memory needs the device cuda or cpu, got {setting.device}")
     capacity = fit.capacity_bytes(setting.device)
+    if capacity is not None:
+        capacity = int(capacity * memory.share_of_device())
     if memory_mib is None:
         if capacity is None:
             raise UnsupportedError("a CPU has no memory of its own, so `memory_mib` must be given")
@@ -45,13 +48,16 @@ def runs(spec: StepSpec, setting: Setting, limit_bytes: int) -> bool:
         # Not by a limit on address space: glibc's heap, from which freed pieces of all sizes come, took 39 % more.
         return watched.watch(spec, setting).timeline.scalars()["peak_memory_bytes"] <= limit_bytes
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(limit_bytes / torch.cuda.get_device_properties().total_memory)
+    share = limit_bytes / torch.cuda.get_device_properties().total_memory
+    torch.cuda.set_per_process_memory_fraction(min(share, memory.share_of_device()))
     try:
         made = step.build(spec, setting, steps=2, with_scaler=False)
         made.run()
         made.run()
         made.loss_values()  # waits for the device
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
         torch.cuda.set_per_process_memory_fraction(memory.share_of_device())
