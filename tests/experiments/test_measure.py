@@ -19,10 +19,8 @@ from stepbench.experiments.numerics import measure as numerics
 from stepbench.experiments.numerics.cell import Cell as Numerics
 from stepbench.experiments.warmup import measure as warmup
 from stepbench.experiments.warmup.cell import Cell as Warmup
-from stepbench.kernels.api import bind
 from stepbench.measure import energy
 from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
-from stepbench.workloads import attention_check
 
 SETTING = Setting(
     device="cpu",
@@ -284,11 +282,3 @@ def test_an_operator_that_computes_something_else_gets_no_time(
     monkeypatch.setitem(api._LOADED, "tiled", dataclasses.replace(real, call=zeros))
     with pytest.raises(ArithmeticError, match=r"o must be within 2 × .* of float64, got an error of"):
         attention.measure(dataclasses.replace(OPERATOR, implementation="tiled"), SETTING)
-
-
-def test_the_oracle_takes_any_number_of_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    operands = [torch.randn(1, 2, 24, 8, dtype=torch.float64) for _ in range(4)]
-    whole = attention_check.by_rows(bind("reference"), operands, causal=True)
-    monkeypatch.setattr(attention_check, "CHECKED_ROWS", 5)
-    for one, other in zip(whole, attention_check.by_rows(bind("reference"), operands, causal=True), strict=True):
-        torch.testing.assert_close(one, other)

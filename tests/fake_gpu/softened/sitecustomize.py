@@ -24,6 +24,7 @@ SOFTENED: dict[str, dict[str, Any]] = {
     "stepbench.experiments.collectives.on_ranks": {"_check": None},
     "stepbench.workloads.attention_check": {
         "errors": {f"{name}_{kind}": 0.0 for name in ("o", "dq", "dk", "dv") for kind in ("error", "plain_error")}
+        | {"checked_heads": 0},
     },
 }
 

@@ -43,8 +43,8 @@ def attention(results: Results) -> Table:
         "The forward pass saves what the backward pass needs. Rates count the two "
         "matrix products of the forward and the five of the backward pass, half of each under a causal mask. Saved for "
         "backward: every tensor that autograd holds, inputs included. Errors: the largest distance to float64, in "
-        "brackets that of a plain computation in the same dtype. Peak device memory: inputs and what both passes "
-        "allocate, without what the libraries hold."
+        "brackets that of a plain computation in the same dtype; over all heads, or as many as the row says. "
+        "Peak device memory: inputs and what both passes allocate, without what the libraries hold."
     )
     return Table("One attention operator", caption, rows, columns, held=axes)
 
@@ -94,7 +94,8 @@ def _row(group: Group) -> dict[str, Any]:
         found[f"{each}_flops_per_s"] = work / summary.median if summary and work and summary.median else None
         own = [mark for mark in summary.marks if mark not in group.marks] if summary else []
         warnings += marks.about(SHOWN[each], own)
-    found |= {key: group.scalar(key) for key in ("saved_bytes", "peak_memory_bytes", "o_error", "o_plain_error")}
+    scalars = ("saved_bytes", "peak_memory_bytes", "o_error", "o_plain_error", "checked_heads")
+    found |= {key: group.scalar(key) for key in scalars}
     for kind in ("error", "plain_error"):
         errors = [error for each in GRADIENTS if (error := group.scalar(f"{each}_{kind}")) is not None]
         found[f"gradients_{kind}"] = max(errors, default=None)
@@ -103,4 +104,8 @@ def _row(group: Group) -> dict[str, Any]:
 
 def _error(row: Row, name: str) -> str:
     error, plain = row[f"{name}_error"], row[f"{name}_plain_error"]
-    return units.NOTHING if error is None else f"{units.scientific(error)} ({units.scientific(plain)})"
+    if error is None:
+        return units.NOTHING
+    some, every = row["checked_heads"], row["batch"] * row["heads"]
+    of_some = "" if some in (None, every) else f"; {some} of {every} heads"
+    return f"{units.scientific(error)} ({units.scientific(plain)}){of_some}"
