@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def cells() -> list[Any]:
     found = config.read(ROOT / "config.yaml")["experiments"]["attention"]
-    products = [*found["gpu_quick"], *found["gpu"]]
+    products = [*found["gpu_first"], *found["gpu_quick"], *found["gpu"]]
     return gpu_check.in_order(grids.expand(Attention, products, where=("attention", "gpu")))
 
 

@@ -53,7 +53,7 @@ def shortened() -> dict[str, Any]:
     settings: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     settings["protocol"]["gpu"] = {"warmup_steps": 1, "measured_steps": 2}
     for grids in settings["experiments"].values():
-        for product in grids.get("gpu_quick", []):
+        for product in [*grids.get("gpu_first", []), *grids.get("gpu_quick", [])]:
             if "replicate" in product:
                 product["replicate"] = [0]
     return settings

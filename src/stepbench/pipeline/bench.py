@@ -102,7 +102,7 @@ class Bench:
     @property
     def names(self) -> tuple[str, ...]:
         """The experiments that have cells on this scale, in the order of config.yaml."""
-        return tuple(name for name, grid in self.settings["experiments"].items() if grid.get(self.scale))
+        return tuple(name for name, own in self.settings["experiments"].items() if grids.parts(own, self.scale))
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -110,11 +110,10 @@ class Bench:
         return tuple(cell for name in self.names for cell in self.grid(name))
 
     @functools.cache  # noqa: B019 (a bench lives as long as its process)
-    def grid(self, name: str) -> tuple[Any, ...]:
-        """Return the configured cells of an experiment, in the order of measurement."""
-        products = self.settings["experiments"].get(name, {}).get(self.scale) or []
-        where = ("experiments", name, self.scale)
-        found = grids.expand(experiments.load(name).cell, products, where=where)
+    def grid(self, name: str, *, first: bool = False) -> tuple[Any, ...]:
+        """Return the configured cells of an experiment, or those of a first report, in the order of measurement."""
+        parts = grids.parts(self.settings["experiments"].get(name, {}), self.scale, first=first)
+        found = grids.expand_all(experiments.load(name).cell, parts, where=("experiments", name))
         if self.is_without_bf16:
             found = capability.without_bf16(found, self.settings.get("rungs", {}))
         return grids.in_rounds(found)

@@ -28,7 +28,8 @@ from stepbench.pipeline.cells import Cell
 
 START_S = 5.0  # Snakemake's job, torch, CUDA's context, the checks of what is computed
 COMPILE_S = 15.0  # torch.compile with a cache that is half warm
-KERNEL_S = 4.0  # Triton's kernels of one shape
+KERNEL_S = 4.0  # our Triton kernels of one shape
+ENERGY_S = 1.5  # whole steps until a counter of energy has moved twice, a second apart
 RANKS_S = 12.0  # starting ranks and the equivalence check
 PREDICTED_S = 6.0  # a step on fake tensors
 # Of the vendor's peak: products of a whole step, on tensor cores and in fp32 without them; attention in one kernel, and
@@ -36,6 +37,12 @@ PREDICTED_S = 6.0  # a step on fake tensors
 STEP_SHARE, FP32_SHARE, FUSED_SHARE, UNFUSED_SHARE = 0.3, 0.6, 0.3, 0.1
 BANDWIDTH_SHARE = 0.7  # of the vendor's: elementwise kernels and optimizers
 UNFUSED = ("naive", "compiled", "tiled", "sdpa_math")
+# How an operator and a peak are measured, which stands in modules that import torch; a test compares them. Of a score
+# that is held against float64: six products of the head's width, and elements that are written or read.
+CHECKED_SCORES, CHECKED_PRODUCTS, CHECKED_ELEMENTS, FP64_SHARE = 2**28, 6, 24, 0.5
+MATRIX_DIMS, MAX_CALL_S, COPY_MIB = (1024, 2048, 4096, 8192, 16384), 0.5, (64, 256, 1024)
+LOOPS_CALLS = 2  # to find out how many calls make a region
+WITH_ENERGY = ("end_to_end", "ladder", "data_parallel", "optimizer_sharding", "fsdp")
 ON_RANKS_KINDS = 5  # of steps: by phases, whole, without communication, and twice beside another strategy
 # Of a GPU that no table knows: those of a small one.
 UNKNOWN = {"flops_per_s": {"fp32": 8e12, "fp16": 3e13}, "bytes_per_s": 2.5e11}
@@ -72,6 +79,8 @@ def of(bench: Bench, cell: Cell) -> float | None:
         found += _epochs_s(bench, cell)
     elif hasattr(cell, "payload_bytes"):
         found += _collective_s(bench, cell)
+    elif hasattr(cell, "operation"):
+        found += _ceiling_s(bench, cell)
     return min(found, bench.settings["limits"]["time_s"])
 
 
@@ -145,15 +154,32 @@ def _attention_s(bench: Bench, cell: Any) -> float:
     calls = protocol["warmup_steps"] + 3 * protocol["measured_steps"]
     scores = cell.batch * cell.heads * cell.seq**2
     flops = 14 * scores * cell.head_dim
-    fp64 = _rate(bench, "fp32") / (2 if HALF_RATE_IN_FP64.search(bench.host.device_name) else 64)
-    checked_s = flops / (0.5 * fp64)
     if cell.implementation in UNFUSED:  # every score is there, masked or not; each is written and read in each pass
         moved = 3 * 2 * SCORE_ELEMENTS * scores * WIDTHS.get(cell.dtype, 4)
         call_s = max(flops / (UNFUSED_SHARE * _rate(bench, cell.dtype)), moved / _bandwidth(bench))
     else:
         call_s = flops / (2 if cell.causal else 1) / (FUSED_SHARE * _rate(bench, cell.dtype))
-    compiled_s = COMPILE_S if cell.implementation in ("compiled", "flex") else KERNEL_S
-    return compiled_s + calls * call_s + checked_s
+    compiled_s = COMPILE_S if cell.implementation in ("compiled", "flex") else 0.0
+    compiled_s += KERNEL_S if cell.implementation.startswith("triton") else 0.0
+    return compiled_s + calls * call_s + _check_s(bench, cell)
+
+
+def _check_s(bench: Bench, cell: Any) -> float:
+    """Return the time of holding an operator against float64, in which most GPUs reach a 64th of their fp32."""
+    heads = min(cell.batch * cell.heads, max(2, CHECKED_SCORES // cell.seq**2))
+    scores = heads * cell.seq**2 / (2 if cell.causal else 1)
+    rate = _rate(bench, "fp32") / (2 if HALF_RATE_IN_FP64.search(bench.host.device_name) else 64)
+    flops = 2 * CHECKED_PRODUCTS * scores * cell.head_dim
+    return flops / (FP64_SHARE * rate) + 8 * CHECKED_ELEMENTS * scores / _bandwidth(bench)
+
+
+def _ceiling_s(bench: Bench, cell: Any) -> float:
+    """Return the time of a product or a copy at each size, up to one that would take too long."""
+    calls = bench.protocol["warmup_steps"] + LOOPS_CALLS + bench.protocol["measured_steps"]
+    if cell.operation == "copy":
+        return calls * sum(2 * mib * 2**20 for mib in COPY_MIB) / _bandwidth(bench)
+    call_s = [2 * n**3 / _step_rate(bench, cell.dtype) for n in MATRIX_DIMS]
+    return calls * sum(each for each in call_s if each <= MAX_CALL_S)
 
 
 def _steps_s(bench: Bench, cell: Any) -> float:
@@ -161,10 +187,28 @@ def _steps_s(bench: Bench, cell: Any) -> float:
     state_bytes = (4 if passes == "forward" else 16) * costs.parameters(*_model(bench, cell))
     if state_bytes > (bench.host.device_memory_bytes or math.inf):
         return PREDICTED_S  # it is not started
-    steps = bench.protocol["warmup_steps"] + 2 * bench.protocol["measured_steps"]
+    warmup, measured = (bench.protocol[key] for key in ("warmup_steps", "measured_steps"))
+    # Twice as many by phases and whole; a rung's and those of the step below it are whole.
+    steps = 2 * (warmup + measured) if hasattr(cell, "rung") else warmup + 2 * measured
     steps *= ON_RANKS_KINDS if getattr(cell, "ranks", 1) > 1 else 1
-    compiled_s = 0.0 if _is_eager(cell) else COMPILE_S
-    return compiled_s + PREDICTED_S / 2 + steps * step_s(bench, cell)
+    more_s = COMPILE_S * _compilations(bench, cell) + (ENERGY_S if cell.experiment in WITH_ENERGY else 0.0)
+    if getattr(cell, "attention", "naive") == "triton" and getattr(cell, "replicate", 0) == 0:  # others use its cache
+        more_s += KERNEL_S
+    return more_s + PREDICTED_S / 2 + steps * step_s(bench, cell)
+
+
+def _compilations(bench: Bench, cell: Any) -> int:
+    """Return how many steps torch compiles: of a ladder, from the rung on that says so, the one below a rung too."""
+    if not hasattr(cell, "rung"):
+        return 0 if _is_eager(cell) else 1
+    compiling = [each.get("implementation", "eager").startswith("compiled") for each in _rungs(bench, cell)]
+    return sum(any(compiling[:end]) for end in (len(compiling) - 1, len(compiling)))
+
+
+def _rungs(bench: Bench, cell: Any) -> list[Any]:
+    """Return the settings of the rungs below a cell's and of its own, in the order of the ladder."""
+    names = dict.fromkeys([*(each.rung for each in cell.builds_on(bench.grid(cell.experiment))), cell.rung])
+    return [bench.settings["rungs"][name] for name in names]
 
 
 def _epochs_s(bench: Bench, cell: Any) -> float:

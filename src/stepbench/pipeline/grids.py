@@ -19,6 +19,27 @@ from typing import Any
 from stepbench.pipeline import cells
 from stepbench.pipeline.mistakes import ConfigError, Key, Mistake, hint
 
+FIRST = "gpu_first"  # with which gpu_quick begins: the cells of a first report
+
+
+def parts(scales: Mapping[str, Any], scale: str, *, first: bool = False) -> dict[str, Any]:
+    """Return the lists of products that a scale takes of an experiment, by their keys; those with cells.
+
+    Args:
+        scales: the experiment's section of config.yaml.
+        scale: `cpu`, `gpu_quick` or `gpu`.
+        first: only what a first report takes, which only `gpu_quick` has.
+    """
+    keys = [FIRST] if scale == "gpu_quick" else []
+    keys += [] if first else [scale]
+    return {key: scales[key] for key in keys if scales.get(key)}
+
+
+def expand_all(cell_type: type, found: Mapping[str, Any], *, where: tuple[Key, ...]) -> tuple[Any, ...]:
+    """Return the cells of several lists of products, each once; `where` is the path of what they stand in."""
+    lists = (expand(cell_type, products, where=(*where, key)) for key, products in found.items())
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(lists)))
+
 
 def expand(cell_type: type, products: Any, *, where: tuple[Key, ...]) -> tuple[Any, ...]:
     """Return the cells of a list of products, each once, in the order of the list (the last axis varies fastest).
