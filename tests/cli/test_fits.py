@@ -71,3 +71,12 @@ def test_a_context_that_the_model_does_not_have_is_refused(capsys: pytest.Captur
         asked = ["--root", str(ROOT), "fits", "--size", "gpt2-xl", "--context", "2048", *more]
         assert command_line.main(asked) == 2
         assert "this model has 1024 learned positions, got a context of 2048" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_predicted_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    models = "models={mine: {module: 'tests/workloads/my_models.py:needs_values'}}"
+    words = ["--root", str(ROOT), "fits", "--size", "mine", "--context", "64", "--config", models]
+    assert command_line.main([*words, "--config", "device=cpu", "--config", "vocabulary=97"]) == 2
+    told = capsys.readouterr().err
+    assert "needs_values` cannot be predicted: " in told
+    assert "Traceback" not in told

@@ -105,12 +105,33 @@ def needs_values():
     return Wrong(lambda x: x * (1.0 if x.sum().item() < 1e9 else 2.0))
 
 
+class Capped(Mixer):
+    """Each block looks at a value."""
+
+    def __init__(self, vocabulary, attention):
+        super().__init__(vocabulary, attention)
+        self.layers = nn.ModuleList(LooksAtValues(attention) for _ in range(3))
+
+
+class LooksAtValues(Layer):
+    def forward(self, x):
+        return super().forward(x) * (1.0 if x.sum().item() < 1e9 else 2.0)
+
+
+def needs_values_in_blocks(vocabulary, attention):
+    return Capped(vocabulary, attention)
+
+
 def twice_the_scale(q, k, v, *, is_causal, scale):
     return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=2 * scale)
 
 
 def kernel(q, k, v, *, is_causal, scale):
     return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=scale)
+
+
+def kernel_that_needs_values(q, k, v, *, is_causal, scale):
+    return kernel(q, k, v, is_causal=is_causal, scale=scale) * (1.0 if q.sum().item() < 1e9 else 2.0)
 
 
 def transposed(q, k, v, *, is_causal, scale):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stepbench.measure import fit, predicted_memory
 from stepbench.measure.measurement import Setting, UnsupportedError
-from stepbench.measure.memory_timeline import Timeline
+from stepbench.measure.memory_timeline import Timeline, WatchedStep
 from stepbench.models import costs
+from stepbench.models.own import OwnModel
 from stepbench.models.sizes import ModelSize
+from stepbench.own_code import OwnCodeError
 from stepbench.workloads import step
 from stepbench.workloads.spec import StepSpec
 
@@ -14,15 +18,47 @@ WATCHED_BY = "fake tensors"
 DEVICES = ("cuda", "cpu")
 
 
+class UnpredictableError(UnsupportedError):
+    """Code of the user's own does not run on fake tensors; whoever can measure the step measures it unpredicted."""
+
+
 def predict(spec: StepSpec, setting: Setting) -> Timeline:
     """Return the predicted timeline of such a step after the first.
 
     Raises:
-        UnsupportedError: the device cannot do what is asked for, or the step cannot be predicted.
+        UnsupportedError: the device cannot do what is asked for.
+        UnpredictableError: code of the user's own needs values.
     """
     if (reason := unsupported_reason(spec, setting.device)) is not None:
         raise UnsupportedError(reason)
-    return predicted_memory.predict(lambda: step.build(spec, setting, steps=1, with_scaler=False))
+    return on_fake_tensors(spec, lambda: step.build(spec, setting, steps=1, with_scaler=False))
+
+
+def on_fake_tensors(spec: StepSpec, make: Callable[[], WatchedStep]) -> Timeline:
+    """Return the predicted timeline of a step after the first.
+
+    Args:
+        spec: what `make` builds.
+        make: builds the step; all its tensors are fake.
+
+    Raises:
+        UnpredictableError: code of the user's own runs in the step, and it does not run without values.
+    """
+    try:
+        return predicted_memory.predict(make)
+    except UnsupportedError:
+        raise
+    except Exception as error:
+        # What is wrong on real tensors too, such as a mask of the model's own, says so itself. Anything else may have
+        # been raised because fake tensors have no values.
+        if not spec.runs_own_code or (isinstance(error, OwnCodeError) and error.__cause__ is None):
+            raise
+        line = next((each.strip() for each in str(error).splitlines() if each.strip()), "")
+        whose = spec.size.source if isinstance(spec.size, OwnModel) else spec.attention
+        raise UnpredictableError(
+            f"the memory of `{whose}` cannot be predicted: on tensors without values it raises "
+            f"{type(error).__name__}{': ' if line else ''}{line}"
+        ) from error
 
 
 def unsupported_reason(spec: StepSpec, device: str) -> str | None:
@@ -51,7 +87,7 @@ def check_fit(spec: StepSpec, setting: Setting, timeline: Timeline | None = None
     """Refuse a step that is predicted not to fit on the device, where predictions are trusted.
 
     Nothing is predicted where nothing would follow from it, such as on a CPU or for a step of a few megabytes: the
-    machinery of fake tensors alone takes 1.3 s to import.
+    machinery of fake tensors alone takes 1.3 s to import. Code of the user's own that cannot be predicted is started.
 
     Args:
         spec: the step.
@@ -67,4 +103,8 @@ def check_fit(spec: StepSpec, setting: Setting, timeline: Timeline | None = None
         return
     if timeline is None and (spec.implementation != "eager" or _is_far_below(spec, capacity_bytes)):
         return
-    fit.check((timeline or predict(spec, setting)).scalars()["peak_memory_bytes"], setting.device)
+    try:
+        timeline = timeline or predict(spec, setting)
+    except UnpredictableError:
+        return
+    fit.check(timeline.scalars()["peak_memory_bytes"], setting.device)

@@ -9,14 +9,14 @@ import torch
 from torch import distributed, nn
 
 from stepbench import versions
-from stepbench.measure import fit, predicted_memory
+from stepbench.measure import fit
 from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.measure.memory_timeline import Timeline
 from stepbench.models import own_module
 from stepbench.models.own import OwnModel
 from stepbench.parallel.replica import Group, Replica
 from stepbench.parallel.strategies import parallelize, strategy
-from stepbench.workloads import ranks, step
+from stepbench.workloads import predicted, ranks, step
 from stepbench.workloads.spec import StepSpec
 from stepbench.workloads.step import Batches, Step
 
@@ -86,11 +86,14 @@ def predict(spec: StepSpec, setting: Setting) -> Timeline | None:
 
     Returns:
         None for a strategy that looks at values while it is set up: torch's DDP and `fully_shard`.
+
+    Raises:
+        predicted.UnpredictableError: code of the user's own needs values.
     """
     if strategy(str(spec.strategy)).looks_at_values:
         return None
     with versions.pretended_ranks(spec.ranks) as pretended:
-        return predicted_memory.predict(lambda: build(spec, setting, steps=2, group=pretended)[0])
+        return predicted.on_fake_tensors(spec, lambda: build(spec, setting, steps=2, group=pretended)[0])
 
 
 def must_predict(spec: StepSpec, setting: Setting) -> Timeline:
@@ -112,7 +115,7 @@ def must_predict(spec: StepSpec, setting: Setting) -> Timeline:
 
 
 def check_fit(spec: StepSpec, setting: Setting) -> None:
-    """Refuse a step that is predicted not to fit on a rank's device, where predictions are trusted.
+    """Refuse a step that is predicted not to fit on a rank's device, where predictions are trusted and can be made.
 
     Raises:
         PredictedOutOfMemoryError: it does not fit.
@@ -120,7 +123,11 @@ def check_fit(spec: StepSpec, setting: Setting) -> None:
     """
     if not setting.trust_prediction or fit.capacity_bytes(setting.device) is None:
         return
-    if (timeline := predict(spec, setting)) is not None:
+    try:
+        timeline = predict(spec, setting)
+    except predicted.UnpredictableError:
+        return
+    if timeline is not None:
         fit.check(timeline.scalars()["peak_memory_bytes"], setting.device)
 
 

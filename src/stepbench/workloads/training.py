@@ -53,6 +53,7 @@ def measure(
     joules, counter = rank_energy.together([rank["energy"] for rank in found])
     scalars: dict[str, Any] = {**spec.work(), **_largest([rank["scalars"] for rank in found]), **joules}
     details: dict[str, Any] = {"lanes": [rank["lanes"] for rank in found], **ranks.named(found)}
+    protocol: dict[str, Any] = {}
     if reasons := [rank["beside_reason"] for rank in found if "beside_reason" in rank]:
         details["beside_reason"] = reasons[0]
     if watch and all("measured" in rank for rank in found):
@@ -61,6 +62,9 @@ def measure(
         scalars |= fullest["measured"] | _predicted(fullest["predicted"] or {})
         details["timeline"] = fullest["timeline"]
         details["measured_by_rank"] = [rank["measured"] for rank in found]
+        if "unpredicted" in fullest:
+            scalars["predicted_peak_memory_bytes"] = None
+            protocol["unpredicted"] = fullest["unpredicted"]
     return Measurement(
         samples=ranks.by_rank(found),
         scalars=scalars,
@@ -73,6 +77,7 @@ def measure(
             "threads_per_rank": ranks.threads_per_rank(setting, spec.ranks, spec.nodes),
             **equivalence.stated(),
             **counter,
+            **protocol,
         },
     )
 

@@ -15,6 +15,7 @@ from stepbench.measure.measurement import Setting
 from stepbench.measure.paging import Paging
 from stepbench.parallel.strategies import strategy
 from stepbench.workloads import equivalence, rank_energy, rank_step
+from stepbench.workloads.predicted import UnpredictableError
 from stepbench.workloads.spec import StepSpec
 from stepbench.workloads.step import Step
 
@@ -45,7 +46,7 @@ def run(
         `<operation>_wait_s` and `<operation>_busy_s` (of the whole steps); page faults and system time of the phases
         and of each kind of steps. `scalars`: those of the equivalence check and what was counted. `lanes`: one step
         over time. `energy`: see `rank_energy.of_step`. `predicted` and `measured`: bytes, and `timeline`, where asked
-        for. `beside_reason`: why the other one was not timed.
+        for; `unpredicted`: why there is no prediction. `beside_reason`: why the other one was not timed.
     """
     given, own = Setting(**setting), StepSpec.of_plain(spec)
     checked = equivalence.check(own, given)
@@ -166,12 +167,20 @@ def _watch(spec: StepSpec, setting: Setting) -> dict[str, Any]:
     else:
         watched = allocator_memory.watch(build, device=setting.device)
         timeline, more = watched.timeline, {"allocator_peak_bytes": max(watched.allocator_peak_bytes.values())}
-    predicted = rank_step.predict(spec, setting)
     return {
-        "predicted": None if predicted is None else predicted.scalars(),
+        **_predicted(spec, setting),
         "measured": timeline.scalars() | more,
         "timeline": timeline.details(),
     }
+
+
+def _predicted(spec: StepSpec, setting: Setting) -> dict[str, Any]:
+    """Return `predicted`, the bytes or None, and `unpredicted`: why code of the user's own has no prediction."""
+    try:
+        timeline = rank_step.predict(spec, setting)
+    except UnpredictableError as error:
+        return {"predicted": None, "unpredicted": str(error)}
+    return {"predicted": None if timeline is None else timeline.scalars()}
 
 
 def _together(work: Callable[[], object], timer: Clock, paged: Paging | None = None) -> float:

@@ -59,26 +59,36 @@ def _activation_bytes(timeline: Timeline) -> dict[str, int]:
 def _blocks(spec: StepSpec, setting: Setting) -> tuple[int, list[dict[str, Any]]]:
     """Return how many blocks there are, and what one keeps for the backward pass where it is not checkpointed.
 
-    By operation; on fake tensors. The block is called again with what the model calls it with.
+    By operation; on fake tensors, or on real ones where code of the user's own needs values.
     """
-    with FakeTensorMode():
-        model = decoders.build(dataclasses.replace(spec, groups=()), setting)
-        parent, attribute = blocks_of(model)
-        blocks = list(getattr(parent, attribute))
-        block, called = blocks[0], []
-        handle = block.register_forward_pre_hook(lambda _, *given: called.append(given), with_kwargs=True)
-        inputs, targets = next(step.feed(spec, setting))
-        dtype = AUTOCAST.get(spec.autocast_precision)
-        autocast = torch.autocast(setting.device, dtype=dtype, enabled=dtype is not None)
-        with autocast, torch.no_grad():
-            model(inputs.to(setting.device), targets.to(setting.device))
-        handle.remove()
-        positional, named = called[0]
-        x_BTC = positional[0].detach().requires_grad_()
-        given: list[Any] = [x_BTC, *positional[1:]]
-        with torch.autocast(setting.device, dtype=dtype, enabled=dtype is not None):
-            output = block(*given, **named)
-        output = output[0] if isinstance(output, tuple) else output
-        tensors = [each for each in tree_leaves((given[1:], named)) if isinstance(each, torch.Tensor)]
-        found = saved_tensors.by_operation(output, without=[*block.parameters(), *tensors])
+    try:
+        with FakeTensorMode():
+            return _saved(spec, setting)
+    except Exception:
+        if not spec.runs_own_code:
+            raise
+    return _saved(spec, setting)
+
+
+def _saved(spec: StepSpec, setting: Setting) -> tuple[int, list[dict[str, Any]]]:
+    """Return what `_blocks` does; a block is called again with what the model calls it with."""
+    model = decoders.build(dataclasses.replace(spec, groups=()), setting)
+    parent, attribute = blocks_of(model)
+    blocks = list(getattr(parent, attribute))
+    block, called = blocks[0], []
+    handle = block.register_forward_pre_hook(lambda _, *given: called.append(given), with_kwargs=True)
+    inputs, targets = next(step.feed(spec, setting))
+    dtype = AUTOCAST.get(spec.autocast_precision)
+    autocast = torch.autocast(setting.device, dtype=dtype, enabled=dtype is not None)
+    with autocast, torch.no_grad():
+        model(inputs.to(setting.device), targets.to(setting.device))
+    handle.remove()
+    positional, named = called[0]
+    x_BTC = positional[0].detach().requires_grad_()
+    given: list[Any] = [x_BTC, *positional[1:]]
+    with torch.autocast(setting.device, dtype=dtype, enabled=dtype is not None):
+        output = block(*given, **named)
+    output = output[0] if isinstance(output, tuple) else output
+    tensors = [each for each in tree_leaves((given[1:], named)) if isinstance(each, torch.Tensor)]
+    found = saved_tensors.by_operation(output, without=[*block.parameters(), *tensors])
     return len(blocks), [dataclasses.asdict(each) for each in found]

@@ -92,7 +92,10 @@ def _time(spec: StepSpec, setting: Setting, name: str) -> dict[str, Any]:
 def _predicted(spec: StepSpec, setting: Setting) -> int | None:
     if predicted.unsupported_reason(spec, setting.device) is not None:
         return None
-    return predicted.predict(spec, setting).scalars()["peak_memory_bytes"]
+    try:
+        return predicted.predict(spec, setting).scalars()["peak_memory_bytes"]
+    except predicted.UnpredictableError:
+        return None
 
 
 def _raise_unsupported(spec: StepSpec, setting: Setting) -> None:
