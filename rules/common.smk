@@ -23,6 +23,9 @@ rendered = asked.refuse_ignored_markers(workflow, partial(staleness.rendered, ST
 records = partial(staleness.records, BENCH)
 rendered_files = partial(asked.rendered_files, BENCH, report)
 priority_of_round = staleness.priority
+# What a first report is made of, and whether there is something that it would not have.
+FIRST_RECORDS = staleness.first_records(BENCH)
+is_first = staleness.first_report(STATES)
 
 
 # Not a wildcard: Snakemake finds rules by the beginning of their outputs.

@@ -1,3 +1,24 @@
+# The target for a report after some minutes, before the run that measures everything. It renders what is there.
+rule first_report:
+    input:
+        is_first,
+
+
+rule write_first:
+    input:
+        FIRST_RECORDS,
+    output:
+        markdown="report/first.md",
+        html="report/first.html",
+    log:
+        "<results>/logs/first_report.log",
+    localrule: True
+    resources:
+        machine=1,
+    script:
+        "../workflow_scripts/write_first.py"
+
+
 rule write_up:
     input:
         [getattr(rules, name).input for name in BENCH.names],

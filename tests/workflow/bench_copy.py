@@ -39,7 +39,9 @@ COPIED = (
     "config.schema.yaml",
     "src/stepbench",
 )
-GENERATED = shutil.ignore_patterns("__pycache__", "writeup.md", "writeup.html", "all_measured*", "failures.txt")
+GENERATED = shutil.ignore_patterns(
+    "__pycache__", "first.md", "first.html", "writeup.md", "writeup.html", "all_measured*", "failures.txt"
+)
 MACHINE = "here"
 MARK = "STEPBENCH_TEST_COPY"
 

@@ -19,7 +19,7 @@ from typing import Any
 from stepbench.pipeline import cells
 from stepbench.pipeline.mistakes import ConfigError, Key, Mistake, hint
 
-FIRST = "gpu_first"  # with which gpu_quick begins: the cells of a first report
+FIRST = {"gpu_quick": "gpu_first"}  # scale -> the grid with which it begins, of which a first report is made
 
 
 def parts(scales: Mapping[str, Any], scale: str, *, first: bool = False) -> dict[str, Any]:
@@ -28,10 +28,9 @@ def parts(scales: Mapping[str, Any], scale: str, *, first: bool = False) -> dict
     Args:
         scales: the experiment's section of config.yaml.
         scale: `cpu`, `gpu_quick` or `gpu`.
-        first: only what a first report takes, which only `gpu_quick` has.
+        first: only those of a first report.
     """
-    keys = [FIRST] if scale == "gpu_quick" else []
-    keys += [] if first else [scale]
+    keys = [FIRST.get(scale, ""), *([] if first else [scale])]
     return {key: scales[key] for key in keys if scales.get(key)}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from stepbench.data import shards
 from stepbench.experiments import experiment as experiments
-from stepbench.pipeline import history, inputs, progress, staleness
+from stepbench.pipeline import history, inputs, planning, progress, staleness
 from stepbench.pipeline.bench import STATE_FOLDER, Bench
 from stepbench.pipeline.config import SCHEMA
 from stepbench.pipeline.state import State, States
@@ -133,6 +133,20 @@ def explore(snakemake: Any) -> None:
     with one_line():
         storage.write_atomically(Path(snakemake.output[0]), exploration.page(machines.load(states), templates))
         staleness.mark_rendered(states.bench, staleness.EXPLORATION)
+
+
+def write_first(snakemake: Any) -> None:
+    """Write a first report: from the records that are there, of the experiments that have cells for one."""
+    from stepbench.reporting import frames, rendering, writeup
+
+    states = States(bench_of(snakemake))
+    bench = states.bench
+    reported = [experiments.load(name) for name in bench.names if bench.grid(name, first=True)]
+    out = (Path(snakemake.output.markdown), Path(snakemake.output.html))
+    with one_line():
+        for each in reported:  # not marked as rendered: `render` does it again with all records
+            rendering.render(each, frames.load(states, each), bench.root)
+        writeup.write_up(states, reported, *out, _run_facts(states), note=planning.first_note(states))
 
 
 def write_up(snakemake: Any) -> None:

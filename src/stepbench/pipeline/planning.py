@@ -139,6 +139,19 @@ def estimate(waiting: Sequence[Waiting], durations_s: Mapping[str, Sequence[floa
     return Estimate(seconds, by_formula, unknown, held_s)
 
 
+def first_note(states: States) -> str:
+    """Return what a first report says of itself: how many cells it has, which it lacks, and for about how long."""
+    found = plan(states)
+    have = found.total - len(found.waiting)
+    missing = Counter(Path(each.path).parent.name for each in found.waiting)
+    names = ", ".join(f"{name} {count}" for name, count in missing.items())
+    left = duration(estimate(found.waiting, found.durations_s).seconds)
+    return (
+        f"A first report, with {have} of {found.total} cells. Missing: {names}; about {left} of measurement. "
+        "With them make report writes the whole one, report/writeup.html."
+    )
+
+
 def by_formula(bench: Bench, scale: str) -> Estimate:
     """Return about how long all cells of another scale take, by formula alone."""
     other = Bench({**bench.settings, "scale": scale}, root=bench.root, schema=bench.schema, checked=True)

@@ -36,6 +36,7 @@ RENDERED_BY: dict[str, tuple[str, ...]] = {
     EXPLORATION: ("stepbench.comparison.exploration",),
     WRITEUP: ("stepbench.reporting.writeup", "stepbench.comparison.brief"),
 }
+FIRST_REPORT = "report/first.html"
 PARTS = ("tables", "figures", "findings")
 SHOWN = ("sizes", "models", "vocabulary", "data", "network", "cards")  # the settings that renderings show
 
@@ -85,6 +86,26 @@ def needs(states: States, name: str) -> InputFunction:
 def records(bench: Bench, name: str) -> list[str]:
     """Return the records that an experiment's tables, figures and findings read: its own and those of its `READS`."""
     return bench.paths(name, *experiments.load(name).reads)
+
+
+def first_records(bench: Bench) -> list[str]:
+    """Return the records of which a first report is made."""
+    return [str(bench.path(cell)) for name in bench.names for cell in bench.grid(name, first=True)]
+
+
+def first_report(states: States) -> InputFunction:
+    """Return the input function of the target that makes a first report: nothing where it would be the whole one.
+
+    That is a scale without cells of a first report, and where no cell at all is missing.
+    """
+    bench = states.bench
+
+    def function(_wildcards: Any) -> list[str]:
+        if first_records(bench) and any(states.of(cell).kind != "fresh" for cell in bench.cells):
+            return [FIRST_REPORT]
+        return []
+
+    return function
 
 
 def rendered(states: States, name: str) -> InputFunction:

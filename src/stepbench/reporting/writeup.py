@@ -62,6 +62,7 @@ def write_up(
     run_facts: Mapping[str, Any] | None = None,
     others: Mapping[str, Section] = MappingProxyType({}),
     rivals: Sequence[Rival] = (),
+    note: str = "",
 ) -> None:
     """Write the report about this machine.
 
@@ -73,6 +74,7 @@ def write_up(
         run_facts: `cells`, `wall_s`, `inside_s` and `overhead_per_cell_s` of the last run that measured anything.
         others: the name of a section that is not of an experiment (`sections.OTHERS`) -> what writes it.
         rivals: other machines in brief, for the summary.
+        note: what is said before anything else, of a report that is not the whole one.
 
     Raises:
         FileNotFoundError: a table, a figure or the findings were not rendered, or a figure has no caption.
@@ -83,7 +85,7 @@ def write_up(
     by_name = {experiment.name: experiment for experiment in experiments}
     folder = bench.schema.parent / "report"
     environment = templates.environment(folder / "templates")
-    context = _context(bench, experiments, results, run_facts)
+    context = {**_context(bench, experiments, results, run_facts), "note": note}
     ordered = sections.order(folder / sections.ORDER, by_name)
     for path, for_page in ((out_md, False), (out_html, True)):
         target = sections.Target(bench, path.parent, for_page=for_page)
@@ -120,6 +122,7 @@ def _page(
     return environment.get_template("writeup.html.j2").render(
         title=context["title"],
         lead=context["lead"],
+        note=context["note"],
         contents=contents,
         # Safe: markdown-it escapes all HTML of the Markdown that it is made from; blocks escape what they show.
         body=Markup(body),  # noqa: S704
