@@ -9,6 +9,13 @@ TABLE_OF = {
     "sm_103": "sm_100", "sm_120": "sm_120", "sm_121": "sm_120",
 }  # fmt: skip
 
+BF16_FROM = (8, 0)
+
+
+def sixteen_bits(capability: tuple[int, int]) -> str:
+    """Return torch's name of the 16-bit dtype that a device computes in: float16 before 8.0."""
+    return "bfloat16" if capability >= BF16_FROM else "float16"
+
 
 def architecture_of(capability: tuple[int, int]) -> str:
     """Return the architecture whose table a device uses.
@@ -29,10 +36,17 @@ def architecture_of(capability: tuple[int, int]) -> str:
 
 def table_of(capability: str | None) -> str | None:
     """Return the table of a device by its capability in words, such as `9.0`; None where it has none."""
-    if capability is None:
-        return None
-    major, _, minor = capability.partition(".")
     try:
-        return architecture_of((int(major), int(minor)))
+        return None if capability is None else architecture_of(pair(capability))
     except ValueError:
         return None
+
+
+def pair(capability: str) -> tuple[int, int]:
+    """Return a capability in words, such as `9.0`, as torch tells it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    major, _, minor = capability.partition(".")
+    return int(major), int(minor)

@@ -178,6 +178,7 @@ def test_times_are_written_and_shown_as_soon_as_they_are_known(
         return 3
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(kernel_timings, "describe", lambda: {"device": "a test"})
     monkeypatch.setattr(kernel_timings, "measure", measure)
     assert main(["kernels", "--measure", "times.jsonl", "--seconds", "7"]) == 0

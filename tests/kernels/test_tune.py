@@ -1,5 +1,6 @@
 """What of the tuning needs no GPU: candidates, their order, what is kept, and how new rows enter the table."""
 
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,13 @@ import torch
 
 pytest.importorskip("triton")
 
-from stepbench.kernels.triton import candidates, tiles, tune
+from stepbench.kernels.triton import candidates, tiles, tune, tuned
 from stepbench.kernels.triton.candidates import Candidate, Problem
 from stepbench.kernels.triton.limits.grid import Speed
 from stepbench.kernels.triton.limits.machine import Machine
 from stepbench.kernels.triton.limits.predict import Limits
 from stepbench.kernels.triton.tiles import KERNELS, Tile, plan_for, read_table
-from stepbench.kernels.triton.tune import Timing
+from stepbench.kernels.triton.tuned import Timing
 
 
 def row(head_dim: int, *, causal: bool, shape: list[int]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def test_new_rows_replace_those_of_the_same_problem_and_no_others() -> None:
     old = [row(64, causal=True, shape=[1, 1, 4, 1]), row(64, causal=False, shape=[2, 2, 4, 1])]
     table = {"sm_90": {"origin": "before", "descriptors": True, "rows": old}, "sm_80": {"rows": []}}
     new = row(64, causal=True, shape=[3, 3, 4, 1])
-    merged = tune.merged(table, "sm_90", [new], machine="NVIDIA H200")
+    merged = tuned.merged(table, "sm_90", [new], machine="NVIDIA H200")
     assert merged["sm_90"]["rows"] == [old[1], new]
     assert merged["sm_80"] is table["sm_80"]
     assert merged["sm_90"]["machine"] == "NVIDIA H200"
@@ -39,10 +40,10 @@ def test_a_row_of_another_version_of_triton_is_kept(monkeypatch: pytest.MonkeyPa
     old = [row(64, causal=True, shape=[1, 1, 4, 1]), row(64, causal=True, shape=[2, 2, 4, 1]) | {"triton": "3.6"}]
     table = {"sm_90": {"descriptors": True, "rows": old}}
     new = row(64, causal=True, shape=[3, 3, 4, 1])
-    monkeypatch.setattr(tune, "triton_series", lambda: "3.7")
-    assert tune.merged(table, "sm_90", [new], machine="")["sm_90"]["rows"] == [old[1], new]
-    monkeypatch.setattr(tune, "triton_series", lambda: "3.6")
-    assert tune.merged(table, "sm_90", [new], machine="")["sm_90"]["rows"] == [old[0], {**new, "triton": "3.6"}]
+    monkeypatch.setattr(tuned, "triton_series", lambda: "3.7")
+    assert tuned.merged(table, "sm_90", [new], machine="")["sm_90"]["rows"] == [old[1], new]
+    monkeypatch.setattr(tuned, "triton_series", lambda: "3.6")
+    assert tuned.merged(table, "sm_90", [new], machine="")["sm_90"]["rows"] == [old[0], {**new, "triton": "3.6"}]
 
 
 @pytest.mark.parametrize(
@@ -139,13 +140,12 @@ class Pool:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def submit(self, function: Any, **options: Any) -> Any:
-        class Done:
-            @staticmethod
-            def result() -> list[Candidate]:
-                return [Candidate(options["tile"], predicted(options["tile"]))]
+    def submit(self, function: Any, **options: Any) -> Future[list[Candidate]]:
+        done: Future[list[Candidate]] = Future()
+        done.set_result([Candidate(options["tile"], predicted(options["tile"]))])
+        return done
 
-        return Done
+    def shutdown(self, **_: Any) -> None: ...
 
 
 def predicted(tile: Tile) -> Limits:
@@ -153,9 +153,12 @@ def predicted(tile: Tile) -> Limits:
     return Limits("forward", 64, tile, 1, {}, {}, 1.0, speed, Machine())
 
 
-def test_the_likeliest_of_all_kernels_are_timed_first_and_each_problem_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+PROBLEMS = [Problem(64, is_causal=causal, context=512, tokens=1024) for causal in (True, False)]
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of tiles to search for on a pretended H100, of few candidates."""
     path = tmp_path / "tiles.json"
     tiles.write_table(read_table(), path)
     likely, every = [(128, 64, 4, 2), (64, 64, 4, 2)], [(n, 64, 4, 2) for n in (64, 32, 16, 256)]
@@ -165,10 +168,16 @@ def test_the_likeliest_of_all_kernels_are_timed_first_and_each_problem_is_kept(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a test")
+    return path
+
+
+def test_the_likeliest_of_all_kernels_are_timed_first_and_each_problem_is_kept(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[str, list[int]]] = []
     written: list[Any] = []
 
-    def timed(problem: Problem, kernel: str, plan: Any, found: list[Candidate]) -> list[Timing]:
+    def timed(problem: Problem, kernel: str, plan: Any, found: list[Candidate], **_: float) -> list[Timing]:
         asked.append((kernel, [each.tile.rows for each in found]))
         times = [each.predicted_s(problem) or 0.0 for each in found]
         assert times == sorted(times)
@@ -177,9 +186,8 @@ def test_the_likeliest_of_all_kernels_are_timed_first_and_each_problem_is_kept(
     write = tiles.write_table
     monkeypatch.setattr(tune, "timed", timed)
     monkeypatch.setattr(tune, "write_table", lambda table, to: (written.append(table), write(table, to)))
-    problems = [Problem(64, is_causal=causal, context=512, tokens=1024) for causal in (True, False)]
     lines: list[str] = []
-    tune.tune(problems, path=path, report=lines.append)
+    assert tune.tune(PROBLEMS, path=table, report=lines.append) == 0
 
     first, rest = asked[: len(asked) // 2], asked[len(asked) // 2 :]
     assert [kernel for kernel, _ in first] == [*KERNELS, *KERNELS]
@@ -189,18 +197,69 @@ def test_the_likeliest_of_all_kernels_are_timed_first_and_each_problem_is_kept(
     for _, rows in rest:
         assert set(rows) == {16, 32, 256}
     assert len(written) == 4  # each problem twice
-    plan = plan_for("sm_90", 64, "bfloat16", True, path)
+    plan = plan_for("sm_90", 64, "bfloat16", True, table)
     assert plan.forward.rows == 256  # the fastest of all, whatever was predicted
-    kept = next(each for each in read_table(path)["sm_90"]["rows"] if "seconds" in each and each["causal"])
+    kept = next(each for each in read_table(table)["sm_90"]["rows"] if "seconds" in each and each["causal"])
     assert kept["seconds"]["forward"] == 1 / 256
     assert kept["predicted_s"]["forward"] > 0
     assert [shape[0] for shape, *_ in kept["timed"]["forward"]] == [*first[0][1], *rest[0][1]]
     assert all("ms predicted, best of" in line for line in lines)
 
 
+def test_a_search_ends_at_its_deadline_and_the_next_one_begins_with_what_it_left(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    searched: list[bool] = []
+
+    def timed(problem: Problem, _kernel: str, _plan: Any, found: list[Candidate], *, deadline: float) -> list[Timing]:
+        searched.append(problem.is_causal)
+        fitting = [each for each in found if (now.__setitem__(0, now[0] + 1.0) or now[0]) <= deadline]
+        return [Timing(each.tile, 1.0, None) for each in fitting]
+
+    monkeypatch.setattr(tune, "timed", timed)
+    monkeypatch.setattr(tune.time, "monotonic", lambda: now[0])
+    # Three candidates of each of five kernels take 15 s; the second problem is cut short in its second kernel.
+    assert tune.tune(PROBLEMS, path=table, deadline=19.0) == 3
+    section = read_table(table)["sm_90"]
+    measured = [tuned.is_measured(section, "a test", [problem]) for problem in PROBLEMS]
+    assert measured == [True, False]
+    assert not tuned.is_measured(section, "another GPU", PROBLEMS[:1])
+    searched.clear()
+    tune.tune(PROBLEMS, path=table, deadline=now[0] + 30.0)
+    assert searched[:5] == [False] * 5
+    assert tuned.is_measured(read_table(table)["sm_90"], "a test", PROBLEMS)
+
+
+def test_tiles_of_another_gpu_are_not_replaced_without_a_word(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "timed", lambda *_, **__: [Timing(Tile(64, 64, 4, 2), 1.0, None)])
+    lines: list[str] = []
+    tune.tune(PROBLEMS[:1], path=table, report=lines.append)
+    assert not any("replaced" in line for line in lines)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "another GPU")
+    tune.tune(PROBLEMS[:1], path=table, report=lines.append)
+    assert "sm_90: tile shapes that were measured on a test are replaced" in lines
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tiles.json"
+    tiles.write_table(read_table(), path)
+    before = path.read_text()
+
+    def write_half(self: Path, text: str, **_: str) -> None:
+        with self.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        tiles.write_table({}, path)
+    assert path.read_text() == before
+
+
 def test_no_tile_that_computes_correctly_is_told() -> None:
     with pytest.raises(RuntimeError, match="one tile must compute forward correctly, got none"):
-        tune.fastest([], "forward")
+        tuned.fastest([], "forward")
 
 
 def test_a_result_that_is_further_off_than_the_plain_one_is_no_candidate() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from stepbench import terminal
 from stepbench.cli.output import add_format, console, print_rows, print_wide
+from stepbench.measure import devices
 
 
 def add(commands: Any) -> None:
@@ -107,6 +109,7 @@ def kernels(options: argparse.Namespace) -> int:
 
 def _measure(file: Path, seconds: float) -> int:
     """Time kernels and implementations, and write and print each as soon as it is known."""
+    os.environ |= devices.ENVIRONMENT  # or another GPU would be timed than cells are measured on
     import torch  # 1 s
 
     if not torch.cuda.is_available():

@@ -10,7 +10,6 @@ from stepbench import architectures
 from stepbench.measure import devices
 from stepbench.pipeline.machine import Machine
 
-BF16_FROM = (8, 0)
 # Axes whose value may be bf16: of a step, of one operator, of a strategy that casts weights, and a rung of that name.
 AXES = ("precision", "dtype", "compute_dtype", "rung")
 WITHOUT_BF16 = (
@@ -33,7 +32,7 @@ def tiles_of(host: Machine) -> str | None:
 def lacks_bf16(host: Machine) -> bool:
     """Return whether a machine's GPUs are known not to compute in bfloat16."""
     major, _, minor = (of(host) or "").partition(".")
-    return major.isdecimal() and minor.isdecimal() and (int(major), int(minor)) < BF16_FROM
+    return major.isdecimal() and minor.isdecimal() and (int(major), int(minor)) < architectures.BF16_FROM
 
 
 def without_bf16(grid: Iterable[Any], rungs: Container[str]) -> tuple[Any, ...]:

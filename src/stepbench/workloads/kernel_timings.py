@@ -6,7 +6,6 @@ Of each kernel the likeliest two tiles and the shipped one are timed, so that th
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 import triton
 
-from stepbench.architectures import architecture_of
+from stepbench.architectures import architecture_of, sixteen_bits
 from stepbench.kernels import api
 from stepbench.kernels.triton import tune
 from stepbench.kernels.triton.candidates import Candidate, Problem, likeliest
@@ -42,8 +41,9 @@ Predicted = dict[tuple[str, int], list[Candidate]]
 
 
 def problems() -> list[Problem]:
-    """Return what is timed: bf16 and causal, at the size of the papers' figures."""
-    return [Problem(head_dim, context=context) for context in CONTEXTS for head_dim in HEAD_DIMS]
+    """Return what is timed: in 16 bits and causal, at the size of the papers' figures."""
+    dtype = sixteen_bits(torch.cuda.get_device_capability())
+    return [Problem(head_dim, dtype, context=context) for context in CONTEXTS for head_dim in HEAD_DIMS]
 
 
 def describe() -> Line:
@@ -75,7 +75,7 @@ def measure(asked: Sequence[Problem], *, keep: Callable[[Line], None], deadline:
     target = target if target in SHARED_BYTES else architecture
     plans = {problem: plan_for(architecture, problem.head_dim, problem.dtype, problem.is_causal) for problem in asked}
     left = 0
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(tune.processes(), mp_context=get_context("spawn")) as pool:
         jobs: dict[tuple[str, int], list[Future[list[Candidate]]]] = {}
         for problem, plan in plans.items():
             for kernel, tiles in _tiles(problem, plan).items():

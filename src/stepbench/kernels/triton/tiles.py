@@ -7,6 +7,7 @@ date.
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -181,7 +182,7 @@ def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def write_table(table: Mapping[str, Any], path: Path = TABLE) -> None:
-    """Write a table, one row a line, so that a difference of two tables can be read."""
+    """Write a table, one row a line, so that a difference of two tables can be read; whole or not at all."""
     lines = ["{"]
     for i, (architecture, section) in enumerate(sorted(table.items())):
         head = {key: value for key, value in section.items() if key != "rows"}
@@ -193,6 +194,8 @@ def write_table(table: Mapping[str, Any], path: Path = TABLE) -> None:
         lines.append('    "rows": [')
         lines += [f"      {json.dumps(row)}{',' if row is not rows[-1] else ''}" for row in rows]
         lines += ["    ]", "  }," if i + 1 < len(table) else "  }"]
-    path.write_text("\n".join([*lines, "}", ""]), encoding="utf-8")
+    fresh = path.with_suffix(f".{os.getpid()}.tmp")
+    fresh.write_text("\n".join([*lines, "}", ""]), encoding="utf-8")
+    fresh.replace(path)
     read_table.cache_clear()
     plan_for.cache_clear()

@@ -5,16 +5,17 @@ not as close to float64 as the plain computation's is out. What is left is timed
 second-level cache flushed before every repeat (`triton.testing.do_bench`), and the median decides.
 
 The likeliest five of every kernel of every problem are compiled and timed before any other, in the order that `limits`
-predicts where it knows the architecture. The table is written after each problem, so that what ends this early leaves
-the best that was found.
+predicts where it knows the architecture, and problems without a measured row before the others. The table is written
+after each problem, so that what ends this early leaves the best that was found.
 """
 
-import datetime
 import itertools
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,33 +29,32 @@ from stepbench.kernels import naive, reference
 from stepbench.kernels.triton import launch
 from stepbench.kernels.triton.candidates import Candidate, Problem, appraise, in_order, likeliest, others
 from stepbench.kernels.triton.compiling import SHARED_BYTES
-from stepbench.kernels.triton.tiles import (
-    KERNELS,
-    TABLE,
-    Plan,
-    Tile,
-    plan_for,
-    read_table,
-    row_key,
-    slice_of,
-    triton_series,
-    write_table,
-)
+from stepbench.kernels.triton.tiles import KERNELS, TABLE, Plan, Tile, plan_for, read_table, row_key, write_table
+from stepbench.kernels.triton.tuned import Timing, fastest, head_of, is_measured, merged, row_of
+
+MOST_PROCESSES = 16
 
 
 def tune(
-    problems: Sequence[Problem], *, path: Path = TABLE, report: Callable[[str], None] = lambda line: None
-) -> dict[str, Any]:
+    problems: Sequence[Problem],
+    *,
+    path: Path = TABLE,
+    deadline: float = math.inf,
+    report: Callable[[str], None] = lambda line: None,
+) -> int:
     """Tune every kernel for every problem and rewrite these rows of this device's table, after each problem.
+
+    Rows that were tuned hold the medians in seconds of their tiles, and of every candidate the tile, its median and
+    what was predicted (`timed`).
 
     Args:
         problems: rows of the table, each at the shape that it is tuned for.
         path: the table.
+        deadline: no candidate is timed after it, on the monotonic clock.
         report: called with a line for every choice.
 
     Returns:
-        The architecture's part of the table, as it was written. Rows that were tuned hold the medians in seconds of
-        their tiles, and of every candidate the tile, its median and what was predicted (`timed`).
+        How many searches the deadline has cut short, of two for each problem: the likeliest tiles, and all others.
 
     Raises:
         RuntimeError: there is no CUDA device, or no candidate of a kernel is left.
@@ -64,103 +64,85 @@ def tune(
     capability = torch.cuda.get_device_capability()
     architecture, target = architecture_of(capability), f"sm_{capability[0]}{capability[1]}"
     target = target if target in SHARED_BYTES else architecture
+    section, machine = read_table(path)[architecture], torch.cuda.get_device_name()
+    if section["machine"] not in (None, machine):
+        report(f"{architecture}: tile shapes that were measured on {section['machine']} are replaced")
+    problems = sorted(problems, key=lambda problem: is_measured(section, machine, [problem]))
     plans = {p: plan_for(architecture, p.head_dim, p.dtype, p.is_causal, path) for p in problems}
-    shipped = dict(plans)
-    timings: dict[tuple[Problem, str], list[Timing]] = {}
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    timings: dict[Problem, dict[str, list[Timing]]] = {problem: {} for problem in problems}
+    shipped, left = dict(plans), 0
+    with ProcessPoolExecutor(processes(), mp_context=get_context("spawn")) as pool:
         for is_first in (True, False):
-            jobs: dict[tuple[str, int, str], list[Future[list[Candidate]]]] = {}
+            jobs = _start_all(pool, target, shipped, is_first=is_first) if time.monotonic() < deadline else {}
             for problem in problems:
                 for kernel in _kernels_of(plans[problem]):
-                    first = likeliest(kernel, problem.head_dim, problem.dtype, getattr(shipped[problem], kernel))
-                    tiles = first if is_first else others(kernel, problem.dtype, first)
-                    key = kernel, problem.head_dim, problem.dtype
-                    if key not in jobs:
-                        jobs[key] = start_appraising(pool, target, *key, tiles, plans[problem].descriptors)
-            for problem in problems:
-                for kernel in _kernels_of(plans[problem]):
-                    found = [each for job in jobs[kernel, problem.head_dim, problem.dtype] for each in job.result()]
-                    so_far = timings.setdefault((problem, kernel), [])
+                    so_far = timings[problem].setdefault(kernel, [])
+                    found = _until(deadline, jobs.get((kernel, problem.head_dim, problem.dtype), []))
                     timed_before = {timing.tile for timing in so_far}
                     new = [each for each in found if each.tile not in timed_before]
                     ordered = in_order(new, problem, getattr(shipped[problem], kernel))
-                    so_far += timed(problem, kernel, plans[problem], ordered)
+                    so_far += timed(problem, kernel, plans[problem], ordered, deadline=deadline)
+                    if not so_far and time.monotonic() >= deadline:
+                        continue
                     best = fastest(so_far, f"{kernel} of {problem}")
                     plans[problem] = with_tile(plans[problem], kernel, best.tile)
                     report(
                         f"{architecture} {problem} {kernel}: {best.tile}, {best.seconds * 1e3:.3f} ms, "
                         f"{_beside(best)}best of {len(so_far)}"
                     )
-                row = row_of(problem, {kernel: timings.get((problem, kernel), []) for kernel in KERNELS})
-                table = merged(read_table(path), architecture, [row], machine=torch.cuda.get_device_name())
-                write_table(table, path)
-    section: dict[str, Any] = read_table(path)[architecture]
-    return section
+                left += time.monotonic() >= deadline
+                if all(timings[problem].values()):
+                    row = row_of(problem, {kernel: timings[problem].get(kernel, []) for kernel in KERNELS})
+                    write_table(merged(read_table(path), architecture, [row], machine=machine), path)
+        pool.shutdown(wait=True, cancel_futures=True)
+    return left
 
 
-@dataclass(frozen=True)
-class Timing:
-    """A candidate's median, and what was predicted; in seconds."""
+def processes() -> int:
+    """Return how many processes compile at a time, each with half a GiB of torch and triton: one for each core."""
+    return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
-    tile: Tile
-    seconds: float
-    predicted_s: float | None
+
+def _start_all(
+    pool: ProcessPoolExecutor, target: str, plans: dict[Problem, Plan], *, is_first: bool
+) -> dict[tuple[str, int, str], list[Future[list[Candidate]]]]:
+    """Start compiling the likeliest candidates of every kernel, or all others; those that problems share once."""
+    jobs: dict[tuple[str, int, str], list[Future[list[Candidate]]]] = {}
+    for problem, plan in plans.items():
+        for kernel in _kernels_of(plan):
+            first = likeliest(kernel, problem.head_dim, problem.dtype, getattr(plan, kernel))
+            tiles = first if is_first else others(kernel, problem.dtype, first)
+            key = kernel, problem.head_dim, problem.dtype
+            if key not in jobs:
+                jobs[key] = start_appraising(pool, target, *key, tiles, plan.descriptors)
+    return jobs
+
+
+def _until(deadline: float, jobs: Sequence[Future[list[Candidate]]]) -> list[Candidate]:
+    """Return the candidates that are compiled at the deadline."""
+    wait(jobs, timeout=None if deadline == math.inf else max(deadline - time.monotonic(), 0.0))
+    return [each for job in jobs if job.done() for each in job.result()]
 
 
 def _beside(timing: Timing) -> str:
     return "" if timing.predicted_s is None else f"{timing.predicted_s * 1e3:.3f} ms predicted, "
 
 
-def merged(
-    table: dict[str, Any], architecture: str, tuned: Sequence[dict[str, Any]], *, machine: str
-) -> dict[str, Any]:
-    """Return the table with new rows in the place of those that this Triton uses for the same problems.
-
-    A row that names a version of Triton stays as it is for that version; one that names none is what other versions
-    use, so the new row names the version it was measured with if the one that it replaces did.
-    """
-    series = triton_series()
-    rows = list(table[architecture]["rows"])
-    for row in tuned:
-        old = [each for each in rows if row_key(each) == row_key(row)]
-        own = [each for each in old if each.get("triton") == series]
-        replaced = own or [each for each in old if "triton" not in each]
-        new = {**row, "triton": series} if own else row
-        rows = [*(each for each in rows if each not in replaced), new]
-    section = {
-        **table[architecture],
-        "origin": "rows with seconds: measured by stepbench tune, with these versions; others: as they were before",
-        "machine": machine,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "rows": rows,
-    }
-    return {**table, architecture: section}
-
-
-def timed(problem: Problem, kernel: str, plan: Plan, candidates: Sequence[Candidate]) -> list[Timing]:
-    """Time one kernel with every candidate that computes correctly; return them with their medians."""
+def timed(
+    problem: Problem, kernel: str, plan: Plan, candidates: Sequence[Candidate], *, deadline: float = math.inf
+) -> list[Timing]:
+    """Time one kernel with every candidate that computes correctly, until the deadline; return their medians."""
     q, k, v, do = problem.inputs()
     timings = []
     for candidate in candidates:
+        if time.monotonic() >= deadline:
+            break
         own = with_tile(plan, kernel, candidate.tile)
         if _is_exact(problem, kernel, own):
             call = _call(kernel, own, problem, q, k, v, do)
             seconds = triton.testing.do_bench(call, warmup=10, rep=50, return_mode="median") / 1e3
             timings.append(Timing(candidate.tile, seconds, candidate.predicted_s(problem)))
     return timings
-
-
-def fastest(timings: Sequence[Timing], what: str) -> Timing:
-    """Return the fastest.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    if not timings:
-        raise RuntimeError(f"one tile must compute {what} correctly, got none")
-    return min(timings, key=lambda timing: timing.seconds)
 
 
 def with_tile(plan: Plan, kernel: str, tile: Tile) -> Plan:
@@ -238,36 +220,10 @@ def within(got: Tensor, plain: Tensor, exact: Tensor, band: float) -> bool:
     return bool((got.double() - exact).abs().max() <= allowed)
 
 
-def row_of(problem: Problem, timings: dict[str, list[Timing]]) -> dict[str, Any]:
-    """Return the row of the table for a problem; float32 rows are those of a slice's width.
-
-    Args:
-        problem: what was tuned for.
-        timings: of each kernel, none where there is no such kernel.
-    """
-    best = {kernel: fastest(found, kernel) for kernel, found in timings.items() if found}
-    return {
-        **_head_of(problem),
-        "seconds": {kernel: timing.seconds for kernel, timing in best.items()},
-        "predicted_s": {kernel: timing.predicted_s for kernel, timing in best.items()},
-        "timed": {
-            kernel: [[each.tile.shape, each.seconds, each.predicted_s] for each in found]
-            for kernel, found in timings.items() if found
-        },
-        "problem": {name: asdict(problem)[name] for name in ("context", "tokens", "width")},
-        **{kernel: best[kernel].tile.shape if kernel in best else None for kernel in timings},
-    }  # fmt: skip
-
-
-def _head_of(problem: Problem) -> dict[str, Any]:
-    head_dim = slice_of(problem.head_dim) if problem.dtype == "float32" else problem.head_dim
-    return {"head_dim": head_dim, "dtype": problem.dtype, "causal": problem.is_causal}
-
-
 def shipped_problems(head_dims: Sequence[int] = (64, 128), dtypes: Sequence[str] = ("bfloat16",)) -> Iterator[Problem]:
     """Yield the problems that the paper's figures show, causal and not; the first one of every row of the table."""
     found: dict[tuple[Any, ...], Problem] = {}
     for head_dim, dtype, is_causal in itertools.product(head_dims, dtypes, (True, False)):
         problem = Problem(head_dim, dtype, is_causal)
-        found.setdefault(row_key(_head_of(problem)), problem)
+        found.setdefault(row_key(head_of(problem)), problem)
     yield from found.values()
