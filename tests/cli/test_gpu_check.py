@@ -15,6 +15,7 @@ from tests.processes import gone
 
 from stepbench.cli import gpu_check
 from stepbench.experiments.attention.cell import Cell as Attention
+from stepbench.measure import devices
 from stepbench.pipeline import config, grids
 from stepbench.process import run
 
@@ -74,10 +75,10 @@ def test_cells_beyond_the_time_are_left_and_fresh_ones_are_not_measured_again(
     now = [0.0]
     measured = []
 
-    def measure_cell(_states: Any, cell: Any) -> Any:
+    def measure_cell(_states: Any, cell: Any, *, limit_s: float) -> Any:
         measured.append(cell)
-        now[0] += 30.0
-        return SimpleNamespace(status="ok", reason=None)
+        now[0] += min(30.0 if len(measured) < 3 else 60.0, limit_s)
+        return SimpleNamespace(status="ok" if len(measured) < 3 else "timeout", reason=None)
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(run, "measure_cell", measure_cell)
@@ -85,9 +86,10 @@ def test_cells_beyond_the_time_are_left_and_fresh_ones_are_not_measured_again(
         of=lambda cell: SimpleNamespace(kind="fresh" if cell is cells[0] else "missing"),
         bench=SimpleNamespace(path=lambda cell: Path(f"cell-{cells.index(cell)}.json")),
     )
-    left = gpu_check.measure(states, cells[:5], deadline=75.0)
-    assert measured == [cells[1], cells[2]]
-    assert left == ["cell-3.json", "cell-4.json"]
+    left = gpu_check.measure(states, cells[:6], deadline=100.0)
+    assert measured == [cells[1], cells[2], cells[3]]
+    assert left == ["cell-3.json", "cell-4.json", "cell-5.json"]
+    assert now[0] == 100.0  # the one that hangs is ended
 
 
 def test_a_part_that_takes_too_long_ends_with_all_that_it_started() -> None:
@@ -95,10 +97,39 @@ def test_a_part_that_takes_too_long_ends_with_all_that_it_started() -> None:
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleeper!r}]); {sleeper}"
     with pytest.raises(gpu_check.FailedPartError) as caught:
         gpu_check._command([sys.executable, "-c", code], limit_s=3.0)
-    *pids, last = str(caught.value).splitlines()
+    *lines, last = str(caught.value).splitlines()
     assert last == "ended after 3 s"
+    pids = [line for line in lines if line.isdecimal()]
     assert len(pids) == 2
     assert gone([int(pid) for pid in pids], within_s=0)
+
+
+def test_a_part_that_takes_too_long_can_say_what_has_failed_so_far(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import time\ndef test_wrong():\n    assert 1 + 1 == 3\ndef test_slow():\n    time.sleep(60)\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    with pytest.raises(gpu_check.FailedPartError) as caught:
+        gpu_check._command(command, limit_s=8.0)
+    assert "assert (1 + 1) == 3" in str(caught.value)
+    assert str(caught.value).endswith("ended after 8 s")
+
+
+def test_a_part_runs_with_the_environment_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    code = "import os; print(os.environ['CUDA_DEVICE_ORDER'], 'TORCHDYNAMO_DISABLE' in os.environ)"
+    assert gpu_check._command([sys.executable, "-c", code], limit_s=60.0) == "PCI_BUS_ID False\n"
 
 
 def test_a_part_that_fails_does_so_by_itself_and_its_output_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +175,7 @@ def test_times_of_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_check._kernels(found) == "said"
     assert found == {"on": lines[0], "timed": lines[1:]}
     assert asked[0][1:4] == ["-m", "stepbench", "kernels"]
-    assert float(asked[0][-1]) == gpu_check.KERNELS_S - gpu_check.KERNELS_END_S
+    assert float(asked[0][-1]) == gpu_check.KERNELS_S - gpu_check.END_S
 
 
 def test_times_of_kernels_are_kept_when_their_process_is_killed_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,22 +191,28 @@ def test_times_of_kernels_are_kept_when_their_process_is_killed_in_the_middle(mo
     assert found == {"on": None, "timed": []}
 
 
-@pytest.mark.parametrize("is_tuned", [True, False])
+@pytest.mark.parametrize(("device", "dtype"), [("9.0", "bfloat16"), ("7.5", "float16")])
+@pytest.mark.parametrize("measured_on", ["NVIDIA H200", "another GPU", None])
 def test_the_tile_shapes_of_this_gpu_are_kept_after_they_were_searched(
-    is_tuned: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    device: str, dtype: str, measured_on: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("triton")
     from stepbench.kernels.triton import tiles
 
-    table = {"sm_90": {"machine": "NVIDIA H200" if is_tuned else None, "rows": ["old"]}}
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    name = f"sm_{device.replace('.', '')}"
+    head = {"dtype": dtype, **({"seconds": {}} if measured_on else {})}
+    rows = [{**head, "head_dim": head_dim, "causal": causal} for head_dim in (64, 128) for causal in (True, False)]
+    table = {name: {"machine": measured_on, "rows": rows}}
+    here = devices.Found("cuda", "cuda", (devices.Device("NVIDIA H200", capability=device),))
+    monkeypatch.setattr(devices, "found", lambda: here)
+    asked: list[list[str]] = []
 
     def read_table() -> dict[str, Any]:
         return table
 
     def command(words: list[str], limit_s: float) -> str:
-        assert words[1:] == ["-m", "stepbench", "tune"]
-        table["sm_90"] = {"machine": "NVIDIA H200", "rows": ["new"]}
+        asked.append(words)
+        table[name] = {"machine": "NVIDIA H200", "rows": ["new"]}
         raise gpu_check.FailedPartError("ended after 120 s")
 
     read_table.cache_clear = lambda: None  # type: ignore[attr-defined]
@@ -183,8 +220,12 @@ def test_the_tile_shapes_of_this_gpu_are_kept_after_they_were_searched(
     monkeypatch.setattr(gpu_check, "_command", command)
     parts, found = gpu_check.Parts(), dict[str, Any]()
     parts.run("tuning", lambda: gpu_check._tune(found))
-    assert parts.failed == ([] if is_tuned else ["tuning"])
-    assert found == {"machine": "NVIDIA H200", "rows": ["old"] if is_tuned else ["new"]}
+    if measured_on == "NVIDIA H200":
+        assert (parts.failed, asked, found["rows"]) == ([], [], rows)
+    else:
+        assert parts.failed == ["tuning"]
+        assert asked == [[sys.executable, "-m", "stepbench", "tune", "--seconds", "105.0"]]
+        assert found == {"machine": "NVIDIA H200", "rows": ["new"]}
 
 
 def test_the_parts_leave_time_for_the_grid() -> None:

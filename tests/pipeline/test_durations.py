@@ -203,6 +203,9 @@ def test_kernels_that_cannot_be_compiled_are_told_before_anything_is_measured(
     with pytest.raises(ConfigError, match=rf"\d+ cells use Triton or torch\.compile, .* {lacking}.* install"):
         inputs.check(bench)
     assert inputs.lacks_compiler(bench, bench.grid("ceilings")) is None
+    rungs = {cell.rung: inputs.lacks_compiler(bench, [cell]) is not None for cell in bench.grid("ladder")}
+    assert rungs["compiled"]
+    assert not rungs["sdpa"]
     monkeypatch.setattr(devices, "found", Found)
     assert inputs.lacks_compiler(Bench.open(ROOT), bench.cells) is None
 

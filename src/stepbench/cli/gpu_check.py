@@ -2,7 +2,7 @@
 
 1. Describe the devices: what torch sees, what the driver says.
 2. Run `pytest -m gpu`, which checks every implementation against float64.
-3. Search this device's tile shapes, if they have never been searched.
+3. Search this device's tile shapes, as far as time goes, if they have never been searched on it.
 4. Time the likeliest two tiles of each kernel, and our implementations beside flash and cuDNN, with what is predicted.
 5. Measure attention at the shapes that papers and leaderboards show, the most important first.
 6. Measure the grid `gpu_quick` as far as time goes. What is left is listed, and the next run measures it.
@@ -20,6 +20,7 @@ import argparse
 import importlib.util
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -30,14 +31,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepbench import terminal
-from stepbench.architectures import architecture_of
-from stepbench.process import lifeline
+from stepbench import architectures, terminal
+from stepbench.measure import devices
+from stepbench.process import lifeline, variables
 
 BUDGET_S = 540.0
 # Limits, so that time is left for what comes after.
 TEST_S, TUNE_S, KERNELS_S, ATTENTION_S = 150.0, 120.0, 75.0, 150.0
-KERNELS_END_S = 15.0  # of KERNELS_S, for its start and its last timing
+END_S = 15.0  # of TUNE_S and KERNELS_S, for the start of the process and its last timing
+LAST_WORDS_S = 5.0  # for what is interrupted, to say what it has found
 NEEDED = {"torch": "torch", "triton": "triton", "pytest": "pytest", "hypothesis": "hypothesis", "yaml": "PyYAML",
           "psutil": "psutil", "rich": "rich"}  # fmt: skip
 TOKENS, WIDTH = 16_384, 2048  # batch · seq and heads · head dim of the papers' figures
@@ -57,7 +59,7 @@ def main(_options: argparse.Namespace | None = None) -> int:
     start = time.monotonic()
     if missing := [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]:
         return _refuse(f"missing packages: {', '.join(missing)}; the GPU check needs {', '.join(NEEDED.values())}")
-    from stepbench.pipeline import bundle, config
+    from stepbench.pipeline import bundle, capability, config, inputs
     from stepbench.pipeline.bench import GPU_SCALES, Bench
     from stepbench.pipeline.state import States
 
@@ -73,7 +75,10 @@ def main(_options: argparse.Namespace | None = None) -> int:
         quick, whole = (opened(scale) for scale in GPU_SCALES)
     except config.ConfigError as error:
         return _refuse(f"the GPU check needs a GPU that can be measured: {error}")
-    shown = in_order([*quick.grid("attention"), *whole.grid("attention")])
+    attention_cells = [*quick.grid("attention"), *whole.grid("attention")]
+    shown = in_order(capability.without_bf16(attention_cells, ()) if quick.is_without_bf16 else attention_cells)
+    if (reason := inputs.lacks_compiler(quick, [*shown, *quick.cells])) is not None:
+        return _refuse(reason)
     left: list[str] = []
     parts = Parts()
     parts.run("devices", lambda: _describe(quick.device, root))
@@ -139,7 +144,7 @@ class Parts:
 
 
 def _describe(device: str, root: Path) -> str:
-    from stepbench.measure import devices, environment
+    from stepbench.measure import environment
 
     found = {**environment.describe(device, root), **environment.state(device), "driver": devices.driver()}
     sentence = devices.unasked()
@@ -148,16 +153,18 @@ def _describe(device: str, root: Path) -> str:
 
 def _tune(found: dict[str, Any]) -> str:
     """Search this GPU's tile shapes, if they have never been searched; put the table as it stands then into `found`."""
-    import torch  # 1 s
+    from stepbench.kernels.triton import tiles, tune, tuned  # 1 s, of torch and triton
 
-    from stepbench.kernels.triton import tiles
-
-    architecture = architecture_of(torch.cuda.get_device_capability())
+    here = devices.found().devices[0]
+    architecture = architectures.table_of(here.capability)
+    if here.capability is None or architecture is None:
+        return f"there are no tile shapes for {here.name}"
     found |= tiles.read_table()[architecture]
-    if found["machine"]:
-        return f"{architecture} has measured tile shapes"
+    dtype = architectures.sixteen_bits(architectures.pair(here.capability))
+    if tuned.is_measured(found, here.name, list(tune.shipped_problems(dtypes=(dtype,)))):
+        return f"{architecture} has tile shapes that were measured on {here.name}"
     try:
-        return _command([sys.executable, "-m", "stepbench", "tune"], TUNE_S)
+        return _command([sys.executable, "-m", "stepbench", "tune", "--seconds", str(max(TUNE_S - END_S, 0.0))], TUNE_S)
     finally:
         tiles.read_table.cache_clear()
         found |= tiles.read_table()[architecture]
@@ -169,7 +176,7 @@ def _kernels(found: dict[str, Any]) -> str:
         file = Path(folder, "kernels.jsonl")
         command = [sys.executable, "-m", "stepbench", "kernels", "--measure", str(file)]
         try:
-            return _command([*command, "--seconds", str(max(KERNELS_S - KERNELS_END_S, 0.0))], KERNELS_S)
+            return _command([*command, "--seconds", str(max(KERNELS_S - END_S, 0.0))], KERNELS_S)
         finally:
             lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
             on, *timed = [json.loads(line) for line in lines if line.endswith("\n")] or [None]  # the last may be cut
@@ -218,7 +225,7 @@ def in_order(grid: Sequence[Any]) -> list[Any]:
     """Return the cells at the shapes that are shown: the leaderboards' first, then the papers' long and causal ones."""
 
     def on_leaderboard(cell: Any) -> bool:
-        return cell.dtype == "bf16" and all(getattr(cell, axis) == value for axis, value in LEADERBOARD.items())
+        return cell.dtype != "fp32" and all(getattr(cell, axis) == value for axis, value in LEADERBOARD.items())
 
     papers = [cell for cell in grid if cell.batch * cell.seq == TOKENS and cell.heads * cell.head_dim == WIDTH]
     papers.sort(key=lambda cell: (not cell.causal, cell.seq < 2048, cell.seq, cell.head_dim))
@@ -226,7 +233,10 @@ def in_order(grid: Sequence[Any]) -> list[Any]:
 
 
 def measure(states: Any, cells: Sequence[Any], *, deadline: float) -> list[str]:
-    """Measure cells that are not fresh until `deadline` on the monotonic clock; return the paths of those left."""
+    """Measure cells that are not fresh until `deadline` on the monotonic clock; return the paths of those left.
+
+    A cell that is not done by then is ended, and counts as one that has not been measured.
+    """
     from stepbench.process import run  # 0.1 s, and PyYAML may be missing
 
     left, longest_s = [], 10.0
@@ -237,14 +247,16 @@ def measure(states: Any, cells: Sequence[Any], *, deadline: float) -> list[str]:
             left.append(str(states.bench.path(cell)))
             continue
         start = time.monotonic()
-        record = run.measure_cell(states, cell)
+        record = run.measure_cell(states, cell, limit_s=deadline - start)
         longest_s = max(longest_s, time.monotonic() - start)
+        if time.monotonic() >= deadline and record.status == "timeout":
+            left.append(str(states.bench.path(cell)))
         _say(f"{states.bench.path(cell)}: {record.status} {record.reason or ''}".rstrip())
     return left
 
 
 def _command(command: list[str], limit_s: float) -> str:
-    """Run a command for at most `limit_s`, then kill it and its children; return its output.
+    """Run a command as cells run, for at most `limit_s`, then kill it and its children; return its output.
 
     Raises:
         FailedPartError: it failed, or took too long.
@@ -256,10 +268,13 @@ def _command(command: list[str], limit_s: float) -> str:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**variables.environment(), "PYTHONPATH": path},
         )
         try:
             end = lifeline.wait(child, deadline_s=limit_s, watched=())
+            if end == "deadline":  # Ctrl-C has pytest say what has failed so far
+                child.send_signal(signal.SIGINT)
+                lifeline.wait(child, deadline_s=LAST_WORDS_S, watched=())
         finally:
             lifeline.kill_group(child)
         output.seek(0)

@@ -13,7 +13,7 @@ from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.cells import Cell
 from stepbench.process import storage
 
-COMPILING = ("compiled", "flex")  # and what begins with triton
+COMPILING = ("compiled", "flex", "triton")  # how the names begin
 
 
 def of(bench: Bench, cell: Cell) -> list[str]:
@@ -55,7 +55,7 @@ def lacks_compiler(bench: Bench, cells: Sequence[Cell]) -> str | None:
     """
     if bench.device == "cpu" or bench.host.described or (missing := software.lacks_compiler()) is None:
         return None
-    count = sum(map(_compiles, cells))
+    count = sum(_compiles(bench, cell) for cell in cells)
     return f"{count} cells use Triton or torch.compile, and there is {missing}" if count else None
 
 
@@ -66,9 +66,10 @@ def tell_unasked(bench: Bench) -> None:
         terminal.say(sentence)
 
 
-def _compiles(cell: Cell) -> bool:
-    used = (str(getattr(cell, axis, "")) for axis in ("implementation", "attention", "head"))
-    return any(name in COMPILING or name.startswith("triton") for name in used)
+def _compiles(bench: Bench, cell: Cell) -> bool:
+    rung = bench.settings.get("rungs", {}).get(getattr(cell, "rung", None), {})
+    used = (str(rung.get(axis, getattr(cell, axis, ""))) for axis in ("implementation", "attention", "head"))
+    return any(name.startswith(COMPILING) for name in used)
 
 
 def check_exist(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import os
 import signal
 import tempfile
@@ -30,7 +31,12 @@ from stepbench.process.attempt import Attempt
 
 
 def measure_cell(
-    states: States, cell: Cell, *, attempt: Attempt | None = None, replace: bool = False
+    states: States,
+    cell: Cell,
+    *,
+    attempt: Attempt | None = None,
+    replace: bool = False,
+    limit_s: float = math.inf,
 ) -> records.Record:
     """Measure a cell and write its record; one with numbers that stood there goes to the history.
 
@@ -40,6 +46,7 @@ def measure_cell(
         attempt: the process to measure in, which is ended; where None, one is started whose output goes beside the
             machine's other logs.
         replace: whether to replace a better record of the same fingerprint, too.
+        limit_s: end it by then, where the configured limit on time is later.
 
     Returns:
         The record of this measurement; where a better one stood in the cell's file, that one still does
@@ -50,6 +57,7 @@ def measure_cell(
         OSError: the record cannot be written (no space, no permission).
     """
     bench = states.bench
+    limit_s = min(limit_s, bench.settings["limits"]["time_s"])
     attempt = attempt or Attempt(bench.root / "results" / bench.machine / "logs" / cell.experiment / f"{cell.name}.log")
     try:
         states.forget()
@@ -66,7 +74,7 @@ def measure_cell(
             own = getattr(cell, "ranks", 1) // getattr(cell, "nodes", 1)
             facts["before"] = environment.state(bench.device, own)
             with DeviceWatch(environment.used(bench.device)[:own]) as watch:
-                outcome = _supervise(bench, cell, attempt)
+                outcome = _supervise(bench, cell, attempt, limit_s)
             facts["during"] = outcome.pop("load", None)
             facts["gpus_during"] = watch.found()
             facts["after"] = environment.state(bench.device, own)
@@ -90,7 +98,8 @@ def measure_cell(
             "protocol": {
                 **bench.definition(cell),
                 "threads": bench.threads,
-                **_limit(bench, outcome),
+                # Another limit would measure it again.
+                **({"time_limit_s": limit_s} if outcome["status"] == "timeout" else {}),
                 **outcome.get("protocol", {}),
             },
         },
@@ -103,11 +112,6 @@ def measure_cell(
         record = dataclasses.replace(record, **failed, **lost)
         history.put(states, cell, record, take=replace)
     return record
-
-
-def _limit(bench: Bench, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Return the time limit of a cell that ran out of it, which another limit would measure again."""
-    return {"time_limit_s": bench.settings["limits"]["time_s"]} if outcome["status"] == "timeout" else {}
 
 
 def _landed_elsewhere(name: str, instead: list[str]) -> dict[str, Any]:
@@ -136,21 +140,21 @@ def _meaning(text: bytes) -> Any:
         return text
 
 
-def _supervise(bench: Bench, cell: Cell, attempt: Attempt) -> dict[str, Any]:
+def _supervise(bench: Bench, cell: Cell, attempt: Attempt, limit_s: float) -> dict[str, Any]:
     """Have the child measure; return the fields of the record that describe the outcome."""
-    limits = bench.settings["limits"]
     start = time.monotonic()
     kills = environment.oom_kills()
     with tempfile.TemporaryDirectory(prefix="stepbench-") as folder:
         answer = Path(folder, "answer.json")
-        attempt.order({**_order(bench, cell, answer), "deadline": start + limits["time_s"]})
-        end = lifeline.wait(attempt.process, deadline_s=limits["time_s"], watched=_watched(bench))
+        attempt.order({**_order(bench, cell, answer), "deadline": start + limit_s})
+        end = lifeline.wait(attempt.process, deadline_s=limit_s, watched=_watched(bench))
         duration_s = time.monotonic() - start
         lifeline.kill_group(attempt.process)
         if end == "orphaned":
             raise SystemExit(lifeline.ORPHANED_EXIT_CODE)
         if end == "deadline":
-            reason = f"no result within {limits['time_s']} s (`limits.time_s`)"
+            of = " (`limits.time_s`)" if limit_s == bench.settings["limits"]["time_s"] else ""
+            reason = f"no result within {limit_s:.3g} s{of}"
             return failures.failure("deadline", reason, duration_s=duration_s)
         if answer.exists():
             return json.loads(answer.read_text(encoding="utf-8"))
