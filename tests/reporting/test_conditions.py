@@ -218,3 +218,16 @@ def test_a_gpu_that_was_throttled_while_it_was_busy_is_marked() -> None:
         "throttled (by its power limit, by heat)"
     ]
     assert told_of({"throttle_reasons_bitmask": 0}, {"throttle_reasons_bitmask": None}) == []
+
+
+@pytest.mark.parametrize(("busy_samples", "expected"), [(0, ["throttled (by heat)"]), (7, [])])
+def test_what_a_gpu_says_at_rest_is_asked_only_where_it_was_not_seen_at_work(
+    busy_samples: int, expected: list[str]
+) -> None:
+    found = {
+        "device": "cuda",
+        "before": {"gpus": [{"throttle_reasons_bitmask": 0x40, "sm_clock_hz": 1.9e9}]},
+        "after": {"gpus": [{"throttle_reasons_bitmask": 0x40, "sm_clock_hz": 1.9e9 if busy_samples == 0 else 3e8}]},
+        "gpus_during": [{"busy_samples": busy_samples, "throttle_reasons_bitmask": 0}],
+    }
+    assert [str(mark) for mark in conditions.find([Record("x", {}, "ok", {}, "", 10.0, environment=found)])] == expected

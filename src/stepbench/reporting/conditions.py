@@ -72,19 +72,23 @@ def _throttled(record: Record) -> Iterable[str]:
     if stopped_s and wall_s and stopped_s > HELD_BACK_SHARE * wall_s:
         yield f"by a quota of cores for {units.percent(min(stopped_s / wall_s, 1.0))} of the time"
     causes: dict[str, None] = {}
-    for gpu in map(_mapping, _list(record.environment.get("gpus_during"))):
+    gpus_during = list(map(_mapping, _list(record.environment.get("gpus_during"))))
+    # What holds clocks down at rest, before and after, says nothing of a GPU that was seen at work.
+    at_work = any(_number(gpu, "busy_samples") for gpu in gpus_during)
+    for gpu in gpus_during:
         seen = int(_number(gpu, "throttle_reasons_bitmask") or 0)
         causes |= dict.fromkeys(f"by {cause}" for bit, cause in THROTTLE_REASONS.items() if seen & bit)
     for first, last in zip(_gpus(before), _gpus(after), strict=False):
         reasons = _reasons(first) | _reasons(last)
-        causes |= dict.fromkeys(f"by {cause}" for bit, cause in THROTTLE_REASONS.items() if reasons & bit)
+        at_rest = 0 if at_work else reasons
+        causes |= dict.fromkeys(f"by {cause}" for bit, cause in THROTTLE_REASONS.items() if at_rest & bit)
         for key, cause in (("held_back_by_power_s", "its power limit"), ("held_back_by_heat_s", "heat")):
             share = _increase(first, last, key) / record.duration_s if record.duration_s else 0.0
             if share > HELD_BACK_SHARE:
                 causes.pop(f"by {cause}", None)
                 causes[f"by {cause} for {units.percent(min(share, 1.0))} of the time"] = None
         clock_before, clock_after = (_number(state, "sm_clock_hz") or 0.0 for state in (first, last))
-        if not reasons & IDLE and 0 < clock_after < CLOCK_SHARE * clock_before:
+        if not (at_work or reasons & IDLE) and 0 < clock_after < CLOCK_SHARE * clock_before:
             causes[f"from {clock_before / 1e6:.0f} to {clock_after / 1e6:.0f} MHz"] = None
     yield from causes
 
