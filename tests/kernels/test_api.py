@@ -11,6 +11,7 @@ import torch
 
 from stepbench.kernels import api
 from stepbench.kernels.api import IMPLEMENTATIONS, UnsupportedAttention, attention, unsupported_reason
+from stepbench.kernels.heads import api as heads
 
 ON_CPU = [
     name for name in IMPLEMENTATIONS if unsupported_reason(name, device="cpu", dtype=torch.float32, head_dim=16) is None
@@ -138,6 +139,23 @@ def test_reasons_on_a_cuda_device(
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     case = {"dtype": torch.bfloat16, "head_dim": 64, **case}
     assert unsupported_reason(impl, device="cuda", **case) == reason
+
+
+def test_kernels_for_nvidias_gpus_are_not_tried_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ROCm calls its devices `cuda`; an MI300X says 9.4, which would be taken for a Hopper."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 4))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.version, "hip", "6.4.43")
+    case: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16, "head_dim": 64}
+    for impl in ("triton", "triton_atomics", "triton_reduced", "triton_one_loop"):
+        assert str(unsupported_reason(impl, **case)).endswith(
+            "for which its kernels and tiles are made, got ROCm 6.4.43"
+        )
+    assert unsupported_reason("sdpa_flash", **case) is None
+    head = heads.unsupported_reason("triton", device="cuda", dtype=torch.bfloat16)
+    assert head == "the head triton needs a GPU of NVIDIA, for which its tiles are made, got ROCm 6.4.43"
 
 
 def test_interpreted_kernels_are_never_measured(monkeypatch: pytest.MonkeyPatch) -> None:

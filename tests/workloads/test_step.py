@@ -14,7 +14,7 @@ import torch
 
 from stepbench.experiments.end_to_end.cell import Cell as EndToEnd
 from stepbench.measure import fit
-from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, UnsupportedError
+from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, UnsupportedError, WrongResultError
 from stepbench.models import costs
 from stepbench.models.sizes import ModelSize
 from stepbench.workloads import predicted, step, timed
@@ -148,6 +148,20 @@ def test_a_size_with_its_own_vocabulary_is_timed_predicted_and_checked(tmp_path:
     assert found.scalars["parameters"] == parameters
     assert found.samples["loss_nats"][0] == pytest.approx(math.log(500), rel=0.02)
     assert predicted.predict(spec, setting).scalars()["before_parameters_bytes"] == 4 * parameters
+
+
+def test_the_loss_of_a_long_context_is_checked_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naive attention, in which it is checked otherwise, may take more memory than the step."""
+    loss = timed.measure(SPEC, SETTING).samples["loss_nats"][0]
+    bound: list[str] = []
+    bind = timed.api.bind
+    monkeypatch.setattr(timed.api, "bind", lambda name: (bound.append(name), bind(name))[1])
+    timed.check_loss(loss, SPEC, SETTING)
+    monkeypatch.setattr(timed, "NAIVE_UP_TO", SPEC.context - 1)
+    timed.check_loss(loss, SPEC, SETTING)
+    assert bound == ["naive", "tiled"]
+    with pytest.raises(WrongResultError, match="the first loss must be within"):
+        timed.check_loss(1.001 * loss, SPEC, SETTING)
 
 
 def test_a_compiled_step_is_not_predicted() -> None:

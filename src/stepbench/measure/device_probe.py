@@ -40,7 +40,7 @@ def _device(kind: str, ordinal: int) -> dict[str, Any]:
             found["memory_bytes"] = int(properties.total_memory)
             found["uuid"] = str(properties.uuid) if hasattr(properties, "uuid") else None
             found["multiprocessors"] = getattr(properties, "multi_processor_count", None)
-            if kind == "cuda":
+            if kind == "cuda" and not torch.version.hip:  # ROCm's numbers are of other architectures
                 found["capability"] = f"{properties.major}.{properties.minor}"
         rows = torch.ones(ROWS, ROWS, device=f"{kind}:{ordinal}")
         float((rows @ rows).sum())

@@ -18,6 +18,7 @@ from stepbench.workloads.step import Step
 # Of the loss. Over 16 tokens and more rounding moved it by at most 1e-7 in fp32, 6e-6 in fp16 and 8e-5 in bf16 (nano
 # and micro, naive, sdpa and tiled on a CPU); attention or logits that are all zero moved it by 7e-4 to 1e-2.
 LOSS_TOLERANCE_RATIO = {"fp32": 1e-5, "tf32": 1e-4, "fp16": 1e-4, "bf16": 5e-4}
+NAIVE_UP_TO = 4096  # tokens: beyond, naive scores of one layer alone take gigabytes, which the step itself may not need
 
 
 def measure(
@@ -102,7 +103,8 @@ def check_loss(found: float, spec: StepSpec, setting: Setting) -> None:
     """
     plain_spec = dataclasses.replace(spec, precision="fp32", groups=(), head="whole")
     # Bound by its name: no number comes from it, so that a change of it makes no cell stale that does not name it.
-    plain = decoders.build(plain_spec, setting, attention=api.bind("naive")).float()
+    attention = api.bind("naive" if spec.context <= NAIVE_UP_TO else "tiled")
+    plain = decoders.build(plain_spec, setting, attention=attention).float()
     inputs, targets = next(step.feed(spec, setting))
     with torch.no_grad():  # one sequence at a time, which takes less memory than the step did
         pairs = zip(inputs.to(setting.device).split(1), targets.to(setting.device).split(1), strict=True)

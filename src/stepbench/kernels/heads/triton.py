@@ -33,6 +33,8 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
         return "the head triton needs the triton package, got none"
     if versions.triton_interprets():
         return "the head triton needs compiled kernels, got TRITON_INTERPRET in the environment"
+    if torch.version.hip:
+        return f"the head triton needs a GPU of NVIDIA, for which its tiles are made, got ROCm {torch.version.hip}"
     needed = (8, 0) if dtype == torch.bfloat16 else (7, 5)
     if (capability := torch.cuda.get_device_capability(device)) < needed:
         return (

@@ -38,6 +38,8 @@ def unsupported(case: Case) -> str | None:
         return "triton needs the triton package, got none"
     if versions.triton_interprets():
         return "triton needs compiled kernels, got TRITON_INTERPRET in the environment"
+    if torch.version.hip:
+        return f"triton needs a GPU of NVIDIA, for which its kernels and tiles are made, got ROCm {torch.version.hip}"
     capability = torch.cuda.get_device_capability(case.device)
     needed = (7, 5) if case.dtype == torch.float16 else (8, 0)
     if capability < needed:
