@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stepbench.measure import fit, memory
+from stepbench.measure.measurement import PredictedOutOfMemoryError
 from stepbench.workloads import limited, step
 
 GIB = 2**30
@@ -46,6 +47,16 @@ def test_what_lies_in_the_hosts_memory_under_wsl2_is_not_searched(
     shares.clear()
     assert not limited.runs(None, ON_A_GPU, TOTAL)  # type: ignore[arg-type]
     assert shares == [0.5, 0.5]
+
+
+@pytest.mark.usefixtures("shares")
+def test_where_no_limit_is_asked_for_it_is_what_a_step_is_trusted_to_fit_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "share_of_device", lambda: 1.0)
+    limit = limited.limit_bytes(ON_A_GPU, None)
+    fit.check(limit, "cuda")
+    with pytest.raises(PredictedOutOfMemoryError):
+        fit.check(limit + 1, "cuda")
+    assert limited.limit_bytes(ON_A_GPU, TOTAL >> 20) == TOTAL  # who asks for a limit gets it
 
 
 @pytest.mark.parametrize("text", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])

@@ -37,7 +37,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--context", required=True, type=_count, metavar="TOKENS", help="tokens per sequence")
     parser.add_argument("--batch", default=4, type=_count, metavar="SEQUENCES", help="sequences (default: 4)")
     parser.add_argument(
-        "--memory", metavar="AMOUNT", help="such as 24GiB, or a card of config.yaml (default: each of these cards)"
+        "--memory",
+        metavar="AMOUNT",
+        help="what the step may take, such as 24GiB, or a card of config.yaml, of whose memory it may take all but "
+        "0.75 GiB (default: each of these cards)",
     )
     for name, default in AXES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=f"an axis (default: {default})")
@@ -50,8 +53,10 @@ def add(commands: Any) -> None:
 
 def fits(options: argparse.Namespace) -> int:
     """Print whether the step fits, the edges, and what would make it fit; fail if the step does not fit."""
+    from stepbench.experiments.fits.ways import cards as cards_of  # late, as all that brings NumPy
+
     bench = open_bench(options)
-    cards = {name: round(gib * 2**30) for name, gib in bench.settings.get("cards", {}).items()}
+    cards = cards_of(bench.settings)
     memory = {options.memory: amount(options.memory, cards)} if options.memory else cards
     if not memory:
         raise ValueError("`--memory` must be given where config.yaml has no `cards`")
@@ -79,11 +84,12 @@ def fits(options: argparse.Namespace) -> int:
     if options.format is not None:
         print_tables([_of_ways(ways, context=spec.context, batch=spec.batch)], options.format)
         return 0 if asked.fits else FAILED_EXIT_CODE
+    usable = " that it may take" if name in cards else ""
     told = "fits" if asked.fits else "does not fit"
     needed = units.byte_count(asked.peak_bytes) + (" on each rank" if options.ranks > 1 else "")
     console.print(
         f"{options.size}, context {spec.context}, batch {spec.batch}, {_words(axes)}: a training step needs {needed} "
-        f"(predicted on {bench.device}) and {told} into {name} ({units.byte_count(limit_bytes)}).",
+        f"(predicted on {bench.device}) and {told} into {name} ({units.byte_count(limit_bytes)}{usable}).",
         markup=False,
     )
     console.print(
@@ -157,6 +163,7 @@ def _of_ways(ways: Sequence[Way], *, context: int, batch: int) -> Shown:
 
 
 def _of_cards(found: Envelope, memory: Mapping[str, int], words: str, *, context: int, batch: int) -> Shown:
+    from stepbench.experiments.fits.ways import HEADROOM
     from stepbench.reporting import tables, units
     from stepbench.reporting.columns import value
 
@@ -173,13 +180,13 @@ def _of_cards(found: Envelope, memory: Mapping[str, int], words: str, *, context
     ]
     columns = [
         value("card", numeric=False),
-        value("memory_bytes", "memory", units.byte_count),
+        value("memory_bytes", "memory for a step", units.byte_count),
         value("fits", numeric=False),
         value("largest_batch", f"largest batch at context {context}"),
         value("largest_context", f"largest context at batch {batch}"),
     ]
     caption = (
-        f"A training step at context {context} and batch {batch} needs {units.byte_count(peak_bytes)}. All "
-        "numbers are predicted."
+        f"A training step at context {context} and batch {batch} needs {units.byte_count(peak_bytes)}. {HEADROOM} "
+        "All numbers are predicted."
     )
     return tables.show(tables.Table(words, caption, rows, columns))

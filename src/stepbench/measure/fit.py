@@ -20,6 +20,11 @@ def capacity_bytes(device: str) -> int | None:
     return int(torch.get_device_module(device).get_device_properties().total_memory)
 
 
+def usable_bytes(memory_bytes: int) -> int:
+    """Return what a step's tensors may take of a device with so much memory: all but `HEADROOM_BYTES`."""
+    return max(0, memory_bytes - HEADROOM_BYTES)
+
+
 def check(predicted_bytes: int, device: str) -> None:
     """Check that a predicted peak fits on a device.
 
@@ -27,7 +32,7 @@ def check(predicted_bytes: int, device: str) -> None:
         PredictedOutOfMemoryError: it exceeds the device's memory without `HEADROOM_BYTES`.
     """
     capacity = capacity_bytes(device)
-    if capacity is not None and predicted_bytes > capacity - HEADROOM_BYTES:
+    if capacity is not None and predicted_bytes > usable_bytes(capacity):
         raise PredictedOutOfMemoryError(
             f"predicted to need {predicted_bytes / GIB:.1f} GiB, but the device has {capacity / GIB:.1f} GiB, "
             f"{HEADROOM_BYTES / GIB:.2f} of them for CUDA's context and the allocator; "

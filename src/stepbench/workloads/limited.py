@@ -19,20 +19,19 @@ WATCHED_BY = {
 
 
 def limit_bytes(setting: Setting, memory_mib: int | None) -> int:
-    """Return the limit that a cell asks for; where it asks for none, all memory of a GPU that it may take.
+    """Return the limit that a cell asks for; where it asks for none, what a step is trusted to fit into on this GPU.
 
     Raises:
         UnsupportedError: the device has no allocator to limit, or not so much memory.
     """
     if setting.device not in WATCHED_BY:
         raise UnsupportedError(f"a limit on memory needs the device cuda or cpu, got {setting.device}")
-    capacity = fit.capacity_bytes(setting.device)
-    if capacity is not None:
-        capacity = int(capacity * memory.share_of_device())
+    total = fit.capacity_bytes(setting.device)
+    capacity = None if total is None else int(total * memory.share_of_device())
     if memory_mib is None:
-        if capacity is None:
+        if total is None or capacity is None:
             raise UnsupportedError("a CPU has no memory of its own, so `memory_mib` must be given")
-        return capacity
+        return min(capacity, fit.usable_bytes(total))
     if capacity is not None and memory_mib * 2**20 > capacity:
         raise UnsupportedError(f"`memory_mib` must be at most {capacity >> 20} on this device, got {memory_mib}")
     return memory_mib * 2**20

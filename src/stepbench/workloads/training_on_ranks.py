@@ -74,7 +74,7 @@ def _no_room_for_two(peak_bytes: int | None, setting: Setting) -> str | None:
         return None
     most = torch.tensor(float(peak_bytes), device=setting.device)
     distributed.all_reduce(most, distributed.ReduceOp.MAX)
-    if 2 * float(most) <= capacity_bytes - fit.HEADROOM_BYTES:
+    if 2 * float(most) <= fit.usable_bytes(capacity_bytes):
         return None
     return (
         f"its own step takes {float(most) / fit.GIB:.1f} GiB, and two of them do not fit into "

@@ -13,8 +13,9 @@ from stepbench.experiments import experiment as experiments
 from stepbench.experiments.fits import figures, findings, question, tables, ways
 from stepbench.experiments.fits.cell import Cell
 from stepbench.experiments.fits.measure import measure
+from stepbench.measure import fit
 from stepbench.measure.envelope import Envelope, Piece
-from stepbench.measure.measurement import Setting, UnsupportedError
+from stepbench.measure.measurement import PredictedOutOfMemoryError, Setting, UnsupportedError
 from stepbench.models.sizes import ModelSize
 from stepbench.pipeline.state import States
 from stepbench.reporting import frames
@@ -24,6 +25,7 @@ from stepbench.workloads.spec import StepSpec
 
 EXPERIMENT = experiments.load("fits")
 GIB = 2**30
+USABLE_GIB = 79.1 - 0.75  # of an H100; CUDA's context and the allocator take the rest
 NANO: dict[str, Any] = {"d_model": 32, "d_ff": 64, "layers": 2, "heads": 2}
 
 
@@ -40,13 +42,26 @@ def test_tables_give_the_edge_on_each_card(full: Results) -> None:
     plain = rows["xl", "none"]
     # At context 1024 each sequence takes a GiB.
     card = "on H100 (80 GB)"
-    assert plain[card] == int(79.1 - 16 * plain["parameters"] / GIB)
-    assert rows["xl", "1"][card] == int(8 * (79.1 - 16 * plain["parameters"] / GIB))
+    assert plain[card] == int(USABLE_GIB - 16 * plain["parameters"] / GIB)
+    assert rows["xl", "1"][card] == int(8 * (USABLE_GIB - 16 * plain["parameters"] / GIB))
     assert plain["on RTX 4060 (8 GB)"] == 0
     contexts = {(row["size"], row["groups"]): row for row in found["contexts"].rows}
-    assert contexts["xl", "none"][card] == int((79.1 * GIB - 16 * plain["parameters"]) / 2**20)
+    assert contexts["xl", "none"][card] == int((USABLE_GIB * GIB - 16 * plain["parameters"]) / 2**20)
     (edge,) = found["edges"].rows
     assert edge["difference_ratio"] == pytest.approx(1 / 39)
+
+
+def test_the_batch_that_a_table_tells_is_started_and_no_larger_one(
+    full: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "capacity_bytes", lambda _device: round(79.1 * GIB))
+    table = EXPERIMENT.tabulate(full)["batches"]
+    assert "Not counted are 0.75 GiB of a card" in table.caption
+    way = next(each for each in ways.predicted(full) if each.group.point["size"] == "xl")
+    batch = next(row for row in table.rows if row["size"] == "xl")["on H100 (80 GB)"]
+    fit.check(way.envelope.peak_bytes(batch, ways.CONTEXT), "cuda")
+    with pytest.raises(PredictedOutOfMemoryError):
+        fit.check(way.envelope.peak_bytes(batch + 1, ways.CONTEXT), "cuda")
 
 
 def test_sentences_name_the_smallest_card_and_the_edge(full: Results) -> None:

@@ -90,7 +90,7 @@ def _on_cards(results: Results, title: str, caption: str, largest: Callable[[Way
         col.value("peak_bytes", "peak", units.byte_count),
         *(_count(name) for name in memory),
     ]
-    return Table(title, f"{caption} {PREDICTED}", rows, columns, EMPTY, ways.AXES)
+    return Table(title, f"{caption} {ways.HEADROOM} {PREDICTED}", rows, columns, EMPTY, ways.AXES)
 
 
 def _count(name: str) -> col.Column:

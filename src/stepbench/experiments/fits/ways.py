@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stepbench.measure import fit
 from stepbench.measure.envelope import Envelope, Piece
 from stepbench.reporting.frames import Results
 from stepbench.reporting.points import Group
@@ -13,6 +14,7 @@ from stepbench.reporting.points import Group
 CONTEXT, BATCH = 1024, 1  # at which tables give the largest batch, and the largest context
 AXES = ("precision", "parameter_dtype", "attention", "head", "groups", "optimizer", "ranks")
 GIB = 2**30
+HEADROOM = f"Not counted are {fit.HEADROOM_BYTES / GIB:.2f} GiB of a card, which CUDA's context and the allocator take."
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,16 @@ def edges(results: Results) -> list[Group]:
 
 
 def cards(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Return the bytes of each card of config.yaml, the smallest first."""
-    found = {name: round(gib * GIB) for name, gib in settings.get("cards", {}).items()}
+    """Return the bytes of each card of config.yaml that a step may take, the smallest first."""
+    found = {name: fit.usable_bytes(round(gib * GIB)) for name, gib in settings.get("cards", {}).items()}
     return dict(sorted(found.items(), key=lambda each: each[1]))
 
 
 def device(results: Results) -> dict[str, int]:
-    """Return the memory of this machine's GPU by its name; empty for a CPU."""
+    """Return the memory of this machine's GPU that a step may take, by its name; empty for a CPU."""
     records = [record for group in results.groups() for record in group.records]
     environment = records[0].environment if records else {}
     memory_bytes = environment.get("device_memory_bytes")
     if environment.get("device") != "cuda" or not memory_bytes:
         return {}
-    return {str(environment["device_name"]): int(memory_bytes)}
+    return {str(environment["device_name"]): fit.usable_bytes(int(memory_bytes))}
