@@ -115,15 +115,19 @@ def test_attention_is_timed_as_the_device_works_and_not_as_the_host_launches(
     assert 8 * 2**16 <= record["scalars"]["peak_memory_bytes"] < 2**21
 
 
-def test_the_gpu_check_runs_every_part_and_keeps_what_each_said(cuda: Machine, bench: Path) -> None:
+@pytest.mark.parametrize(("gpu", "dtype"), [(RTX_5090, "bf16"), (T4, "fp16")], ids=["RTX 5090", "T4"])
+def test_the_gpu_check_runs_every_part_and_keeps_what_each_said(
+    cuda: Machine, bench: Path, gpu: str, dtype: str
+) -> None:
     """With hardly any time, so that every part is cut short, and without tests to find."""
     script = """
 import sys
 from stepbench.cli import gpu_check
 gpu_check.BUDGET_S, gpu_check.TEST_S, gpu_check.TUNE_S, gpu_check.KERNELS_S = 1.0, 20.0, 1.0, 1.0
+gpu_check.LAST_WORDS_S = 0.1
 sys.exit(gpu_check.main())
 """
-    done = cuda.run("-c", script, gpus=[RTX_5090, RTX_5090], cwd=bench)
+    done = cuda.run("-c", script, gpus=[gpu, gpu], cwd=bench)
     assert done.returncode == 1, done.stderr
     (file,) = bench.glob("results/bundles/*.json.gz")
     packed = json.loads(gzip.decompress(file.read_bytes()))
@@ -131,9 +135,13 @@ sys.exit(gpu_check.main())
     assert [name for name, part in packed["parts"].items() if part["failed"]] == ["tests", "tuning", "kernels"]
     assert packed["kernels"] == {"on": None, "timed": []}
     assert packed["tiles"]["machine"] is None
-    assert any("GeForce RTX 5090" in line for line in packed["parts"]["devices"]["output"])
+    name = gpu.partition("|")[0]
+    assert any(name in line for line in packed["parts"]["devices"]["output"])
     assert len(packed["left"]) > 150
-    assert packed["summary"].startswith("2 × NVIDIA GeForce RTX 5090, driver 580.95.05, torch 2.")
+    asked = [path for path in packed["left"] if "/attention/" in path and "dtype~fp32" not in path]
+    assert asked
+    assert all(f"dtype~{dtype}" in path for path in asked)
+    assert packed["summary"].startswith(f"2 × {name}, driver 580.95.05, torch 2.")
 
 
 # -- cells -------------------------------------------------------------------------------------------------------------
