@@ -64,8 +64,8 @@ def seconds(bench: Bench, cells: Iterable[Any]) -> float:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_what_a_device_computes_slowly_is_counted(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
     bench = open_on(monkeypatch, machine)
-    assert ceilings.MATRIX_DIMS["cuda"] == durations.MATRIX_DIMS
-    assert ceilings.COPY_MIB["cuda"] == durations.COPY_MIB
+    assert ceilings.extents("matmul", "cuda") == ceilings.extents("matmul", "xpu") == durations.MATRIX_DIMS
+    assert ceilings.extents("copy", "cuda") == durations.COPY_MIB
     assert durations.MAX_CALL_S == ceilings.MAX_CALL_S
     assert durations.CHECKED_SCORES == attention_check.CHECKED_SCORES
     for cell in bench.grid("ceilings"):

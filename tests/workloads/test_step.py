@@ -174,6 +174,7 @@ def test_what_is_predicted_not_to_fit_is_not_timed(monkeypatch: pytest.MonkeyPat
     with pytest.raises(PredictedOutOfMemoryError):
         timed.measure(SPEC, SETTING)
     assert timed.measure(SPEC, dataclasses.replace(SETTING, trust_prediction=False)).samples["step_s"]
+    predicted.check_fit(SPEC, dataclasses.replace(SETTING, device="xpu"))  # nobody can tell there
 
 
 # -- timed -------------------------------------------------------------------------------------------------------------

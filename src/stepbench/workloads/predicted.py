@@ -99,7 +99,7 @@ def check_fit(spec: StepSpec, setting: Setting, timeline: Timeline | None = None
         UnsupportedError: the device cannot do what is asked for.
     """
     capacity_bytes = fit.capacity_bytes(setting.device)
-    if not setting.trust_prediction or capacity_bytes is None:
+    if not setting.trust_prediction or capacity_bytes is None or setting.device not in DEVICES:
         return
     if timeline is None and (spec.implementation != "eager" or _is_far_below(spec, capacity_bytes)):
         return

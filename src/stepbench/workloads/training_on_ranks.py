@@ -63,7 +63,11 @@ def run(
         peak_bytes = found["scalars"].get("peak_memory_bytes")
         if (reason := _no_room_for_two(peak_bytes, given)) is not None:
             return {**found, "beside_reason": reason}
-        found["samples"] |= _time_in_turn({OWN: own, OTHER: StepSpec.of_plain(beside)}, given)
+        try:
+            found["samples"] |= _time_in_turn({OWN: own, OTHER: StepSpec.of_plain(beside)}, given)
+        except Exception as error:  # what a cell is about is measured; ranks that are alike fail alike
+            line = next(iter(str(error).strip().splitlines()), "")
+            found["beside_reason"] = f"timed in turn they raised {type(error).__name__}{': ' if line else ''}{line}"
     return found
 
 

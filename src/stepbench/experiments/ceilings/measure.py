@@ -13,8 +13,9 @@ from stepbench.measure.measurement import Measurement, Setting, UnsupportedError
 from stepbench.measure.paging import Paging
 from stepbench.models.precision import AUTOCAST, precision_reason, set_precision
 
-MATRIX_DIMS = {"cpu": (256, 512, 1024, 2048), "mps": (512, 1024, 2048, 4096), "cuda": (1024, 2048, 4096, 8192, 16384)}
-COPY_MIB = {"cpu": (1, 16, 128), "mps": (16, 128, 512), "cuda": (64, 256, 1024)}
+MATRIX_DIMS = {"cpu": (256, 512, 1024, 2048), "mps": (512, 1024, 2048, 4096)}
+COPY_MIB = {"cpu": (1, 16, 128), "mps": (16, 128, 512)}
+GPU_MATRIX_DIMS, GPU_COPY_MIB = (1024, 2048, 4096, 8192, 16384), (64, 256, 1024)  # of every other device
 MIN_REGION_S = 2e-3
 CHECKED_ROWS = 16  # of a product, against float64
 TF32_EPS = 2**-10
@@ -42,7 +43,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
     loops: dict[str, int] = {}
     work: Callable[[], object]
     check: Callable[[], None]
-    for extent in (MATRIX_DIMS if cell.operation == "matmul" else COPY_MIB)[setting.device]:
+    for extent in extents(cell.operation, setting.device):
         if cell.operation == "matmul":
             a, b = (torch.randn(extent, extent, device=setting.device, dtype=dtype) for _ in range(2))
             out = torch.empty_like(a)
@@ -69,6 +70,12 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         scalars=scalars,
         protocol={"clock": timer.name, "loops": loops, "effective_threads": torch.get_num_threads()},
     )
+
+
+def extents(operation: str, device: str) -> tuple[int, ...]:
+    """Return the sizes that are tried on a device: dims of matrices, or MiB of a copy."""
+    sizes, others = (MATRIX_DIMS, GPU_MATRIX_DIMS) if operation == "matmul" else (COPY_MIB, GPU_COPY_MIB)
+    return sizes.get(device, others)
 
 
 def _check_product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, dtype: str) -> None:
