@@ -114,16 +114,19 @@ result nvmlDeviceGetMemoryInfo(handle h, memory_info *found) {
 }
 result nvmlDeviceGetClockInfo(handle h, int kind, unsigned *mhz) {
   ANSWER("nvmlDeviceGetClockInfo", position(h));
+  OF_WHOLE_GPUS(h);
   *mhz = kind == 2 ? 2619 : (unsigned)setting("FAKE_MAX_SM_MHZ", 1980);
   return 0;
 }
 result nvmlDeviceGetMaxClockInfo(handle h, int kind, unsigned *mhz) {
   ANSWER("nvmlDeviceGetMaxClockInfo", position(h));
+  OF_WHOLE_GPUS(h);
   *mhz = kind == 2 ? 2619 : (unsigned)setting("FAKE_MAX_SM_MHZ", 1980);
   return 0;
 }
 result nvmlDeviceGetCurrentClocksEventReasons(handle h, unsigned long long *reasons) {
   ANSWER("nvmlDeviceGetCurrentClocksEventReasons", position(h));
+  OF_WHOLE_GPUS(h);
   const char *text = getenv("FAKE_REASONS");
   *reasons = text ? strtoull(text, NULL, 16) : 1;
   return 0;
@@ -137,6 +140,7 @@ result nvmlDeviceGetViolationStatus(handle h, int policy, violation *found) {
 }
 result nvmlDeviceGetTemperature(handle h, int sensor, unsigned *celsius) {
   ANSWER("nvmlDeviceGetTemperature", position(h));
+  OF_WHOLE_GPUS(h);
   *celsius = 40;
   return 0;
 }
@@ -157,30 +161,43 @@ result nvmlDeviceGetTotalEnergyConsumption(handle h, unsigned long long *millijo
 }
 result nvmlDeviceGetEnforcedPowerLimit(handle h, unsigned *milliwatts) {
   ANSWER("nvmlDeviceGetEnforcedPowerLimit", position(h));
+  OF_WHOLE_GPUS(h);
   *milliwatts = (unsigned)setting("FAKE_POWER_LIMIT_MW", 700000);
   return 0;
 }
 result nvmlDeviceGetPowerManagementDefaultLimit(handle h, unsigned *milliwatts) {
   ANSWER("nvmlDeviceGetPowerManagementDefaultLimit", position(h));
+  OF_WHOLE_GPUS(h);
   *milliwatts = 700000;
   return 0;
 }
 result nvmlDeviceGetPersistenceMode(handle h, int *mode) {
   ANSWER("nvmlDeviceGetPersistenceMode", position(h));
+  OF_WHOLE_GPUS(h);
   *mode = 1;
   return 0;
 }
 result nvmlDeviceGetEccMode(handle h, int *current, int *pending) {
   ANSWER("nvmlDeviceGetEccMode", position(h));
+  OF_WHOLE_GPUS(h);
   *current = *pending = 1;
   return 0;
 }
 result nvmlDeviceGetMigMode(handle h, unsigned *current, unsigned *pending) {
   ANSWER("nvmlDeviceGetMigMode", position(h));
+  OF_WHOLE_GPUS(h);
   *current = *pending = 0;
   for (int i = 0; i < gpu_count; i++) *current |= is_slice(&gpus[i]);
   *pending = *current;
   return 0;
+}
+// The whole GPU that stands before a slice.
+result nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle h, handle *whole) {
+  ANSWER("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", position(h));
+  int i = position(h);
+  if (!is_slice(&gpus[i])) return 2;
+  while (i > 0 && is_slice(&gpus[i])) i--;
+  return *whole = (handle)(intptr_t)(i + 1), 0;
 }
 result nvmlDeviceIsMigDeviceHandle(handle h, unsigned *is_one) { *is_one = is_slice(&gpus[position(h)]); return 0; }
 result nvmlDeviceGetUtilizationRates(handle h, utilization *found) {

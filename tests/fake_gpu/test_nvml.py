@@ -141,11 +141,26 @@ def test_a_driver_without_its_module_is_missed_where_there_is_a_gpu_for_it(
 
 def test_a_slice_is_found_by_its_uuid(nvml: Machine) -> None:
     mig = "NVIDIA H100 80GB HBM3 MIG 1g.10gb|9856|9.0|16|MIG-a0000000-0000-0000-0000-000000000000"
-    driver, facts, state, *_ = read(nvml, f"{H100}|GPU-c08d91cb-e324-655c-71ba-757095644500", mig)
+    whole = f"{H100}|GPU-c08d91cb-e324-655c-71ba-757095644500"
+    driver, facts, state, activity, energy = read(nvml, whole, mig, FAKE_REASONS="4")
     assert len(driver["gpus"]) == 1
-    assert facts["mig"] is True
-    assert state["power_watts"] is None
     assert state["memory_used_bytes"] > 0
+    # Of the whole GPU, which a slice's own handle refuses.
+    assert (facts["mig"], facts["power_limit_watts"], facts["ecc"]) == (True, 700.0, True)
+    assert (state["throttle_reasons_bitmask"], state["temperature_celsius"]) == (4, 40)
+    assert activity == {"utilisation_ratio": None, "power_watts": None, "sm_clock_hz": 1980 * 10**6}
+    assert energy is None  # that of the whole one is not its own
+
+
+def test_a_driver_of_before_535_is_asked_for_throttling_by_the_old_name(nvml: Machine) -> None:
+    script = """
+import pynvml
+from stepbench.measure import nvml
+pynvml.nvmlDeviceGetCurrentClocksThrottleReasons = lambda handle: 0x20
+print(nvml.state("a0000000-0000-0000-0000-000000000000")["throttle_reasons_bitmask"])
+"""
+    refused = "nvmlDeviceGetCurrentClocksEventReasons=13"
+    assert nvml.run("-c", script, gpus=(H100,), FAKE_NVML_FAIL=refused).stdout == "32\n"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class DeviceWatch:
         return [self._summary(each) for each in self._samples]
 
     def _summary(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        busy = [each for each in samples if (each["utilisation_ratio"] or 0.0) >= BUSY]
+        busy = [each for each in samples if _is_busy(each)]
         reasons = [each["throttle_reasons_bitmask"] for each in busy if each["throttle_reasons_bitmask"] is not None]
         together = 0
         for each in reasons:
@@ -84,6 +84,14 @@ class DeviceWatch:
                 for device, samples in zip(self._devices, self._samples, strict=True):
                     samples.append(nvml.state(device.uuid))
                 over = self._over.wait(self._interval_s)
+
+
+def _is_busy(sample: dict[str, Any]) -> bool:
+    """Return whether a device is at work; of a slice of one (MIG) only the whole one's clocks tell."""
+    if (utilisation := sample["utilisation_ratio"]) is not None:
+        return bool(utilisation >= BUSY)
+    reasons = sample["throttle_reasons_bitmask"]
+    return reasons is not None and not reasons & IDLE
 
 
 def _mean(samples: Sequence[dict[str, Any]], key: str) -> float | None:

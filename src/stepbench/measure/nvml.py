@@ -1,7 +1,8 @@
 """Questions to the NVIDIA driver (NVML). A question that is refused is answered with None, whatever the reason.
 
-Many devices refuse some of them: GB10 and Jetson have no memory of their own, a slice (MIG) has no power, a container
-may lack the permission, and a GPU that has fallen off the bus answers nothing.
+Many devices refuse some of them: GB10 and Jetson have no memory of their own, a container may lack the permission, and
+a GPU that has fallen off the bus answers nothing. A slice of a GPU (MIG) has memory and processes; its clocks, limits
+and modes are those of the whole one, of which they are asked; power, energy and load of its own nobody knows.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def facts(uuid: str | None) -> dict[str, Any]:
     """Return what is set on a GPU: its limits and modes; each is None where the driver does not say."""
 
     def questions(nvml: Any, handle: Any) -> dict[str, Callable[[], Any]]:
+        handle = _whole(nvml, handle)
         return {
             "power_limit_watts": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
             "default_power_limit_watts": lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) / 1000,
@@ -120,14 +122,15 @@ def state(uuid: str | None) -> dict[str, Any]:
     """Return what can change on a GPU from moment to moment; each is None where the driver does not say."""
 
     def questions(nvml: Any, handle: Any) -> dict[str, Callable[[], Any]]:
+        whole = _whole(nvml, handle)
         return {
             **_activity(nvml, handle),
-            "memory_clock_hz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM) * 10**6,
-            "max_sm_clock_hz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM) * 10**6,
-            "throttle_reasons_bitmask": lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
-            "held_back_by_power_s": lambda: _held_back_s(nvml, handle, nvml.NVML_PERF_POLICY_POWER),
-            "held_back_by_heat_s": lambda: _held_back_s(nvml, handle, nvml.NVML_PERF_POLICY_THERMAL),
-            "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            "memory_clock_hz": lambda: nvml.nvmlDeviceGetClockInfo(whole, nvml.NVML_CLOCK_MEM) * 10**6,
+            "max_sm_clock_hz": lambda: nvml.nvmlDeviceGetMaxClockInfo(whole, nvml.NVML_CLOCK_SM) * 10**6,
+            "throttle_reasons_bitmask": lambda: _throttle_reasons(nvml, whole),
+            "held_back_by_power_s": lambda: _held_back_s(nvml, whole, nvml.NVML_PERF_POLICY_POWER),
+            "held_back_by_heat_s": lambda: _held_back_s(nvml, whole, nvml.NVML_PERF_POLICY_THERMAL),
+            "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(whole, nvml.NVML_TEMPERATURE_GPU),
             "memory_used_bytes": lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
             "energy_joules": lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
             "processes": lambda: sorted(p.pid for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle)),
@@ -174,11 +177,27 @@ def answer(nvml: Any, question: Callable[[], Any]) -> Any:
 
 
 def _activity(nvml: Any, handle: Any) -> dict[str, Callable[[], Any]]:
+    whole = _whole(nvml, handle)
     return {
         "utilisation_ratio": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
         "power_watts": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-        "sm_clock_hz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 10**6,
+        "sm_clock_hz": lambda: nvml.nvmlDeviceGetClockInfo(whole, nvml.NVML_CLOCK_SM) * 10**6,
     }
+
+
+def _whole(nvml: Any, handle: Any) -> Any:
+    """Return the handle of the GPU that a slice is of; that of a whole one is its own."""
+    if handle is None:
+        return None
+    return answer(nvml, lambda: nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)) or handle
+
+
+def _throttle_reasons(nvml: Any, handle: Any) -> int:
+    """Return why clocks are low, one bit for each reason; drivers before 535 know the question by its old name."""
+    try:
+        return int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
+    except nvml.NVMLError_FunctionNotFound:
+        return int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
 
 
 def _ask(uuid: str | None, questions: Callable[[Any, Any], Mapping[str, Callable[[], Any]]]) -> dict[str, Any]:
