@@ -72,7 +72,7 @@ def kernels(options: argparse.Namespace) -> int:
         known = [row for architecture in resources.SHARED_BYTES for row in resources.shipped_variants(architecture)]
         origin = "compiled now"
     else:
-        figures = resources.read_figures()
+        figures = resources.read_figures(resources.kept_path())
         known = figures["rows"]
         origin = f"compiled on {figures['date']} with triton {figures['triton']}"
     for axis, values in asked.items():

@@ -43,7 +43,8 @@ def test_without_a_gpu_the_usual_ones_are_shown(environment: dict[str, Any]) -> 
 
 def test_a_change_of_the_figures_is_a_change_of_what_is_rendered():
     source = reach.source("stepbench.experiments.attention.tables")
-    assert any(name.endswith("figures.json") for name in source), sorted(source)
+    for file in ("figures.json", "figures-3.6.json"):
+        assert any(name.endswith(file) for name in source), sorted(source)
 
 
 def test_figures_of_tiles_that_were_tuned_since_are_told():
@@ -76,9 +77,31 @@ def test_what_was_tuned_stands_beside_what_was_predicted():
     row = next(row for row in figures["rows"] if "limits" in row and row["kernel"] == "forward")
     assert kernel_table.measured(row, tiles) == "–"
     for each in tiles["sm_90"]["rows"]:
-        each["problem"] = {"context": 4096}
+        each["problem"] = {"context": 4096, "tokens": 16_384, "width": 2048}
         each["timed"] = {"forward": [[[16, 16, 4, 1], 1.0, None], [each["forward"], 0.002, 0.0021]]}
-    assert kernel_table.measured(row, tiles) == "2.000 ms (2.100 ms predicted) at 4096"
+    # Two products of 2 · 4096² · 2048 FLOPs in each of four sequences, half of them masked: 0.275 TFLOP.
+    assert kernel_table.measured(row, tiles) == "137 TFLOP/s (131 predicted) at 4096"
+
+
+def test_the_products_of_a_kernel_are_those_that_its_prediction_counts():
+    pytest.importorskip("triton")
+    from stepbench.kernels.triton.limits import predict
+
+    assert dict(predict.PRODUCTS) == kernel_table.PRODUCTS
+
+
+@pytest.mark.parametrize(("version", "series"), [("3.6.0", "3.6"), ("3.7.1", "3.7"), ("3.9.0", "3.7"), (None, "3.7")])
+def test_the_figures_are_those_of_the_triton_that_is_here(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, series: str
+) -> None:
+    def installed(_name: str) -> str:
+        if version is None:
+            raise kernel_table.importlib.metadata.PackageNotFoundError
+        return version
+
+    monkeypatch.setattr(kernel_table.importlib.metadata, "version", installed)
+    assert kernel_table.read()["triton"].startswith(series)
+    assert kernel_table.read()["triton"] in kernel_table.limits_table().caption
 
 
 def test_the_picture_shows_every_kernel_of_the_table():

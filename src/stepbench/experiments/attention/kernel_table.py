@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
@@ -13,17 +14,22 @@ from stepbench.reporting.findings import listing
 from stepbench.reporting.points import Row
 from stepbench.reporting.tables import Table
 
-# Paths in the package: their names make the table stale when the files change.
+# Paths in the package: their names make the table stale when the files change. Figures by the series of Triton.
 FIGURES, TILES = "kernels/triton/figures.json", "kernels/triton/tiles.json"
+FIGURES_OF = {"3.6": "kernels/triton/figures-3.6.json"}
 SHOWN_HEAD_DIMS = (64, 128)
 SHOWN_ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")  # where the reader's is not known
 LIMITS_SHOWN = {"dtype": ("bfloat16",), "head_dim": (64, 128), "architecture": ("sm_90",)}
 CONTEXTS = (2048, 16_384)
 BAND = 0.15  # of the prediction, as the figures say
-# Our implementations by name -> the kernels of both passes, and the products of two tiles that each makes.
+# Products of two tiles that each kernel makes, and the kernels of both passes of our implementations.
+PRODUCTS = {
+    "forward": 2, "forward_one_loop": 2, "backward_keys": 4, "backward_queries": 3, "backward_fused": 5,
+    "backward_reduced": 5,
+}  # fmt: skip
 CALLS = {
-    "triton": {"forward": 2, "backward_keys": 4, "backward_queries": 3},
-    "triton_reduced": {"forward": 2, "backward_reduced": 5},
+    "triton": ("forward", "backward_keys", "backward_queries"),
+    "triton_reduced": ("forward", "backward_reduced"),
 }
 # What the cycles of a round of a kernel's loop go to: the words for it, and the reasons that the replay tells.
 WAITS = {
@@ -35,11 +41,20 @@ WAITS = {
 }
 
 
-def read(file: str = FIGURES) -> dict[str, Any]:
-    """Return a data file: the figures of every shipped variant (`rows`), or the tile shapes by architecture."""
+def read(file: str | None = None) -> dict[str, Any]:
+    """Return a data file; where none is named, the figures of every shipped variant (`rows`), of the Triton here."""
     folder = importlib.resources.files("stepbench")
-    found: dict[str, Any] = json.loads(folder.joinpath(file).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(folder.joinpath(file or figures_file()).read_text(encoding="utf-8"))
     return found
+
+
+def figures_file() -> str:
+    """Return the file of the figures that the installed Triton compiles to; without one that is known, the newest."""
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return FIGURES
+    return FIGURES_OF.get(".".join(version.split(".")[:2]), FIGURES)
 
 
 def table(architecture: str | None = None) -> Table:
@@ -78,7 +93,9 @@ def limits_table() -> Table:
         "tensor cores, the exponential unit, the issue port and the copies out of the L2 cache are busy, in the loop "
         "without a mask. Waits: the share in which nothing issues, by what is waited for. Rates count every product "
         "that the kernel makes, in bfloat16, causal, 16 384 tokens and a width of 2048, and mean ±15 %: smaller "
-        "differences mean nothing. Measured: by stepbench tune, at the context that it was tuned for."
+        "differences mean nothing. Known to be further off: a program of eight warps alone on its multiprocessor at "
+        "head dim 64 comes out 21 to 28 % too low, and what is above 600 TFLOP/s is an upper bound. Measured: by "
+        "stepbench tune, at the context that it was tuned for, counted in the same way."
     )
     return Table("Limits of the Triton kernels on an H100, predicted", caption, rows, LIMITS_COLUMNS)
 
@@ -105,22 +122,32 @@ def limits_rows(
                 **limits["busy"],
                 **waits,
                 "round_cycles": limits["round_cycles"],
-                **{f"predicted_{context}_tflops": limits["tflops"][str(context)] for context in CONTEXTS},
+                **{key: rate for context in CONTEXTS for key, rate in _rates(context, limits["tflops"]).items()},
                 "measured": measured(row, tiles),
             }
         )
     return found
 
 
+def _rates(context: int, tflops: Mapping[str, float]) -> dict[str, float]:
+    """Return the predicted rate at a context with the ends of its band."""
+    name, rate = f"predicted_{context}", tflops[str(context)]
+    return {
+        f"{name}_tflops": rate, f"{name}_low_tflops": rate * (1 - BAND), f"{name}_high_tflops": rate * (1 + BAND),
+    }  # fmt: skip
+
+
 def measured(row: Row, tiles: Mapping[str, Any]) -> str:
-    """Return what `tune` measured and predicted for the tile of a row, both in ms; nothing where it was not tuned."""
+    """Return the rate that `tune` measured and predicted for the tile of a row; nothing where it was not tuned."""
     for each in tiles[row["table"]]["rows"]:
         if (each["head_dim"], each["dtype"]) != (row["head_dim"], row["dtype"]) or not each["causal"]:
             continue
         for shape, seconds, predicted_s in each.get("timed", {}).get(row["kernel"], []):
             if shape == _shape(row):
-                beside = "" if predicted_s is None else f" ({predicted_s * 1e3:.3f} ms predicted)"
-                return f"{seconds * 1e3:.3f} ms{beside} at {each['problem']['context']}"
+                context, tokens, width = (each["problem"][key] for key in ("context", "tokens", "width"))
+                work = PRODUCTS[row["kernel"]] * tokens * width * context / 1e12  # 2 m k n, and half of it masked
+                beside = "" if predicted_s is None else f" ({work / predicted_s:.0f} predicted)"
+                return f"{work / seconds:.0f} TFLOP/s{beside} at {context}"
     return units.NOTHING
 
 
@@ -139,7 +166,7 @@ def predicted_calls(shape: Mapping[str, Any]) -> list[tuple[str, float, str]]:
     product = shape["batch"] * shape["heads"] * shape["seq"] ** 2 * shape["head_dim"]  # 2 m k n, and half of it masked
     found = []
     for name, kernels in CALLS.items():
-        seconds = sum(products * product / rates[kernel] for kernel, products in kernels.items())
+        seconds = sum(PRODUCTS[kernel] * product / rates[kernel] for kernel in kernels)
         found.append((name, seconds, f"{'; '.join(kernels)}, ±{BAND:.0%}"))
     return found
 
@@ -170,8 +197,7 @@ def _share(name: str) -> Column:
 
 def _band(context: int) -> Column:
     def text(row: Row) -> str:
-        rate = row[f"predicted_{context}_tflops"]
-        return f"{rate * (1 - BAND):.0f} to {rate * (1 + BAND):.0f}"
+        return " to ".join(f"{row[f'predicted_{context}_{end}_tflops']:.0f}" for end in ("low", "high"))
 
     return Column(f"TFLOP/s predicted at {context}", text)
 

@@ -78,6 +78,12 @@ def table(
         return list(pool.map(with_figures, variants, chunksize=4))
 
 
+def kept_path() -> Path:
+    """Return the file of the figures of the installed Triton; without one of its series, the newest."""
+    path = figures_path(_series_of(triton.__version__))
+    return path if path.exists() else FIGURES
+
+
 def read_figures(path: Path = FIGURES) -> dict[str, Any]:
     """Return the kept figures: triton and date of their making, digest, band of the predicted rates, and rows.
 
