@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 from torch._guards import detect_fake_mode
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -38,6 +38,7 @@ __all__ = [
     "outer_saved_tensor_hooks",
     "plain_tensors",
     "pretended_ranks",
+    "real_tensors",
     "reduce_scatter",
     "set_float32_products",
     "tensor_descriptor_type",
@@ -61,6 +62,8 @@ all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", None) or dis
 reduce_scatter: Callable[..., Any] = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
+# A context inside of a FakeTensorMode in which tensors are real.
+real_tensors: Callable[[], contextlib.AbstractContextManager[Any]] = unset_fake_temporarily
 # What torch.nn.utils takes norms with where all tensors are on a CUDA device or the caller asks for it.
 foreach_norm: Callable[..., Any] = torch._foreach_norm
 # A context in which functions take a subclass of Tensor for a Tensor.

@@ -122,6 +122,55 @@ def needs_values_in_blocks(vocabulary, attention):
     return Capped(vocabulary, attention)
 
 
+class Positions(WithLoss):
+    """It has 32 learned positions, whatever the context."""
+
+    def __init__(self, vocabulary):
+        super().__init__(vocabulary)
+        self.positions = nn.Embedding(32, 16)
+
+    def forward(self, tokens):
+        where = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.head(self.embedding(tokens) + self.positions(where))
+
+
+def positions(vocabulary):
+    return Positions(vocabulary)
+
+
+class Sink(WithLoss):
+    """Attention with one key more than there are tokens: scores [T, T + 1]."""
+
+    def __init__(self, vocabulary):
+        super().__init__(vocabulary)
+        self.qkv, self.first = nn.Linear(16, 48), nn.Parameter(torch.zeros(1, 1, 16))
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        q, k, v = self.qkv(x).chunk(3, -1)
+        first = self.first.expand(len(x), 1, 16)
+        scores = q @ torch.cat([first, k], 1).mT / 4
+        later = torch.ones(scores.shape[1:], dtype=torch.bool, device=x.device).triu(2)
+        return self.head(x + scores.masked_fill(later, -1e9).softmax(-1) @ torch.cat([first, v], 1))
+
+
+def sink(vocabulary):
+    return Sink(vocabulary)
+
+
+class Cubic(WithLoss):
+    """Keeps a tensor of T cubed elements."""
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        pairs = x @ x.mT
+        return self.head(x + (pairs[:, :, :, None] * pairs[:, :, None, :]).sum((2, 3))[..., None] * 1e-9)
+
+
+def cubic(vocabulary):
+    return Cubic(vocabulary)
+
+
 def twice_the_scale(q, k, v, *, is_causal, scale):
     return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=2 * scale)
 

@@ -3,8 +3,9 @@
 Eager code allocates and frees in the same order whatever the batch, the context and the number of blocks are; only
 the sizes differ. So a few timelines of small steps determine those of all others:
 
-- The size of an allocation is a product of dims. In the batch it is affine, and in the context affine or quadratic:
-  steps of two batches and two contexts tell which.
+- The size of an allocation is a product of dims. In the batch it is affine, and in the context affine or a multiple of
+  its square: steps of two batches and two contexts tell which. Of code that is not known to multiply such dims it may
+  be any quadratic polynomial of the context, which takes a third one; a step more tells whether it is.
 - Within a phase a block does what the block before it did. Therefore the level at a turning point counted from the
   phase's start (or from its end) is affine in the number of blocks, and between the first and the last blocks no level
   is above both ends: what only the deeper model does is cut out where the changes before and after are alike. Steps of
@@ -80,15 +81,15 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Points:
-    """Steps of which two batches and two contexts tell all others: the first, one more batch, and one more context."""
+    """Steps that tell all others: the first, one more batch, and one more context or two, where T² is not all."""
 
     batches: tuple[int, int]
-    contexts: tuple[int, int]
+    contexts: tuple[int, ...]
 
     def each(self) -> list[tuple[int, int]]:
         """Return the batches and contexts whose steps `fit` needs, in its order."""
-        (low, high), (short, long) = self.batches, self.contexts
-        return [(low, short), (high, short), (low, long)]
+        (low, high), (short, *longer) = self.batches, self.contexts
+        return [(low, short), (high, short), *((low, long) for long in longer)]
 
 
 def fit(timelines: Mapping[int, Sequence[Timeline]], depth: int, points: Points) -> tuple[tuple[float, ...], ...]:
@@ -119,12 +120,12 @@ def fit(timelines: Mapping[int, Sequence[Timeline]], depth: int, points: Points)
 def _levels(timelines: Sequence[Timeline], points: Points) -> Array:
     """Return the polynomial of the level after each change, and before the first: `[changes + 1, 6]`."""
     first = timelines[0]
-    base, other_batch, other_context = (np.diff(_totals(each)) for each in timelines)
-    for each, deltas in zip(timelines[1:], (other_batch, other_context), strict=True):
+    base, other_batch, *other_contexts = (np.diff(_totals(each)) for each in timelines)
+    for each, deltas in zip(timelines[1:], (other_batch, *other_contexts), strict=True):
         if each.spans != first.spans or not np.array_equal(deltas > 0, base > 0):
             raise StructureError("it runs other operators at another batch or context")
     births = np.asarray(first.births)
-    sizes = _polynomials(base, other_batch, other_context, points)[births]
+    sizes = _polynomials(base, other_batch, other_contexts, points)[births]
     # What is freed at once, such as weights that autocast has cached, is freed in any order. So a free counts with the
     # polynomial of its allocation, and the first timeline says which that is.
     deltas = np.where((births == np.arange(len(births)))[:, None], sizes, -sizes)
@@ -135,18 +136,31 @@ def _totals(timeline: Timeline) -> Array:
     return np.array([0, *map(sum, timeline.levels)], dtype=np.float64)
 
 
-def _polynomials(base: Array, other_batch: Array, other_context: Array, points: Points) -> Array:
+def _polynomials(base: Array, other_batch: Array, other_contexts: Sequence[Array], points: Points) -> Array:
     """Return the polynomials of sizes that are known at `points`: `[sizes, 6]`."""
-    (low, high), (short, long) = points.batches, points.contexts
+    low, high = points.batches
     per_batch = (other_batch / base - 1) / (high - low)
-    growth = other_context / base
-    is_square = np.isclose(growth, (long / short) ** 2)
-    per_context = np.where(is_square, 0, (growth - 1) / (long - short))
-    of_context = np.stack(
-        [np.where(is_square, 0, 1 - per_context * short), per_context, np.where(is_square, 1 / short**2, 0)], axis=1
-    )
+    growths = [each / base for each in other_contexts]
+    of_context = _through_two(growths[0], points) if len(growths) == 1 else _through_three(growths, points)
     of_batch = np.stack([1 - per_batch * low, per_batch], axis=1)
     return base[:, None] * (of_batch[:, :, None] * of_context[:, None, :]).reshape(len(base), 6)
+
+
+def _through_two(growth: Array, points: Points) -> Array:
+    """Return of each size, over the first, the coefficients of 1, T and T²: a multiple of T² or affine in T."""
+    short, long = points.contexts
+    is_square = np.isclose(growth, (long / short) ** 2)
+    per_context = np.where(is_square, 0, (growth - 1) / (long - short))
+    return np.stack(
+        [np.where(is_square, 0, 1 - per_context * short), per_context, np.where(is_square, 1 / short**2, 0)], axis=1
+    )
+
+
+def _through_three(growths: Sequence[Array], points: Points) -> Array:
+    """Return likewise the coefficients of the quadratic polynomials through three contexts."""
+    powers = np.vander(np.array(points.contexts, dtype=np.float64), increasing=True)
+    known = np.stack([np.ones_like(growths[0]), *growths])
+    return np.asarray(np.linalg.solve(powers, known).T, dtype=np.float64)
 
 
 def _phase(levels: Array, timeline: Timeline, index: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stepbench import own_code
 from stepbench.models.layers import Attention
 from stepbench.models.own import OwnModel
 from stepbench.own_code import OwnCodeError
@@ -29,22 +31,9 @@ def build(own: OwnModel, *, vocabulary: int, attention: Attention, dtype: torch.
     Raises:
         OwnCodeError: transformers is not installed, or this is no configuration of a causal language model.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise OwnCodeError(
-            f"`{own.source}` needs transformers, which is not installed: pip install 'stepbench[hf]'"
-        ) from None
-    if not Path(own.path).is_file():
-        raise OwnCodeError(f"`{own.source}` must be a file that exists")
-    try:
-        config = transformers.AutoConfig.from_pretrained(own.path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        said = str(error).strip().splitlines()
-        raise OwnCodeError(
-            f"`{own.source}` must be a configuration that transformers {transformers.__version__} knows, got "
-            f"{type(error).__name__}: {said[0] if said else ''}"
-        ) from error
+    import transformers
+
+    config = _config(own)
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
         raise OwnCodeError(f"`{own.source}` must describe a causal language model, got {config.model_type}")
     config.vocab_size = vocabulary
@@ -58,6 +47,37 @@ def build(own: OwnModel, *, vocabulary: int, attention: Attention, dtype: torch.
         config, attn_implementation=_register(own.source, attention), dtype=dtype
     )
     return made
+
+
+@functools.cache
+def positions_of(own: OwnModel) -> int | None:
+    """Return the longest context that a config.json names, learned or not; None where it names none.
+
+    Raises:
+        OwnCodeError: transformers is not installed, or does not know this configuration.
+    """
+    with own_code.guarded(own.source):
+        found = getattr(_config(own), "max_position_embeddings", None)  # by this name GPT-2 has its n_positions too
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _config(own: OwnModel) -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise OwnCodeError(
+            f"`{own.source}` needs transformers, which is not installed: pip install 'stepbench[hf]'"
+        ) from None
+    if not Path(own.path).is_file():
+        raise OwnCodeError(f"`{own.source}` must be a file that exists")
+    try:
+        return transformers.AutoConfig.from_pretrained(own.path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        said = str(error).strip().splitlines()
+        raise OwnCodeError(
+            f"`{own.source}` must be a configuration that transformers {transformers.__version__} knows, got "
+            f"{type(error).__name__}: {said[0] if said else ''}"
+        ) from error
 
 
 def vocabulary_of(own: OwnModel) -> int:

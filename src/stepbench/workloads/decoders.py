@@ -10,7 +10,7 @@ from torch import nn
 from stepbench.kernels import api
 from stepbench.kernels.heads import api as heads
 from stepbench.measure.measurement import Setting
-from stepbench.models import own_module
+from stepbench.models import hugging_face, own_module
 from stepbench.models.architecture import Architecture
 from stepbench.models.checkpointing import checkpoint_blocks
 from stepbench.models.decoder import Decoder
@@ -60,6 +60,8 @@ def unsupported_reason(spec: StepSpec, device: str) -> str | None:
     if isinstance(spec.size, OwnModel):
         if spec.head != WHOLE:
             return f"`{spec.size.source}` has a head of its own; the axis must be {WHOLE}, got {spec.head}"
+        if spec.size.hf is not None and spec.context > (most := hugging_face.positions_of(spec.size) or spec.context):
+            return f"`{spec.size.source}` has {most} positions, got a context of {spec.context}"
         if own_module.takes_attention(spec.size):
             return api.unsupported_reason(spec.attention, head_dim=USUAL_HEAD_DIM, **shape)
         if spec.attention != NAIVE:

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepbench.kernels import api
 from stepbench.models import own_module
 from stepbench.models.own import OwnModel
+from stepbench.models.own_module import OwnModule
 from stepbench.own_code import OwnCodeError, guarded
 from stepbench.versions import FakeTensorMode, TorchDispatchMode
+from stepbench.workloads.lookups import BeyondTableError, Lookups
 
 FEW_TOKENS = 16
+MOST_CONTEXT = 2**20  # that is looked for
 # Namespaces of torch's own operators; of others the counter knows nothing.
 _KNOWN = {"aten", "prim", "prims", "c10d", "_c10d_functional"}
 
@@ -52,10 +56,12 @@ def examine(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Exam
     """
     shape = {"vocabulary": vocabulary, "batch": batch, "context": context}
     try:
-        with FakeTensorMode():
+        with FakeTensorMode(), Lookups():
             return _step(own, **shape)
     except OwnCodeError as error:
         cause = error.__cause__
+        if isinstance(cause, BeyondTableError):
+            raise OwnCodeError(f"`{own.source}` must run at a context of {context}, and there {cause}") from None
         if cause is None:
             raise
     # What raises on fake tensors may do so because they have no values.
@@ -63,6 +69,36 @@ def examine(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Exam
     line = next(iter(str(cause).strip().splitlines()), "")
     reason = f"the model does not run without values: {type(cause).__name__}: {line}"
     return Examined(found.parameters, None, None, reason)
+
+
+@functools.cache
+def most_context(own: OwnModel, *, vocabulary: int) -> int | None:
+    """Return the longest context at which a model runs; None where that is `MOST_CONTEXT` or more, or nobody knows.
+
+    On fake tensors, which take no memory however long the context. The model must run at each shorter one.
+    """
+
+    @functools.cache
+    def runs(context: int) -> bool:
+        try:
+            with FakeTensorMode(), Lookups():
+                model, tokens = _built(own, vocabulary=vocabulary, batch=2, context=context)
+                with guarded(own.source):
+                    model(tokens, tokens)
+        except OwnCodeError:
+            return False
+        return True
+
+    if runs(MOST_CONTEXT) or not runs(FEW_TOKENS):
+        return None
+    low = FEW_TOKENS
+    while runs(2 * low):
+        low *= 2
+    high = 2 * low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if runs(middle) else (low, middle)
+    return low
 
 
 class _Operators(TorchDispatchMode):
@@ -79,12 +115,7 @@ class _Operators(TorchDispatchMode):
 
 
 def _step(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examined:
-    naive, device = api.bind("naive"), "cpu"
-    torch.manual_seed(0)
-    model = own_module.build(
-        own, vocabulary=vocabulary, context=context, attention=naive, dtype=torch.float32, device=device
-    )
-    tokens = torch.randint(vocabulary, (batch, context), device=device)
+    model, tokens = _built(own, vocabulary=vocabulary, batch=batch, context=context)
     with guarded(own.source), _Operators() as operators:
         with FlopCounterMode(display=False) as forward:
             loss = model(tokens, tokens)
@@ -97,3 +128,12 @@ def _step(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examin
         names = ", ".join(operators.foreign)
         return Examined(parameters, None, None, f"torch's counter does not know the FLOPs of {names}")
     return Examined(parameters, forward.get_total_flops(), backward.get_total_flops())
+
+
+def _built(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> tuple[OwnModule, Tensor]:
+    """Return a model with naive attention, and random tokens `[batch, context]`."""
+    torch.manual_seed(0)
+    model = own_module.build(
+        own, vocabulary=vocabulary, context=context, attention=api.bind("naive"), dtype=torch.float32, device="cpu"
+    )
+    return model, torch.randint(vocabulary, (batch, context))
