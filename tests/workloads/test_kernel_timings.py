@@ -151,6 +151,47 @@ def test_nothing_is_begun_after_the_deadline(gpu: list[float]) -> None:
     assert left == whole - len(lines)
 
 
+@pytest.mark.parametrize(
+    ("capability", "version", "timed"), [((9, 0), "3.7.1", 1), ((9, 0), "3.6.0", 0), ((10, 0), "3.7.1", 0)]
+)
+def test_the_experimental_kernel_is_timed_last_where_it_can_run(
+    gpu: list[float], monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], version: str, timed: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(kernel_timings.triton, "__version__", version)
+    monkeypatch.setattr(kernel_timings, "timed_gluon", lambda problem: problem.context * 1e-6)
+    monkeypatch.setattr(candidates, "LIKELIEST", {})
+    lines: list[dict[str, Any]] = []
+    kernel_timings.measure([replace(PROBLEM, head_dim=128), PROBLEM], keep=lines.append, deadline=1e9)
+    found = [number for number, line in enumerate(lines) if line.get("implementation") == "gluon"]
+    assert found == [len(lines) - 1] * timed
+    if found:
+        assert kernel_timings.sentence(lines[-1]) == "gluon forward at 512, 16 × 128, causal: 0.512 ms"
+
+
+def test_the_experimental_kernel_is_checked_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, with attention in its place."""
+    from stepbench.kernels.triton import gluon_forward
+
+    worth = [1.0]
+
+    def forward(q: Any, k: Any, v: Any, scale: float, is_causal: bool) -> tuple[torch.Tensor, None]:
+        assert scale == q.shape[-1] ** -0.5
+        return worth[0] * api.bind("naive")(q, k, v, is_causal=is_causal), None
+
+    def inputs(self: Problem) -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(0)
+        return tuple(torch.randn(1, 2, min(self.context, 512), self.head_dim, dtype=torch.bfloat16) for _ in range(4))
+
+    monkeypatch.setattr(gluon_forward, "forward", forward)
+    monkeypatch.setattr(Problem, "inputs", inputs)
+    monkeypatch.setattr(kernel_timings, "_median_s", lambda work: (work(), 3e-3)[1])
+    assert kernel_timings.timed_gluon(replace(PROBLEM, head_dim=128)) == 3e-3
+    worth[0] = 1.1
+    with pytest.raises(RuntimeError, match="further from float64 than it may be"):
+        kernel_timings.timed_gluon(replace(PROBLEM, head_dim=128))
+
+
 @pytest.mark.parametrize(("capability", "dtype"), [((9, 0), "bfloat16"), ((7, 5), "float16")])
 def test_the_problems_are_few_and_at_the_papers_size(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: str

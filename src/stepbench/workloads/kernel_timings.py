@@ -7,7 +7,7 @@ Of each kernel the likeliest two tiles and the shipped one are timed, so that th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -35,6 +35,7 @@ OURS = {
 }
 RIVALS = ("sdpa_flash", "sdpa_cudnn")
 PASSES = ("forward", "backward")
+GLUON_CAPABILITY, GLUON_HEAD_DIM, GLUON_TRITON = (9, 0), 128, "3.7."  # what `gluon_forward` is written for
 
 Line = dict[str, Any]
 Predicted = dict[tuple[str, int], list[Candidate]]
@@ -83,16 +84,25 @@ def measure(asked: Sequence[Problem], *, keep: Callable[[Line], None], deadline:
                 if key not in jobs:
                     jobs[key] = tune.start_appraising(pool, target, *key, problem.dtype, tiles, plan.descriptors)
         for problem, plan in plans.items():
-            for about, work in _timings(problem, plan, jobs):
-                if time.monotonic() > deadline:
-                    left += 1
-                    continue
-                try:
-                    found = work()
-                except Exception as error:  # one that fails costs only itself
-                    found = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
-                keep({**about, **found})
+            left += _kept(_timings(problem, plan, jobs), keep, deadline)
+        # Last of all: a kernel whose barrier is never met holds the GPU until this process is killed.
+        left += _kept(_experimental(asked, capability), keep, deadline)
         pool.shutdown(wait=True, cancel_futures=True)
+    return left
+
+
+def _kept(timings: Iterable[tuple[Line, Callable[[], Line]]], keep: Callable[[Line], None], deadline: float) -> int:
+    """Make timings until the deadline; return how many are left."""
+    left = 0
+    for about, work in timings:
+        if time.monotonic() > deadline:
+            left += 1
+            continue
+        try:
+            found = work()
+        except Exception as error:  # one that fails costs only itself
+            found = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+        keep({**about, **found})
     return left
 
 
@@ -110,10 +120,7 @@ def _timings(
     problem: Problem, plan: Plan, jobs: dict[tuple[str, int], list[Future[list[Candidate]]]]
 ) -> Iterator[tuple[Line, Callable[[], Line]]]:
     """Yield what is timed, and a call that times it: kernels first, implementations then, the rewrites last."""
-    where = {
-        "head_dim": problem.head_dim, "dtype": problem.dtype, "causal": problem.is_causal,
-        "context": problem.context, "tokens": problem.tokens, "width": problem.width,
-    }  # fmt: skip
+    where = _where(problem)
 
     def compiled(kernel: str, tile: Tile) -> Candidate | None:
         every = [each for job in jobs[kernel, problem.head_dim] for each in job.result()]
@@ -159,6 +166,41 @@ def _timings(
                 yield about, lambda reason=reason: {"failed": reason}  # type: ignore[misc]
             else:
                 yield about, lambda name=name, number=number: whole(name, number)  # type: ignore[misc]
+
+
+def _where(problem: Problem) -> Line:
+    return {
+        "head_dim": problem.head_dim, "dtype": problem.dtype, "causal": problem.is_causal,
+        "context": problem.context, "tokens": problem.tokens, "width": problem.width,
+    }  # fmt: skip
+
+
+def _experimental(asked: Sequence[Problem], capability: tuple[int, int]) -> Iterator[tuple[Line, Callable[[], Line]]]:
+    """Yield the forward pass of the kernel in Gluon, where it can run; `limits` does not know its shape."""
+    if capability != GLUON_CAPABILITY or not triton.__version__.startswith(GLUON_TRITON):
+        return
+    for problem in asked:
+        if problem.head_dim == GLUON_HEAD_DIM:
+            about = {"implementation": "gluon", "pass": "forward", **_where(problem)}
+            yield about, lambda problem=problem: {"seconds": timed_gluon(problem), "predicted_s": None}  # type: ignore[misc]
+
+
+def timed_gluon(problem: Problem) -> float:
+    """Return the median time of the kernel in Gluon, in seconds, after checking it at a smaller shape.
+
+    Raises:
+        RuntimeError: it does not compute attention.
+    """
+    from stepbench.kernels.triton import gluon_forward  # late: Gluon is not in every Triton
+
+    scale, options = problem.head_dim**-0.5, {"is_causal": problem.is_causal}
+    q, k, v, _ = replace(problem, context=512, tokens=512, width=2 * problem.head_dim).inputs()
+    o, _ = gluon_forward.forward(q, k, v, scale, problem.is_causal)
+    exact = api.bind("reference")(q.double(), k.double(), v.double(), **options)
+    if not tune.within(o, api.bind("naive")(q, k, v, **options), exact, 4 * torch.finfo(q.dtype).eps):
+        raise RuntimeError("its result is further from float64 than it may be")
+    q, k, v, _ = problem.inputs()
+    return _median_s(lambda: gluon_forward.forward(q, k, v, scale, problem.is_causal))
 
 
 def timed_pass(name: str, problem: Problem, passed: str) -> float:

@@ -2,7 +2,8 @@
 """Experimental: the forward kernel in Gluon for sm_90, with a producer warp and two groups of consumers.
 
 It has never run: it compiles for sm_90 without a spill (tests/kernels/test_gluon.py), `limits` does not know its shape,
-and no interpreter has its operations, so that `make gpu-check` asks for its numerics first. No implementation uses it.
+and no interpreter has its operations, so that `make gpu-check` asks for its numerics first and times it last. No
+implementation uses it.
 
 One warp copies tiles of k and v into a ring of stages, each with a barrier that tells when it is full and one that
 tells when both groups have read it. Each group of four warps owns ROWS query rows. A group asks for the scores of the
