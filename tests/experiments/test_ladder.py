@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +47,17 @@ def test_a_rung_is_timed_beside_the_fastest_step_so_far(replicate: int, monkeypa
     assert found.protocol["order"] == ("base first" if replicate == 0 else "base second")
     if replicate == 0:
         assert found.scalars["predicted_peak_bytes"] > found.scalars["base_predicted_peak_bytes"]
+
+
+def test_a_kernel_of_ones_own_is_a_rung_and_may_be_kept() -> None:
+    kernels = {"mine": {"function": f"{Path(__file__).parents[1]}/workloads/my_models.py:kernel"}}
+    own = setting({"attention": "mine"})
+    found = measure(CELL, dataclasses.replace(own, definition=own.definition | {"kernels": kernels}))
+    assert found.protocol["attention"] == kernels["mine"]["function"]
+    assert found.details["step"]["attention"] == "mine"
+    above = setting({"optimizer": "adamw_foreach"}, a={"attention": "mine"})
+    found = measure(CELL, dataclasses.replace(above, definition=above.definition | {"kernels": kernels}))
+    assert found.protocol["attention"] == kernels["mine"]["function"]
 
 
 def test_the_rungs_step_has_its_energy_where_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

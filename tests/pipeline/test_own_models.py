@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.pipeline.test_bench import ROOT, SETTINGS
 
 from stepbench.experiments.attention.cell import Cell as Attention
 from stepbench.experiments.end_to_end.cell import Cell as EndToEnd
+from stepbench.experiments.ladder.cell import Cell as Ladder
 from stepbench.pipeline import config, fingerprint, inputs
 from stepbench.pipeline.bench import Bench
 from stepbench.pipeline.config import ConfigError
@@ -74,6 +76,43 @@ def test_the_content_of_a_file_is_part_of_the_fingerprint(
     (found,) = changed(open_bench, cell, file, "another text")
     assert found.startswith(f"definition: {key} was ")
     assert changed(open_bench, cell, file, "another text") == []
+
+
+RUNGS: dict[str, Any] = {"own": {"attention": "fast"}, "foreach": {"optimizer": "adamw_foreach"}}
+LADDER = {"ladder": {"cpu": [{"size": ["nano"], "context": [16], "rung": list(RUNGS)}]}}
+
+
+def test_a_kernel_of_a_rung_is_part_of_the_fingerprint_and_must_exist(open_bench: Callable[..., Bench]) -> None:
+    def opened() -> Bench:
+        return open_bench(rungs=RUNGS, experiments=LADDER)
+
+    own, above = Ladder("nano", 16, "own"), Ladder("nano", 16, "foreach")
+    before = {cell: States(opened()).fingerprint(cell) for cell in (own, above)}
+    assert opened().definition(own)["kernels"]["fast"]["function"] == "my_kernel.py:attention"
+    assert "kernels" not in opened().definition(above)
+    (opened().root / "my_kernel.py").write_text("another text")
+    (found,) = map(str, fingerprint.difference(before[own], States(opened()).fingerprint(own)))
+    assert found.startswith("definition: kernels.fast.content was ")
+    assert fingerprint.difference(before[above], States(opened()).fingerprint(above)) == []
+    (opened().root / "my_kernel.py").unlink()
+    with pytest.raises(ConfigError, match=r"^`my_kernel\.py` must be a file that exists$"):
+        inputs.check_exist(opened())
+
+
+def test_a_kernel_that_was_kept_below_counts_above() -> None:
+    below = {
+        Ladder("nano", 16, "own"): SimpleNamespace(
+            samples={"step_s": [1.0], "base_s": [2.0]}, scalars={"tokens_per_step": 1, "base_tokens_per_step": 1}
+        )
+    }
+    settings = {"rungs": RUNGS, "attention": {"fast": "my_kernel.py:attention"}}
+    learned = Ladder("nano", 16, "foreach").learned(settings, below)
+    assert learned["kernels"] == {"fast": {"function": "my_kernel.py:attention"}}
+
+
+def test_a_typo_in_a_rungs_attention_is_named(open_bench: Callable[..., Bench]) -> None:
+    with pytest.raises(ConfigError, match=r"`rungs.own.attention` must be one of naive, .*, fast, got 'fest'"):
+        open_bench(rungs={"own": {"attention": "fest"}, "foreach": {}}, experiments=LADDER)
 
 
 def test_a_cell_that_names_no_such_file_does_not_depend_on_it(open_bench: Callable[..., Bench]) -> None:

@@ -54,7 +54,9 @@ class Setting:
 
     def kernel(self, name: str) -> str:
         """Return what a cell's attention names: an implementation, or `path.py:function` of the user's own kernel."""
-        return str(self.definition["kernel"]["function"]) if "kernel" in self.definition else name
+        if "kernel" in self.definition:
+            return str(self.definition["kernel"]["function"])
+        return str(self.definition.get("kernels", {}).get(name, {}).get("function", name))
 
     def plain(self) -> dict[str, Any]:
         """Return the values that another process needs to measure under the same conditions, as JSON values."""

@@ -223,6 +223,8 @@ class Bench:
             used[key] = own_files.with_content(entry, self.root, memo)
         below = cell.builds_on(self.grid(cell.experiment))
         used |= cell.learned(self.settings, {each: self._record(each) for each in below})
+        for name, entry in used.get(own_files.KERNELS, {}).items():
+            used[own_files.KERNELS][name] = own_files.with_content(entry, self.root, memo)
         if self.shards(cell) is not None:
             used["shards_dir"] = str(self.shards_dir)  # another disk has another speed
         return used

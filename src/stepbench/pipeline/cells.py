@@ -166,6 +166,8 @@ class Cell:
     def learned(self, settings: Mapping[str, Any], below: Mapping[Any, Any]) -> dict[str, Any]:
         """Return what those records add to the cell's definition.
 
+        Under `kernels` stand attention kernels of the user's own by name, each with its `function`.
+
         Args:
             settings: config.yaml.
             below: the cells of `builds_on` with their records, None where there is none that holds numbers.

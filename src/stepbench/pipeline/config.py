@@ -167,7 +167,7 @@ def _rungs(config: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield what is wrong with the settings of the ladder's rungs."""
     for name, values in _section(config, "rungs").items():
         if isinstance(values, Mapping):
-            for key, message in rung_mistakes(values).items():
+            for key, message in rung_mistakes(values, _section(config, "attention")).items():
                 yield Mistake("value", message, ("rungs", name, key))
 
 

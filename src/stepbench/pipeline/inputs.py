@@ -78,8 +78,7 @@ def check_exist(bench: Bench) -> None:
     Raises:
         stepbench.pipeline.config.ConfigError: one is not a file, and a configured cell reads it.
     """
-    entries = (entry for cell in bench.cells for entry in own_files.entries(bench.settings, cell).values())
-    files = {file for entry in entries if (file := own_files.file_of(entry)) is not None}
+    files = {file for cell in bench.cells for file in own_files.files(bench.settings, cell)}
     missing = [file for file in files if not (bench.root / file).is_file()]
     if missing:
         raise config.ConfigError(*(f"`{file}` must be a file that exists" for file in sorted(missing)))

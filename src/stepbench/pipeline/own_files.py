@@ -12,6 +12,7 @@ from stepbench.pipeline import config, fingerprint
 from stepbench.pipeline.cells import Cell
 
 KERNEL = "kernel"
+KERNELS = "kernels"  # by name, of a cell with several steps; see `Cell.learned`
 
 
 def entries(settings: Mapping[str, Any], cell: Cell) -> dict[str, dict[str, Any]]:
@@ -31,6 +32,12 @@ def entries(settings: Mapping[str, Any], cell: Cell) -> dict[str, dict[str, Any]
         if (name := getattr(cell, axis.name)) in own:
             found[KERNEL] = {"function": own[name]}
     return found
+
+
+def files(settings: Mapping[str, Any], cell: Cell) -> set[Path]:
+    """Return the user's files that a cell names, relative to the root; not those that it has from other records."""
+    named = (*entries(settings, cell).values(), *cell.learned(settings, {}).get(KERNELS, {}).values())
+    return {file for entry in named if (file := file_of(entry)) is not None}
 
 
 def file_of(entry: Mapping[str, Any]) -> Path | None:

@@ -68,6 +68,10 @@ def test_the_step_has_what_was_kept_and_its_own_settings() -> None:
 def test_a_wrong_rung_is_told_with_what_is_valid(tmp_path: Any) -> None:
     assert rung_mistakes({"attention": "sdpa", "batch": 8}) == {}
     assert rung_mistakes({"atention": "sdpa"})["atention"].startswith("is no setting of a rung; valid are precision, ")
+    assert rung_mistakes({"attention": "mine"}, ["mine"]) == {}
+    told = rung_mistakes({"attention": "sdpaa"}, ["mine"])["attention"]
+    assert told.startswith("must be one of naive, ")
+    assert told.endswith(", mine, got 'sdpaa'")
     assert rung_mistakes({"head": "fused"})["head"].startswith(
         "must be one of whole, chunked, triton, torch, got 'fused'"
     )

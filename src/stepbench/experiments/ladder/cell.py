@@ -60,13 +60,19 @@ class Cell(cells.Cell):
     def learned(self, settings: Mapping[str, Any], below: Mapping[Any, Any]) -> dict[str, Any]:
         """Return `kept`: the rungs below that made the step faster, each with its settings.
 
+        And `kernels`, where the two steps have attention kernels of the user's own: their functions by name.
+
         Args:
             settings: config.yaml.
             below: the cells of `builds_on` with their records, None where there is none that holds numbers.
         """
         names = dict.fromkeys(cell.rung for cell in below)
         kept = [name for name in names if _is_faster([below[cell] for cell in below if cell.rung == name])]
-        return {"kept": {name: dict(settings["rungs"][name]) for name in kept}}
+        found: dict[str, Any] = {"kept": {name: dict(settings["rungs"][name]) for name in kept}}
+        steps = steps_of({**found, "rung": settings["rungs"].get(self.rung, {})})
+        own = settings.get("attention", {})
+        kernels_of_own = {each.attention: {"function": own[each.attention]} for each in steps if each.attention in own}
+        return found | ({"kernels": kernels_of_own} if kernels_of_own else {})
 
     def modules(self, definition: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the modules of attention and head of both steps."""
@@ -82,16 +88,24 @@ def steps_of(definition: Mapping[str, Any]) -> tuple[Rung, Rung]:
     return Rung(**base), Rung(**base | definition["rung"])
 
 
-def rung_mistakes(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is wrong with the settings of a rung: key -> sentence."""
+def rung_mistakes(values: Mapping[str, Any], own: Iterable[str] = ()) -> dict[str, str]:
+    """Return what is wrong with the settings of a rung: key -> sentence.
+
+    Args:
+        values: of the rung.
+        own: the names of the attention kernels of the user's own.
+    """
     axes = {axis.name: axis for axis in cells.axes(Rung)}
     found = {}
     for key, value in values.items():
         if key not in axes:
             found[key] = f"is no setting of a rung; valid are {', '.join(axes)}"
             continue
+        axis = axes[key]
+        if axis.section is not None:
+            axis = dataclasses.replace(axis, choices=(*(axis.choices or ()), *own), section=None)
         try:
-            axes[key].check(value)
+            axis.check(value)
         except ValueError as error:
             found[key] = str(error).partition("` ")[2]
     return found
