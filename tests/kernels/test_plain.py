@@ -159,6 +159,26 @@ def test_a_backend_that_turns_its_inputs_down_is_unsupported_with_its_reasons(mo
         sdpa.attention(q, k, v, is_causal=True, scale=1.0, return_lse=False, name="sdpa_cudnn")
 
 
+@pytest.mark.parametrize(
+    ("text", "is_refusal"),
+    [
+        ("No viable backend for scaled_dot_product_attention was found.", True),
+        ("cuDNN Frontend error: [cudnn_frontend] Error: No valid execution plans built.", True),
+        ("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later", False),
+        ("The size of tensor a (3) must match the size of tensor b (4)", False),
+    ],
+)
+def test_what_fails_is_no_refusal(monkeypatch: pytest.MonkeyPatch, text: str, is_refusal: bool) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(sdpa.F, "scaled_dot_product_attention", fail)
+    q, k, v = Problem(8, 8, 16).inputs()
+    with pytest.raises(UnsupportedAttention if is_refusal else RuntimeError) as caught:
+        sdpa.attention(q, k, v, is_causal=True, scale=1.0, return_lse=False, name="sdpa_cudnn")
+    assert isinstance(caught.value, UnsupportedAttention) == is_refusal
+
+
 def test_of_torchs_reasons_those_stand_that_are_about_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         for text in (

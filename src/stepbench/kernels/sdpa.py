@@ -71,12 +71,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, scale: float,
         try:
             return F.scaled_dot_product_attention(q, k, v, **options)  # type: ignore[arg-type]
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or (
-                "backend" not in str(error) and "kernel" not in str(error)
-            ):
+            if isinstance(error, torch.OutOfMemoryError) or not _turns_down(str(error)):
                 raise
             said = _reasons(q, k, v, options)
             raise UnsupportedAttention(f"{name} cannot take these inputs: {said or error}") from error
+
+
+def _turns_down(text: str) -> bool:
+    """Return whether an error says that a backend has no kernel for the inputs, and not that one has failed."""
+    # "CUDA error: an illegal memory access … CUDA kernel errors might be …" is a failure.
+    return "CUDA error" not in text and any(word in text for word in ("backend", "kernel", "execution plan"))
 
 
 def _reasons(q: Tensor, k: Tensor, v: Tensor, options: dict[str, object]) -> str:

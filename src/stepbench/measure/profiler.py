@@ -114,11 +114,11 @@ def run(
                         if KINDS[device].has_events:
                             torch.accelerator.synchronize()
             profiler.step()
-    if trace is not None:
-        profiler.export_chrome_trace(str(trace))
     events = profiler.events() or []
     if KINDS[device].has_events and not any(event.device_type == DeviceType.CUDA for event in events):
         raise UnsupportedError(NO_KERNELS)
+    if trace is not None:
+        profiler.export_chrome_trace(str(trace))
     return read(events, list(phases), ranges=ranges)
 
 
