@@ -21,6 +21,7 @@ LEAST = 0.90
 WHOLE = (
     "cli/gpu_check.py",
     "kernels/triton/launch.py",
+    "kernels/triton/layouts.py",
     "kernels/triton/operator.py",
     "measure/device_probe.py",
     "measure/device_timing.py",

@@ -12,7 +12,7 @@ triton = pytest.importorskip("triton")
 from tests.testing.interpreter import ARRANGEMENTS  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402 - after the check that there is a triton
 
-from stepbench.kernels.triton import candidates, compiling, launch, tiles  # noqa: E402
+from stepbench.kernels.triton import candidates, compiling, launch, layouts, operator, tiles  # noqa: E402
 from stepbench.kernels.triton.tiles import Plan, Tile  # noqa: E402
 
 TILE = Tile(64, 32, 8, 2, 128)
@@ -100,16 +100,36 @@ def assert_launched(launches: Launches, kernels: list[str], head_dim: int, dtype
             assert {name: seen[name] for name in TILE.options} == TILE.options
 
 
-def test_a_head_dim_whose_rows_cannot_start_on_16_bytes_is_loaded_through_pointers(launches: Launches) -> None:
-    run(20, torch.bfloat16, descriptors=True, atomics=False)
-    assert not any("tensordesc" in str(seen["signature"]) for seen in launches)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("descriptors", [True, False], ids=["descriptors", "pointers"])
+@pytest.mark.parametrize(("head_dim", "compiled"), [(20, 32), (72, 80)])
+def test_a_launch_at_any_head_dim_compiles_that_of_a_multiple_of_16(
+    launches: Launches, head_dim: int, compiled: int, descriptors: bool, dtype: str
+) -> None:
+    q = torch.zeros(2, 4, 96, head_dim, dtype=getattr(torch, dtype))
+    plan = Plan(TILE, TILE, TILE, TILE, descriptors).to_text()
+    o, lse = operator.attention_forward(q, q, q, 1.0, True, False, plan)
+    gradients = operator.attention_backward(o, None, q, q, q, o, lse, 1.0, True, False, plan)
+    assert {x.shape for x in (o, *gradients)} == {q.shape}
+    kernels = ["forward", "row_statistics", "backward_keys", "backward_queries"]
+    assert_launched(launches, kernels, compiled, dtype, descriptors=descriptors)
+
+
+@pytest.mark.parametrize(
+    ("strides", "is_copied"), [((5120, 1280, 80, 1), False), ((5128, 1280, 80, 1), True), ((0, 0, 160, 1), False)]
+)
+def test_pointers_need_strides_that_triton_knows_to_be_aligned(strides: tuple[int, ...], is_copied: bool) -> None:
+    plan = Plan(TILE, TILE, TILE, TILE, descriptors=False)
+    x = torch.empty_strided((2, 4, 16, 80), strides, dtype=torch.bfloat16, device="meta")
+    _, (y,) = layouts.readable(plan, x)
+    assert (y is not x) == is_copied
 
 
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
 def test_only_what_cannot_be_read_in_place_is_copied(arrange: str) -> None:
     plan = Plan(TILE, TILE, TILE, TILE, descriptors=True)
     x = ARRANGEMENTS[arrange](torch.randn(2, 4, 24, 64, dtype=torch.bfloat16))
-    descriptors, (y,) = launch.readable(plan, x)
+    descriptors, (y,) = layouts.readable(plan, x)
     assert descriptors
     assert torch.equal(x, y)
     assert (y is x) == (arrange in ("contiguous", "from_projection", "from_packed"))
@@ -119,17 +139,17 @@ def test_only_what_cannot_be_read_in_place_is_copied(arrange: str) -> None:
 
 def test_the_output_is_laid_out_like_the_queries() -> None:
     from_projection = ARRANGEMENTS["from_projection"](torch.randn(2, 4, 24, 64))
-    assert launch.empty_like_rows(from_projection).stride() == from_projection.stride()
+    assert layouts.empty_like_rows(from_projection).stride() == from_projection.stride()
     transposed = ARRANGEMENTS["transposed"](torch.randn(2, 4, 24, 64))
-    assert launch.empty_like_rows(transposed).stride(-1) == 1
+    assert layouts.empty_like_rows(transposed).stride(-1) == 1
 
 
-@pytest.mark.parametrize(("row_stride", "is_copied"), [(2**23 - 1, False), (2**23, True), (20_000_000, True)])
+@pytest.mark.parametrize(("row_stride", "is_copied"), [(2**23 - 16, False), (2**23, True), (20_000_000, True)])
 def test_rows_that_stand_too_far_apart_for_32_bits_are_copied(row_stride: int, is_copied: bool) -> None:
     """Within a tile of up to 256 rows the kernels for 16 bits count elements in 32 bits."""
     plan = Plan(TILE, TILE, TILE, TILE, descriptors=False)
     x = torch.empty_strided((1, 1, 128, 16), (16, 16, row_stride, 1), dtype=torch.bfloat16, device="meta")
-    _, (y,) = launch.readable(plan, x)
+    _, (y,) = layouts.readable(plan, x)
     assert (y is not x) == is_copied
     assert y.stride(2) == (16 if is_copied else row_stride)
 
@@ -144,4 +164,4 @@ def test_no_tile_has_more_rows_than_the_limit_on_strides_assumes() -> None:
 def test_an_output_is_not_laid_out_in_rows_that_stand_too_far_apart() -> None:
     time_first = torch.empty(128, 8, 64, 16_384, device="meta").permute(1, 2, 0, 3)  # [T, B, H, D] in memory
     assert time_first.stride(2) == 2**23
-    assert launch.empty_like_rows(time_first).is_contiguous()
+    assert layouts.empty_like_rows(time_first).is_contiguous()

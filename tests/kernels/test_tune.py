@@ -284,3 +284,8 @@ def test_the_problems_are_those_of_the_papers_figures() -> None:
 def test_float32_is_tuned_once_for_each_width_of_its_slices() -> None:
     problems = list(tune.shipped_problems((16, 32, 64, 128), ("float32",)))
     assert [(p.head_dim, p.is_causal) for p in problems] == [(16, True), (16, False), (64, True), (64, False)]
+
+
+def test_a_head_dim_that_no_kernel_is_compiled_for_is_not_tuned() -> None:
+    with pytest.raises(ValueError, match=r"`head_dim` must be a multiple of 16, which others are padded to, got 72"):
+        list(tune.shipped_problems((64, 72)))

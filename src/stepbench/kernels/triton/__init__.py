@@ -3,9 +3,10 @@
     primitives   tiles: find, load, multiply, store           tiles, tiles.json   which tile shape for which device
     forward      the fused forward kernel                     tune, candidates    measure shapes, rewrite the table
     backward     row statistics, two passes, or one           compiling           registers and instructions, no GPU
-    launch       grids, descriptors, buffers                  resources           what every shipped kernel compiles to
-    operator     the torch operator and its gradient          limits              what limits them on an H100, predicted
-    gluon_forward  experimental, never run                    measured            their times, to refit the prediction
+    layouts      what tensors the kernels can read            resources           what every shipped kernel compiles to
+    launch       grids, descriptors                           limits              what limits them on an H100, predicted
+    operator     the torch operator and its gradient          measured            their times, to refit the prediction
+    gluon_forward  experimental, never run
 
 This file imports none of them, so that asking whether Triton can run needs no Triton.
 """
@@ -63,10 +64,10 @@ def _unsupported_with_atomics(case: Case) -> str | None:
 def _unsupported_with_reduction(case: Case) -> str | None:
     if reason := wrong_dtype("triton_reduced", case, SIXTEEN_BIT) or unsupported(case):
         return reason
-    if case.head_dim > MAX_FUSED_HEAD_DIM or split_head_dim(case.head_dim)[1] or case.head_dim % 4:
+    if case.head_dim > MAX_FUSED_HEAD_DIM or split_head_dim(case.head_dim)[1]:
         return (
-            f"triton_reduced needs a head dim of at most {MAX_FUSED_HEAD_DIM} that is a multiple of 4 and is loaded in "
-            f"one piece, such as 64 or 128, got {case.head_dim}"
+            f"triton_reduced needs a head dim of at most {MAX_FUSED_HEAD_DIM} that is loaded in one piece, such as 64 "
+            f"or 128, got {case.head_dim}"
         )
     capability = torch.cuda.get_device_capability(case.device)
     if capability[0] != 9:

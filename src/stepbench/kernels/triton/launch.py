@@ -1,4 +1,4 @@
-"""From tensors to launches: buffers, tensor descriptors, grids, and the order of the programs."""
+"""From tensors to launches: tensor descriptors, grids, and the order of the programs."""
 
 import math
 from functools import cache
@@ -14,7 +14,8 @@ from stepbench import versions
 from stepbench.kernels.triton import backward as backward_16
 from stepbench.kernels.triton import forward as forward_16
 from stepbench.kernels.triton import single
-from stepbench.kernels.triton.tiles import CHUNK, MOST_ROWS, Plan, Tile, slice_of, split_head_dim, statistics_rows
+from stepbench.kernels.triton.layouts import empty_like_rows, readable
+from stepbench.kernels.triton.tiles import CHUNK, Plan, Tile, slice_of, split_head_dim, statistics_rows
 
 LOG2_E = 1 / math.log(2)
 PADDING = 128  # the statistics are padded to a multiple of this, so that no kernel needs a mask to read them
@@ -71,7 +72,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, scale: float, is_causal: bool, plan
     """Run the forward kernel.
 
     Args:
-        q: [B, H, Tq, D].
+        q: [B, H, Tq, D], D a multiple of 16.
         k: [B, Hkv, Tk, D], on q's device.
         v: like k.
         scale: factor of the scores.
@@ -221,36 +222,8 @@ def _cache_bytes(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).L2_cache_size) // 2
 
 
-def empty_like_rows(x: Tensor) -> Tensor:
-    """Return an uninitialised tensor laid out like x, or contiguous where the kernels could not write that in place."""
-    y = torch.empty_like(x)
-    return y if _has_dense_rows(y) else torch.empty(x.shape, dtype=x.dtype, device=x.device)
-
-
 def _strides(x: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if x is None else (x.stride(0), x.stride(1), x.stride(2))
-
-
-def readable(plan: Plan, *tensors: Tensor) -> tuple[bool, tuple[Tensor, ...]]:
-    """Return whether descriptors can be used, and the tensors, copied where the kernels could not read them in place.
-
-    Both need neighbours along the head dim to be neighbours in memory. With pointers a tile must span less than 2³¹
-    elements; with descriptors each row must start on 16 bytes, which no layout of some head dims does.
-    """
-    x = tensors[0]
-    descriptors = plan.descriptors and x.dtype != torch.float32 and x.shape[-1] * x.element_size() % 16 == 0
-    fits = _fits_descriptor if descriptors else _has_dense_rows
-    return descriptors, tuple(x if fits(x) else x.clone(memory_format=torch.contiguous_format) for x in tensors)
-
-
-def _has_dense_rows(x: Tensor) -> bool:
-    # Within a tile the kernels for 16 bits count in 32 bits; counting in 64 would cost all launches registers.
-    return x.stride(-1) == 1 and MOST_ROWS * x.stride(-2) < 2**31
-
-
-def _fits_descriptor(x: Tensor) -> bool:
-    steps = [stride * x.element_size() for stride, size in zip(x.stride()[:-1], x.shape[:-1], strict=True) if size > 1]
-    return x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and all(step > 0 and step % 16 == 0 for step in steps)
 
 
 def _sources(descriptors: bool, *operands: tuple[Tensor, int]) -> list[Any]:

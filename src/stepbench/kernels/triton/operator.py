@@ -9,6 +9,7 @@ from torch import Tensor
 from stepbench.architectures import architecture_of
 from stepbench.kernels.contract import Answer, NoSecondDerivative, name_of
 from stepbench.kernels.triton import launch
+from stepbench.kernels.triton.layouts import empty_like_rows, padded, without_padding
 from stepbench.kernels.triton.tiles import Plan, plan_for
 
 
@@ -54,14 +55,16 @@ def attention_forward(
     q: Tensor, k: Tensor, v: Tensor, scale: float, is_causal: bool, atomics: bool, plan: str
 ) -> tuple[Tensor, Tensor]:
     """Return o and lse; `atomics` is for the gradient."""
-    return launch.forward(q, k, v, scale, is_causal, Plan.from_text(plan))
+    queries, keys, values = padded(q, k, v)
+    o, lse = launch.forward(queries, keys, values, scale, is_causal, Plan.from_text(plan))
+    return without_padding(o, q), lse
 
 
 @attention_forward.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, scale: float, is_causal: bool, atomics: bool, plan: str
 ) -> tuple[Tensor, Tensor]:
-    return launch.empty_like_rows(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    return empty_like_rows(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("stepbench::attention_backward", mutates_args=())
@@ -70,7 +73,11 @@ def attention_backward(
     scale: float, is_causal: bool, atomics: bool, plan: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return dq, dk, dv."""
-    return launch.backward(do, dlse, q, k, v, o, lse, scale, is_causal, Plan.from_text(plan), atomics=atomics)
+    do, queries, keys, values, o = padded(do, q, k, v, o)
+    dq, dk, dv = launch.backward(
+        do, dlse, queries, keys, values, o, lse, scale, is_causal, Plan.from_text(plan), atomics=atomics
+    )
+    return without_padding(dq, q), without_padding(dk, k), without_padding(dv, v)
 
 
 @attention_backward.register_fake
@@ -78,7 +85,7 @@ def _(
     do: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor,
     scale: float, is_causal: bool, atomics: bool, plan: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return launch.empty_like_rows(q), launch.empty_like_rows(k), launch.empty_like_rows(v)
+    return empty_like_rows(q), empty_like_rows(k), empty_like_rows(v)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -29,6 +29,7 @@ from stepbench.kernels import naive, reference
 from stepbench.kernels.triton import launch
 from stepbench.kernels.triton.candidates import Candidate, Problem, appraise, in_order, likeliest, others
 from stepbench.kernels.triton.compiling import SHARED_BYTES
+from stepbench.kernels.triton.layouts import ALIGNMENT, readable
 from stepbench.kernels.triton.tiles import KERNELS, TABLE, Plan, Tile, plan_for, read_table, row_key, write_table
 from stepbench.kernels.triton.tuned import Timing, fastest, head_of, is_measured, merged, row_of
 
@@ -177,7 +178,7 @@ def _call(
         return lambda: launch.forward(q, k, v, scale, problem.is_causal, plan)
     o, lse = launch.forward(q, k, v, scale, problem.is_causal, plan)
     sizes = launch.Sizes.of(q, k, problem.is_causal)
-    descriptors, tensors = launch.readable(plan, q, k, v, do)
+    descriptors, tensors = readable(plan, q, k, v, do)
     statistics = launch.row_statistics(sizes, do, None, o, lse, plan)
     operands = launch.Operands(sizes, tensors, statistics, descriptors, scale)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
@@ -221,7 +222,15 @@ def within(got: Tensor, plain: Tensor, exact: Tensor, band: float) -> bool:
 
 
 def shipped_problems(head_dims: Sequence[int] = (64, 128), dtypes: Sequence[str] = ("bfloat16",)) -> Iterator[Problem]:
-    """Yield the problems that the paper's figures show, causal and not; the first one of every row of the table."""
+    """Yield the problems that the paper's figures show, causal and not; the first one of every row of the table.
+
+    Raises:
+        ValueError: a head dim is one that no kernel is compiled for.
+    """
+    if unaligned := [head_dim for head_dim in head_dims if head_dim % ALIGNMENT]:
+        raise ValueError(
+            f"`head_dim` must be a multiple of {ALIGNMENT}, which others are padded to, got {unaligned[0]}"
+        )
     found: dict[tuple[Any, ...], Problem] = {}
     for head_dim, dtype, is_causal in itertools.product(head_dims, dtypes, (True, False)):
         problem = Problem(head_dim, dtype, is_causal)
