@@ -95,11 +95,12 @@ class Plan:
 def split_head_dim(head_dim: int) -> tuple[int, int]:
     """Cut a head dim into one or two powers of two, each at least 16: 128 → (128, 0), 80 → (64, 16), 96 → (64, 32).
 
-    Where two would be no smaller than the next power of two, the head dim is padded to it: 112 → (128, 0).
+    Where two would be no smaller than the next power of two, the head dim is padded to it: 112 → (128, 0). The second
+    is at least a quarter of the first, 144 → (128, 32), because of a 16 beside a 128 ptxas spills with most tiles.
     """
     whole = max(_next_power_of_two(head_dim), 16)
     main = whole // 2
-    tail = max(_next_power_of_two(head_dim - main), 16)
+    tail = max(_next_power_of_two(head_dim - main), main // 4, 16)
     return (whole, 0) if head_dim == whole or tail >= main else (main, tail)
 
 
