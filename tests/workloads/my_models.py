@@ -122,6 +122,18 @@ def needs_values_in_blocks(vocabulary, attention):
     return Capped(vocabulary, attention)
 
 
+class Unused(WithLoss):
+    """Most of its parameters are in no forward pass."""
+
+    def __init__(self, vocabulary):
+        super().__init__(vocabulary)
+        self.unused = nn.Linear(200, 200)
+
+
+def unused(vocabulary):
+    return Unused(vocabulary)
+
+
 class Positions(WithLoss):
     """It has 32 learned positions, whatever the context."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from stepbench.parallel.communicator import Communicator, Pending
+from stepbench.versions import FakeTensor
 
 MIB = 2**20
 _ALIGNMENT_BYTES = 64  # a cache line; CUDA's vectorised kernels want 16
@@ -128,6 +129,21 @@ def dense_gradient(parameter: Parameter) -> Tensor | None:
     return gradient
 
 
+def set_anywhere(summed: Tensor, own: Sequence[bool]) -> list[bool]:
+    """Return which flags are set on any rank.
+
+    Reading them makes a CUDA device wait, so it is done only where one is missing here. A fake tensor, on which memory
+    is predicted without other ranks, has no values: there the others are taken to be as this one.
+
+    Args:
+        summed: one number for each flag, 0 where no rank has set it; it may be complex.
+        own: which this rank has set.
+    """
+    if all(own) or isinstance(summed, FakeTensor):
+        return list(own)
+    return [count != 0 for count in summed.tolist()]
+
+
 class Bucket:
     """The gradients of some parameters, as views into one buffer.
 
@@ -200,10 +216,9 @@ class Bucket:
         self._pending.wait()
         self._pending = None
         if not self.is_complete:
-            # Reading the flags makes a CUDA device wait, so it is done only where it is needed.
-            for slot, flag in enumerate(self._flags.tolist()):
+            for slot, is_set in enumerate(set_anywhere(self._flags, self._filled)):
                 if not self._filled[slot]:
-                    self.parameters[slot].grad = self._views[slot] if flag != 0 else None  # it may be complex
+                    self.parameters[slot].grad = self._views[slot] if is_set else None
         self._filled = [False] * len(self.parameters)
 
 

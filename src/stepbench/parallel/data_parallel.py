@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import Parameter
 
+from stepbench.parallel.bucket import set_anywhere
 from stepbench.parallel.communicator import Communicator
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, Synchronizes, with_plain_optimizer
 from stepbench.parallel.traffic import Traffic
@@ -142,12 +143,12 @@ def present_anywhere(present: Sequence[bool], communicator: Communicator) -> lis
     if not present:
         return []
     device = communicator.traffic.device
-    # Copying flags to a CUDA device and reading them make the host wait; so both only where something is missing.
+    # Copying flags to a CUDA device makes the host wait, as reading them does; so only where something is missing.
     flags = torch.ones(len(present), dtype=torch.int32, device=device)
     if not all(present):
         flags = torch.tensor(present, dtype=torch.int32, device=device)
     communicator.all_reduce(flags).wait()
-    return list(present) if all(present) else [count > 0 for count in flags.tolist()]
+    return set_anywhere(flags, present)
 
 
 def refuse_unfrozen(frozen: Mapping[str, Parameter]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import Parameter
 
-from stepbench.parallel.bucket import by_kind, dense_gradient
+from stepbench.parallel.bucket import by_kind, dense_gradient, set_anywhere
 from stepbench.parallel.data_parallel import DataParallel
 from stepbench.parallel.replica import Group, Recipe, Replica, Strategy, with_plain_optimizer
 
@@ -39,7 +39,7 @@ class FlatDDP(DataParallel):
         flat.div_(self.communicator.size)
         self.communicator.all_reduce(flat).wait()
         *means, flags = flat.split([*(parameter.numel() for parameter in parameters), len(parameters)])
-        anywhere = present if all(present) else [flag != 0 for flag in flags.tolist()]  # they may be complex
+        anywhere = set_anywhere(flags, present)
         for parameter, gradient, mean, is_present in zip(parameters, gradients, means, anywhere, strict=True):
             gradient.copy_(mean.view_as(gradient))
             parameter.grad = gradient if is_present else None

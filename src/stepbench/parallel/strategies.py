@@ -53,7 +53,8 @@ def parallelize(
         optimizer_options: its keyword arguments.
         group: the process group, or None for all ranks.
         **options: the strategy's own: `bucket_mib` (bucketed, sharded_broadcast, sharded_reduce_scatter, torch_ddp,
-            torch_zero), `compute_dtype` (fsdp, torch_fsdp2), `prefetch` and `sharded` (fsdp).
+            torch_zero), `compute_dtype` (fsdp, torch_fsdp2), `prefetch` and `sharded` (fsdp), `find_unused_parameters`
+            (torch_ddp, which raises otherwise where a parameter has no gradient).
 
     Raises:
         ValueError: an unknown strategy, or an option that it does not have.

@@ -8,9 +8,21 @@ from torch.nn.parallel import DistributedDataParallel
 from stepbench.parallel.replica import BUCKET_MIB, Group, Recipe, Replica, Strategy
 
 
-def _build(module: nn.Module, recipe: Recipe, group: Group, *, bucket_mib: float = BUCKET_MIB) -> Replica:
+def _build(
+    module: nn.Module,
+    recipe: Recipe,
+    group: Group,
+    *,
+    bucket_mib: float = BUCKET_MIB,
+    find_unused_parameters: bool = False,
+) -> Replica:
     wrapped = DistributedDataParallel(
-        module, process_group=group, bucket_cap_mb=bucket_mib, gradient_as_bucket_view=True, broadcast_buffers=False
+        module,
+        process_group=group,
+        bucket_cap_mb=bucket_mib,
+        gradient_as_bucket_view=True,
+        broadcast_buffers=False,
+        find_unused_parameters=find_unused_parameters,
     )
     return Replica(wrapped, recipe.cls(module.parameters(), **recipe.options))
 

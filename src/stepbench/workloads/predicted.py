@@ -31,7 +31,8 @@ def predict(spec: StepSpec, setting: Setting) -> Timeline:
     """
     if (reason := unsupported_reason(spec, setting.device)) is not None:
         raise UnsupportedError(reason)
-    return on_fake_tensors(spec, lambda: step.build(spec, setting, steps=1, with_scaler=False))
+    steps = 2 if isinstance(spec.size, OwnModel) else 1  # see `Step.prime`
+    return on_fake_tensors(spec, lambda: step.build(spec, setting, steps=steps, with_scaler=False))
 
 
 def on_fake_tensors(spec: StepSpec, make: Callable[[], WatchedStep]) -> Timeline:

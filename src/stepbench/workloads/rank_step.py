@@ -48,7 +48,7 @@ def build(
     made: list[Replica] = []
 
     def wrap(module: nn.Module, *arguments: Any) -> Replica:
-        options = _options(spec) | _sharded(spec, module)
+        options = _options(spec) | _of_own_models(spec, module)
         made.append(parallelize(str(spec.strategy), module, *arguments, group=group, **options))
         return made[-1]
 
@@ -141,11 +141,17 @@ def raise_unsupported(spec: StepSpec, setting: Setting) -> None:
         raise UnsupportedError(reason)
 
 
-def _sharded(spec: StepSpec, module: nn.Module) -> dict[str, Any]:
-    """Return which modules are sharded where a model of the user's own has others than ours."""
-    if not isinstance(spec.size, OwnModel) or "sharded" not in strategy(str(spec.strategy)).options:
+def _of_own_models(spec: StepSpec, module: nn.Module) -> dict[str, Any]:
+    """Return the options that a model of the user's own needs: it may have other matrices, and parameters unused."""
+    size = spec.size
+    if not isinstance(size, OwnModel):
         return {}
-    return {"sharded": own_module.classes_named(module, spec.size.sharded or own_module.SHARDED)}
+    found = {
+        "sharded": lambda: own_module.classes_named(module, size.sharded or own_module.SHARDED),
+        "find_unused_parameters": lambda: True,
+    }
+    known = strategy(str(spec.strategy)).options
+    return {name: make() for name, make in found.items() if name in known}
 
 
 def _options(spec: StepSpec) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from stepbench import versions
 from stepbench.data import tokens
 from stepbench.measure.measurement import Setting, UnsupportedError, WrongResultError
 from stepbench.models.layers import Attention
+from stepbench.models.own import OwnModel
 from stepbench.models.precision import AUTOCAST, precision_reason
 from stepbench.workloads import decoders
 from stepbench.workloads.spec import StepSpec
@@ -118,8 +119,11 @@ class Step:
         self._update()
 
     def prime(self) -> None:
-        """Bring gradients and optimizer state into being, as a first step would leave them behind."""
-        if self._replica is not None:
+        """Bring gradients and optimizer state into being, as a first step would leave them behind.
+
+        On a rank, and of a model of the user's own, by a first step: only that tells which parameters it reaches.
+        """
+        if self._replica is not None or isinstance(self.spec.size, OwnModel):
             self.run()
             return
         if self.spec.passes != "forward":
