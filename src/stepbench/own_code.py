@@ -75,16 +75,16 @@ def guarded(where: str) -> Iterator[None]:
     os.environ.update(_OFFLINE)
     _guard.tried.clear()
     _guard.depth += 1
-    problem: Exception | None = None
+    problem: BaseException | None = None
     try:
         yield
     except OwnCodeError as error:
         problem = error
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a file may be a script that ends in sys.exit()
         problem = error
         if not _guard.tried:
-            raise OwnCodeError(f"`{where}` raised {_told(error)}") from error
+            raise raised(where, error) from error
     finally:
         _guard.depth -= 1
         for name, value in before.items():
@@ -130,6 +130,16 @@ class _Guard:
 _guard = _Guard()
 
 
-def _told(error: Exception) -> str:
+def raised(where: str, error: BaseException) -> OwnCodeError:
+    """Return the error that says whose exception it was.
+
+    Args:
+        where: the code, as config.yaml names it.
+        error: what it raised.
+    """
+    return OwnCodeError(f"`{where}` raised {_told(error)}")
+
+
+def _told(error: BaseException) -> str:
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

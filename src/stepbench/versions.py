@@ -35,6 +35,7 @@ __all__ = [
     "in_backward",
     "is_installed_triton",
     "linear_cross_entropy",
+    "modules_convert",
     "outer_saved_tensor_hooks",
     "plain_tensors",
     "pretended_ranks",
@@ -152,6 +153,40 @@ def allocation_history(path: Path, *, events: int) -> Iterator[None]:
 def tensors_are_fake() -> bool:
     """Tell whether tensors that are created from now on are fake: shapes without values."""
     return detect_fake_mode() is not None
+
+
+@contextlib.contextmanager
+def modules_convert() -> Iterator[None]:
+    """Let `Module.to` and its like convert fake parameters, ties kept.
+
+    torch swaps the old tensor's content with the new one's then, which it refuses where something refers to one of them
+    weakly, and whether the fake mode does so is chance.
+    """
+    made: dict[tuple[torch.Tensor, torch.dtype, torch.device], torch.Tensor] = {}
+
+    def converted(found: torch.Tensor, fn: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        applied = fn(found.detach())
+        if (applied.dtype, applied.device) == (found.dtype, found.device):
+            return found
+        if isinstance(found, torch.nn.Parameter):
+            applied = torch.nn.Parameter(applied, requires_grad=found.requires_grad)
+        return made.setdefault((found, applied.dtype, applied.device), applied)
+
+    def apply(self: Any, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        for child in self.children() if recurse else ():
+            child._apply(fn)
+        for held in (self._parameters, self._buffers):
+            for name, found in held.items():
+                if found is not None:
+                    held[name] = converted(found, fn)
+        return self
+
+    before = torch.nn.Module._apply
+    torch.nn.Module._apply = apply  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Module._apply = before  # type: ignore[method-assign]
 
 
 def in_backward() -> bool:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from stepbench.measure.measurement import PredictedOutOfMemoryError, UnsupportedError, WrongResultError
+from stepbench.own_code import OwnCodeError, guarded
 from stepbench.parallel.outcome import ERROR, RankError, RankOutcome, RankTimeoutError
 from stepbench.pipeline import records
 from stepbench.process import failures
@@ -45,6 +46,13 @@ def test_the_kind_of_others_is_not_taken_from_them() -> None:
 )
 def test_an_exception_is_one_line(error: Exception, text: str) -> None:
     assert failures.sentence(error) == text
+
+
+def test_memory_that_ran_out_in_code_of_the_users_own_is_no_mistake_of_it() -> None:
+    for cause, kind in ((MemoryError(), "oom"), (KeyError("x"), "own_code")):
+        with pytest.raises(OwnCodeError) as caught, guarded("mine.py:build"):
+            raise cause
+        assert failures.kind_of(caught.value) == kind
 
 
 def test_the_rank_to_blame_is_known() -> None:

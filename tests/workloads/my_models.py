@@ -122,6 +122,36 @@ def needs_values_in_blocks(vocabulary, attention):
     return Capped(vocabulary, attention)
 
 
+def in_bf16_and_tied(vocabulary):
+    model = WithLoss(vocabulary)
+    model.head.weight = model.embedding.weight
+    return model.to(torch.bfloat16)
+
+
+def on_meta(vocabulary):
+    with torch.device("meta"):
+        return WithLoss(vocabulary)
+
+
+def exits():
+    raise SystemExit("usage: my_models.py")
+
+
+class WithoutModules(nn.Module):
+    """Its matrices belong to no Linear and no Embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(97, 16))
+
+    def forward(self, tokens):
+        return self.rows[tokens] @ self.rows.T
+
+
+def without_modules():
+    return WithoutModules()
+
+
 class Unused(WithLoss):
     """Most of its parameters are in no forward pass."""
 
@@ -193,6 +223,18 @@ def kernel(q, k, v, *, is_causal, scale):
 
 def kernel_that_needs_values(q, k, v, *, is_causal, scale):
     return kernel(q, k, v, is_causal=is_causal, scale=scale) * (1.0 if q.sum().item() < 1e9 else 2.0)
+
+
+def kernel_that_raises(q, k, v, *, is_causal, scale):
+    raise RuntimeError("a bug of mine")
+
+
+def kernel_without_scale(q, k, v, *, is_causal):
+    return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+
+
+def kernel_without_gradient(q, k, v, *, is_causal, scale):
+    return kernel(q, k, v, is_causal=is_causal, scale=scale).detach()
 
 
 def transposed(q, k, v, *, is_causal, scale):

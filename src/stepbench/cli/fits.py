@@ -61,7 +61,8 @@ def fits(options: argparse.Namespace) -> int:
     if not memory:
         raise ValueError("`--memory` must be given where config.yaml has no `cards`")
     from stepbench.experiments.fits import question  # 3 s, of torch
-    from stepbench.measure.measurement import Setting, UnsupportedError
+    from stepbench.measure.measurement import Setting
+    from stepbench.process import failures
     from stepbench.reporting import units
     from stepbench.workloads.fits import find
 
@@ -78,8 +79,10 @@ def fits(options: argparse.Namespace) -> int:
             return 0
         ((name, limit_bytes),) = memory.items()
         ways = question.ask(spec, setting, limit_bytes)
-    except UnsupportedError as error:
-        raise ValueError(str(error)) from None
+    except Exception as error:
+        if failures.kind_of(error) == "exception":
+            raise
+        raise ValueError(failures.sentence(error)) from None
     asked, *others = ways
     if options.format is not None:
         print_tables([_of_ways(ways, context=spec.context, batch=spec.batch)], options.format)

@@ -81,12 +81,18 @@ def checkpoint_blocks(model: nn.Module, *group_sizes: int) -> None:
 
     Raises:
         ValueError: there is no size, one is below 1 or above the number of blocks, or they do not decrease.
-        OwnCodeError: it is not clear which its blocks are.
+        OwnCodeError: it is not clear which its blocks are; or a model of the user's own has fewer than a group.
     """
     parent, attribute = blocks_of(model)
     container: Any = getattr(parent, attribute)
     blocks = list(container)
     falling = all(outer > inner for outer, inner in itertools.pairwise(group_sizes))
+    source = getattr(model, "source", None)
+    if source is not None and falling and group_sizes and group_sizes[0] > len(blocks):
+        raise OwnCodeError(
+            f"`{source}` has {len(blocks)} blocks, so that `groups` must begin with at most {len(blocks)}, got "
+            f"{'-'.join(map(str, group_sizes))}"
+        )
     if not group_sizes or not falling or group_sizes[-1] < 1 or group_sizes[0] > len(blocks):
         raise ValueError(
             f"`group_sizes` must be decreasing numbers from {len(blocks)} (the blocks) to 1, got {list(group_sizes)}"

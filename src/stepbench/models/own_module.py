@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stepbench import own_code
+from stepbench import own_code, versions
 from stepbench.models import hugging_face
 from stepbench.models.decoder import next_token_loss
 from stepbench.models.layers import Attention
@@ -87,22 +87,50 @@ def build(
     Raises:
         OwnCodeError: it cannot be built; one sentence.
     """
-    with own_code.guarded(own.source), torch.device(device), _default(dtype):
+    conversion = versions.modules_convert() if versions.tensors_are_fake() else contextlib.nullcontext()
+    with own_code.guarded(own.source), torch.device(device), _default(dtype), conversion:
         if own.hf is not None:
             module: Any = hugging_face.build(own, vocabulary=vocabulary, attention=attention, dtype=dtype)
         else:
             offered = {"vocabulary": vocabulary, "context": context, "attention": attention}
             offered |= {} if own.layers is None else {"layers": own.layers}
             module = _call(str(own.module), offered)
-    if not isinstance(module, nn.Module):
-        raise OwnCodeError(f"`{own.source}` must return an nn.Module, got {type(module).__name__}")
-    if any(each.is_floating_point() and each.dtype != dtype for each in module.parameters()):
-        module.to(dtype)
-    if {each.device.type for each in (*module.parameters(), *module.buffers())} - {torch.device(device).type}:
-        module.to(device)
+        if not isinstance(module, nn.Module):
+            raise OwnCodeError(f"`{own.source}` must return an nn.Module, got {type(module).__name__}")
+        _convert(module, own.source, dtype, torch.device(device))
     if not any(each.requires_grad for each in module.parameters()):
         raise OwnCodeError(f"`{own.source}` must have parameters that require a gradient, got none")
     return OwnModule(module.eval(), source=own.source, vocabulary=vocabulary, blocks=own.blocks)
+
+
+def _convert(module: nn.Module, source: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Move parameters and buffers that have another dtype or device, ties kept; buffers keep their dtype.
+
+    Not by `Module.to`, which cannot change the dtype of fake parameters.
+
+    Raises:
+        OwnCodeError: one has no values that could be moved.
+    """
+    made: dict[Tensor, nn.Parameter] = {}
+    for each in module.modules():
+        for name, found in list(each.named_parameters(recurse=False, remove_duplicate=False)):
+            wanted = dtype if found.is_floating_point() else found.dtype
+            if (found.dtype, found.device.type) != (wanted, device.type):
+                _refuse_meta(found, source, device)
+                if found not in made:
+                    made[found] = nn.Parameter(found.detach().to(device, wanted), requires_grad=found.requires_grad)
+                setattr(each, name, made[found])
+        for name, held in list(each.named_buffers(recurse=False, remove_duplicate=False)):
+            if held.device.type != device.type:
+                _refuse_meta(held, source, device)
+                setattr(each, name, held.to(device))
+
+
+def _refuse_meta(tensor: Tensor, source: str, device: torch.device) -> None:
+    if tensor.is_meta:
+        raise OwnCodeError(
+            f"`{source}` must build parameters and buffers that have values, on {device} or the CPU, got some on meta"
+        )
 
 
 def takes_attention(own: OwnModel) -> bool:
@@ -112,6 +140,33 @@ def takes_attention(own: OwnModel) -> bool:
         OwnCodeError: the function cannot be loaded.
     """
     return own.hf is not None or "attention" in inspect.signature(own_code.load(str(own.module))).parameters
+
+
+def sharded_classes(model: nn.Module, own: OwnModel) -> tuple[type[nn.Module], ...]:
+    """Return the classes of the modules in `model` whose matrices FSDP shards.
+
+    Raises:
+        OwnCodeError: config.yaml names a class that no module has.
+    """
+    for name in own.sharded:
+        if not classes_named(model, [name]):
+            raise OwnCodeError(
+                f"`sharded` of `{own.source}` must name classes of its modules, got {name}; {_with_parameters(model)}"
+            )
+    return classes_named(model, own.sharded or SHARDED)
+
+
+def nothing_to_shard(model: nn.Module, own: OwnModel) -> OwnCodeError:
+    """Return the error that FSDP would find no matrix in a model."""
+    return OwnCodeError(
+        f"`{own.source}` must have matrices in modules of the classes {', '.join(own.sharded or SHARDED)} to be "
+        f"sharded, or `sharded` in config.yaml must name others; {_with_parameters(model)}"
+    )
+
+
+def _with_parameters(model: nn.Module) -> str:
+    inside = {type(each).__name__ for each in model.modules() if any(True for _ in each.parameters(recurse=False))}
+    return f"those with parameters are {', '.join(sorted(inside))}"
 
 
 def classes_named(module: nn.Module, names: Iterable[str]) -> tuple[type[nn.Module], ...]:

@@ -44,10 +44,11 @@ def failure(kind: str, reason: str, **more: Any) -> dict[str, Any]:
 
 def kind_of(error: BaseException) -> str:
     """Return the kind of failure that an exception is."""
-    if (kind := _own_kind(error)) is not None:
-        return kind
-    if is_out_of_memory(error):
+    kind = _own_kind(error)
+    if kind in (None, "own_code") and is_out_of_memory(error):  # code of the user's own may run out of memory too
         return "oom"
+    if kind is not None:
+        return kind
     if isinstance(error, TimeoutError):
         return "deadline"
     # A check raises it; Python itself raises one of its subclasses, such as ZeroDivisionError.

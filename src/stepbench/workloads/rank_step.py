@@ -14,9 +14,11 @@ from stepbench.measure.measurement import Setting, UnsupportedError
 from stepbench.measure.memory_timeline import Timeline
 from stepbench.models import own_module
 from stepbench.models.own import OwnModel
+from stepbench.own_code import OwnCodeError
+from stepbench.parallel import unit_plan
 from stepbench.parallel.replica import Group, Replica
 from stepbench.parallel.strategies import parallelize, strategy
-from stepbench.workloads import predicted, ranks, step
+from stepbench.workloads import decoders, predicted, ranks, step
 from stepbench.workloads.spec import StepSpec
 from stepbench.workloads.step import Batches, Step
 
@@ -136,9 +138,11 @@ def raise_unsupported(spec: StepSpec, setting: Setting) -> None:
 
     Raises:
         UnsupportedError: they cannot.
+        OwnCodeError: a model of the user's own has nothing to shard, or fewer blocks than are grouped.
     """
     if (reason := unsupported_reason(spec, setting.device)) is not None:
         raise UnsupportedError(reason)
+    _check_own(spec, setting)
 
 
 def _of_own_models(spec: StepSpec, module: nn.Module) -> dict[str, Any]:
@@ -147,11 +151,39 @@ def _of_own_models(spec: StepSpec, module: nn.Module) -> dict[str, Any]:
     if not isinstance(size, OwnModel):
         return {}
     found = {
-        "sharded": lambda: own_module.classes_named(module, size.sharded or own_module.SHARDED),
+        "sharded": lambda: _sharded(size, module),
         "find_unused_parameters": lambda: True,
     }
     known = strategy(str(spec.strategy)).options
     return {name: make() for name, make in found.items() if name in known}
+
+
+def _sharded(own: OwnModel, module: nn.Module) -> tuple[type[nn.Module], ...]:
+    """Return which modules of a model of the user's own are sharded.
+
+    Raises:
+        OwnCodeError: there is nothing to shard; one sentence.
+    """
+    found = own_module.sharded_classes(module, own)
+    try:
+        units = unit_plan.plan(module, found)
+    except ValueError as error:
+        raise OwnCodeError(f"`{own.source}` cannot be sharded: {error}") from None
+    if not units:
+        raise own_module.nothing_to_shard(module, own)
+    return found
+
+
+def _check_own(spec: StepSpec, setting: Setting) -> None:
+    """Raise where a model of the user's own cannot be grouped or sharded so, which a rank would only say as its own."""
+    if not isinstance(spec.size, OwnModel):
+        return
+    try:
+        with versions.FakeTensorMode():
+            _of_own_models(spec, decoders.build(spec, setting))
+    except OwnCodeError as error:
+        if error.__cause__ is None:  # else it may be fake tensors that its code does not bear
+            raise
 
 
 def _options(spec: StepSpec) -> dict[str, Any]:
