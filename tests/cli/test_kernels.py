@@ -61,7 +61,10 @@ def test_what_limits_the_kernels_is_printed(resources: Any, capsys: pytest.Captu
             ["--architecture", "sm_70"],
             "stepbench: `--architecture` must be one of sm_100, sm_120, sm_75, sm_80, sm_89, sm_90, got sm_70\n",
         ),
-        (["--head-dim", "64", "65"], "stepbench: `--head-dim` must be one of 32, 48, 64, 80, 96, 128, 160, 192, 256, got 65\n"),
+        (
+            ["--head-dim", "64", "65"],
+            "stepbench: `--head-dim` must be one of 32, 48, 64, 80, 96, 128, 160, 192, 256, got 65\n",
+        ),
         (["--dtype", "int8"], "stepbench: `--dtype` must be one of bfloat16, float16, float32, got int8\n"),
         (
             ["--compile", "--architecture", "x"],
