@@ -43,6 +43,7 @@ def test_a_rung_is_timed_beside_the_fastest_step_so_far(replicate: int, monkeypa
     ]
     assert len(found.samples["step_s"]) == len(found.samples["base_s"]) == 2
     assert (found.scalars["tokens_per_step"], found.scalars["base_tokens_per_step"]) == (64, 32)
+    assert found.scalars["least_flops"] == 2 * found.scalars["base_least_flops"]
     assert found.details["kept"] == ["s"]
     assert found.protocol["order"] == ("base first" if replicate == 0 else "base second")
     if replicate == 0:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stepbench.models.costs import backward_flops, forward_flops, parameters
+from stepbench.models.costs import backward_flops, forward_flops, least_flops, parameters
 from stepbench.models.decoder import Decoder, next_token_loss
 from stepbench.models.sizes import ModelSize
 
@@ -84,3 +84,26 @@ def test_the_step_tends_to_six_flops_per_parameter_and_token() -> None:
     multiplied = parameters(size, VOCABULARY) - VOCABULARY * size.d_model - (2 * size.layers + 1) * size.d_model
     per_token = 6 * multiplied + 12 * size.layers * size.heads * size.head_dim * context
     assert step_flops(size, vocabulary=VOCABULARY, batch=4, context=context) == 4 * context * per_token
+
+
+def test_the_least_flops_are_those_of_every_product_that_is_needed() -> None:
+    size, tokens = ModelSize(d_model=32, d_ff=64, layers=3, heads=4), 2 * 16
+    entries = 4 * 32 * 32 + 3 * 32 * 64
+    pairs = sum(query + 1 for query in range(16)) * 2  # a causal query sees the keys up to its own position
+    blocks = 3 * (2 * tokens * entries + 2 * 2 * pairs * 32)
+    head = 2 * tokens * 50 * 32
+    shape = {"vocabulary": 50, "batch": 2, "context": 16}
+    assert least_flops(size, **shape, backward=False, checkpointed=True) == blocks + head
+    assert least_flops(size, **shape, backward=True, checkpointed=False) == 3 * (blocks + head)
+    again = blocks - 3 * 2 * tokens * 32 * 64  # all of a block but its last product, and not the head
+    assert least_flops(size, **shape, backward=True, checkpointed=True) == 3 * (blocks + head) + again
+
+
+def test_the_least_flops_of_a_long_step_are_well_below_what_mfu_counts() -> None:
+    size = ModelSize(d_model=4096, d_ff=11008, layers=34, heads=32)
+    shape = {"vocabulary": 151_936, "batch": 1, "context": 32_768}
+    counted = 4 * forward_flops(size, **shape)
+    least = least_flops(size, **shape, backward=True, checkpointed=True)
+    assert counted / 2250e12 == pytest.approx(1.94, abs=0.01)
+    # With a kernel that skips masked tiles, the head computed once and all products of blocks twice it would be 1.39 s.
+    assert 1.25 < least / 2250e12 < 1.39

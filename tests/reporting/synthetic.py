@@ -103,6 +103,7 @@ def decoder_step(bench: Bench, cell: Any, rng: np.random.Generator, spread: floa
         "tokens_per_step": shape["batch"] * shape["context"],
         "forward_flops": forward,
         "backward_flops": backward,
+        "least_flops": costs.least_flops(size, **shape, backward=count > 1, checkpointed=False),
         "peak_memory_bytes": None,
         "peak_host_bytes": int(3e8 + 16 * parameters),
     }
@@ -191,7 +192,8 @@ def ladder(bench: Bench, cell: Any, rng: np.random.Generator, spread: float) -> 
     samples = {"base_s": before, "step_s": before * RUNGS[cell.rung]}
     whole = found["samples"]["step_s"]
     found["samples"] = {name: [factor * seconds for seconds in whole] for name, factor in samples.items()}
-    found["scalars"] |= {"base_tokens_per_step": found["scalars"]["tokens_per_step"], "predicted_peak_bytes": 10**8}
+    found["scalars"] |= {f"base_{key}": found["scalars"][key] for key in ("tokens_per_step", "least_flops")}
+    found["scalars"] |= {"predicted_peak_bytes": 10**8}
     return {**found, "details": {"kept": list(definition["kept"]), "base": base, "step": step}}
 
 

@@ -62,6 +62,35 @@ def backward_flops(size: ModelSize, *, vocabulary: int, batch: int, context: int
     return 2 * forward_flops(size, vocabulary=vocabulary, batch=batch, context=context)
 
 
+def least_flops(
+    size: ModelSize, *, vocabulary: int, batch: int, context: int, backward: bool, checkpointed: bool
+) -> int:
+    """Count the FLOPs that no implementation of a step goes below, for a least time; MFU does not use them.
+
+    Other than by the convention of the module, attention's products count the T·(T + 1)/2 pairs that a causal mask
+    leaves, because kernels skip the others. Checkpointed blocks are computed once more, each without its last product,
+    whose result nothing needs then; the head is not.
+
+    Args:
+        size: of the decoder.
+        vocabulary: V.
+        batch: sequences.
+        context: T.
+        backward: whether there is a backward pass.
+        checkpointed: whether the blocks are.
+    """
+    shape = Architecture.of(size)
+    tokens = batch * context
+    pairs = batch * context * (context + 1) // 2
+    attention = shape.layers * 2 * (2 * pairs * shape.heads * shape.head_dim)
+    blocks = 2 * tokens * shape.layers * _block_matrix_entries(shape) + attention
+    forward = blocks + 2 * tokens * vocabulary * shape.d_model
+    if not backward:
+        return forward
+    last = 2 * tokens * shape.layers * shape.d_ff * shape.d_model
+    return 3 * forward + (blocks - last if checkpointed else 0)
+
+
 def _block_matrix_entries(shape: Architecture) -> int:
     attention = 2 * shape.d_model * shape.head_dim * (shape.heads + shape.key_heads)
     return attention + (2 if shape.architecture == GPT2 else 3) * shape.d_model * shape.d_ff

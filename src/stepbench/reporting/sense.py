@@ -31,6 +31,7 @@ LEAST_REGION_S = 1e-8  # no call of a Python function takes less
 MIN_EVENT_REGION_S = 1e-5  # of events on a stream, which tell half a microsecond
 # AdamW in float32 reads weight, gradient and both moments, writes all but the gradient, and holds four numbers.
 ADAMW_MOVED_BYTES, ADAMW_HELD_BYTES = 28, 16
+SGD_MOVED_BYTES = 12  # it reads weight and gradient, and writes the weight
 
 TIMED = re.compile(r"(forward|backward|optimizer|step|call|matmul_\d+|copy_\d+_mib)_s")
 WRONG = "wrong_result"  # the kind of a record's reason
@@ -42,6 +43,12 @@ def find(group: Group, peaks: Peaks) -> tuple[Mark, ...]:
     found = [mark for check in checks for mark in check(group)]
     against_peaks = (*_flops(group, peaks), *_bytes(group, peaks), *_rates(group))
     return tuple(dict.fromkeys([*found, *(Mark("impossible", told) for told in against_peaks)]))
+
+
+def moved_bytes(optimizer: str, parameter_dtype: str) -> int:
+    """Return the bytes that an optimizer moves for each parameter; its state has the parameters' dtype."""
+    of_fp32 = SGD_MOVED_BYTES if optimizer == "sgd" else ADAMW_MOVED_BYTES
+    return of_fp32 // 2 if parameter_dtype == "bf16" else of_fp32
 
 
 def flops(group: Group) -> int | None:

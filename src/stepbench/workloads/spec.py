@@ -121,19 +121,24 @@ class StepSpec:
     def work(self) -> dict[str, int | None]:
         """Return what the step works on, of all ranks, and what one rank computes, as scalars of a record.
 
-        FLOPs that nobody knows are None; `unknown` says why.
+        FLOPs that nobody knows are None; `unknown` says why. `least_flops` are those that no implementation of the
+        whole step goes below (`stepbench.models.costs.least_flops`); of a model of the user's own nobody knows which of
+        them are attention's.
         """
         tokens = {"tokens_per_step": self.ranks * self.batch * self.context}
         if isinstance(self.size, OwnModel):
             found = self._examined()
             flops = {"forward_flops": found.forward_flops, "backward_flops": found.backward_flops}
-            return {"parameters": found.parameters, **tokens, **flops}
+            return {"parameters": found.parameters, **tokens, **flops, "least_flops": None}
         cost = {"vocabulary": self.vocabulary, "batch": self.batch, "context": self.context}
         return {
             "parameters": costs.parameters(self.size, self.vocabulary),
             **tokens,
             "forward_flops": costs.forward_flops(self.size, **cost),
             "backward_flops": costs.backward_flops(self.size, **cost),
+            "least_flops": costs.least_flops(
+                self.size, **cost, backward=self.passes != "forward", checkpointed=bool(self.groups)
+            ),
         }
 
     def unknown(self) -> dict[str, str]:

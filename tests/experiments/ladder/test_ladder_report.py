@@ -47,6 +47,20 @@ def test_the_table_climbs_from_the_plain_step(full: Results) -> None:
     assert best["settings"] == ("attention sdpa, optimizer adamw foreach, head chunked, implementation compiled")
 
 
+def test_the_least_time_is_of_the_rungs_own_optimizer_and_dtype(full: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ladder,) = ladders(full.groups())
+    best, peaks = ladder.best, full.peaks
+    assert best is not None
+    assert peaks.copy is not None
+    products = best.group.scalar("least_flops") / peaks.flops_per_s("fp32")  # type: ignore[operator]
+    a_byte_each = best.group.scalar("parameters") / peaks.copy.per_s
+    for more, moved in (({}, 28), ({"optimizer": "sgd"}, 12), ({"parameter_dtype": "bf16"}, 14)):
+        settings = {**best.details("step"), **more}
+        monkeypatch.setattr(type(best), "details", lambda _self, _which, found=settings: found)
+        assert best.least_s(peaks) == pytest.approx(products + moved * a_byte_each)
+        monkeypatch.undo()
+
+
 def test_the_fastest_step_is_named_with_what_was_left_out_and_the_distance(full: Results) -> None:
     fastest, left_out, distance = EXPERIMENT.find(full)
     assert fastest.text.startswith(

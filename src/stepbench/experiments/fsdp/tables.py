@@ -38,11 +38,10 @@ def leaderboard(results: Results) -> Table:
         if group.point["source"] == "measured":
             rows.append(shared_leaderboard.measured(group, "step_s", shown))
         elif group.records and vendor:
-            # Of one rank; the backward pass is twice the forward pass, and checkpointed blocks are computed again.
-            passes = 3 if group.point["groups"] == "none" else 4
-            seconds = passes * group.scalar("forward_flops") / vendor["flops_per_s"]["bf16"]
+            least = group.scalar("least_flops")  # of one rank
+            seconds = least / vendor["flops_per_s"]["bf16"] if least else None
             peak = units.byte_count(group.scalar("predicted_peak_memory_bytes"))
-            note = f"peak {peak} per rank; time: its FLOPs at the peak of {DEVICE}, no less"
+            note = f"peak {peak} per rank; time: its least FLOPs at the peak of {DEVICE}, no less"
             rows.append(shared_leaderboard.predicted("fsdp", seconds, note, group))
     caption = (
         "One training step of the 8.13 B model: batch 2, context 32 768, vocabulary 151 936, bf16, AdamW. To predict "

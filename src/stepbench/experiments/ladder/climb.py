@@ -12,7 +12,7 @@ from stepbench.reporting import statistics
 from stepbench.reporting.columns import axis_words
 from stepbench.reporting.peaks import Peaks
 from stepbench.reporting.points import Group
-from stepbench.reporting.sense import ADAMW_MOVED_BYTES, flops
+from stepbench.reporting.sense import flops, moved_bytes
 from stepbench.reporting.statistics import Comparison, Summary
 
 AXIS = "rung"
@@ -89,12 +89,17 @@ class Climbed:
         return work / summary.median / peak if work and summary and summary.median and peak else None
 
     def least_s(self, peaks: Peaks, which: str = STEP) -> float | None:
-        """Return the least time of a step: its products at the measured peak, then AdamW's bytes at that of a copy."""
-        work, parameters = self.flops(which), self.group.scalar("parameters")
-        peak = peaks.flops_per_s(self.details(which).get("precision", "fp32"))
+        """Return the least time of a step: its least products at the measured peak, then the optimizer's bytes' time.
+
+        None of a model of the user's own, of which nobody knows the least products.
+        """
+        work = self.group.scalar("least_flops" if which == STEP else "base_least_flops")
+        parameters, settings = self.group.scalar("parameters"), self.details(which)
+        peak = peaks.flops_per_s(settings.get("precision", "fp32"))
         if not (work and parameters and peak and peaks.copy):
             return None
-        return work / peak + ADAMW_MOVED_BYTES * parameters / peaks.copy.per_s
+        moved = moved_bytes(settings.get("optimizer", "adamw_loop"), settings.get("parameter_dtype", "fp32"))
+        return work / peak + moved * parameters / peaks.copy.per_s
 
     def distance_ratio(self, peaks: Peaks, which: str = STEP) -> float | None:
         """Return the time of a step over its least time."""

@@ -63,7 +63,7 @@ def _distance(ladder: Ladder, place: str, results: Results) -> list[Finding]:
         return []
     text = (
         f"The fastest step ({place}) takes {units.ratio(ratio)} the {units.seconds(least)} that its products take at "
-        "the measured peak and AdamW's bytes at the rate of a copy."
+        "the measured peak and the optimizer's bytes at the rate of a copy."
     )
     groups = [best.group]
     if (found := profiled.find(results, best.group.point["size"])) is not None:

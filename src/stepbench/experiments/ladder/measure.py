@@ -39,7 +39,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
     scalars: dict[str, Any] = {
         **rung.work(),
         **found["step"]["energy"],
-        **{f"base_{key}": value for key, value in base.work().items() if key == "tokens_per_step"},
+        **{f"base_{key}": value for key, value in base.work().items() if key in ("tokens_per_step", "least_flops")},
     }
     for name, prefix in (("step", ""), ("base", "base_")):
         peak = found[name]["peak_memory_bytes"]

@@ -23,9 +23,9 @@ CAPTION = (
     f"its {100 * statistics.RATIO_LEVEL:.0f} % interval over process medians. A rung stays if a token takes less time "
     "with it in the middle process; one that does not is left out of those after it. Over plain: the speed per token "
     "over that of the plain step. MFU: FLOPs of the model's matrix products over time and measured peak. Least time: "
-    "that of its products at the measured peak and of AdamW's bytes at the rate of a copy; distance: the time of the "
-    "step over it. Peak memory on a CPU: predicted, of eager steps. The plain step: fp32, eager, naive attention, "
-    "AdamW as a loop, all logits at once."
+    "that of its products at the measured peak, half of causal attention's among them, and of the optimizer's bytes at "
+    "the rate of a copy; distance: the time of the step over it. Peak memory on a CPU: predicted, of eager steps. The "
+    "plain step: fp32, eager, naive attention, AdamW as a loop, all logits at once."
 )
 
 
