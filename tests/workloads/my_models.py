@@ -1,5 +1,6 @@
 """Models and a kernel of a user's own, good ones and wrong ones; the tests name them by path."""
 
+import random
 import socket
 
 import torch
@@ -150,6 +151,53 @@ class WithoutModules(nn.Module):
 
 def without_modules():
     return WithoutModules()
+
+
+class Drops(WithLoss):
+    """It drops features in evaluation mode too."""
+
+    def forward(self, tokens):
+        return self.head(nn.functional.dropout(self.embedding(tokens), 0.1))
+
+
+def drops(vocabulary):
+    return Drops(vocabulary)
+
+
+class DropsAndLooksAtValues(Drops):
+    def forward(self, tokens):
+        logits = super().forward(tokens)
+        return logits * (1.0 if logits.sum().item() < 1e9 else 2.0)
+
+
+def drops_and_needs_values(vocabulary):
+    return DropsAndLooksAtValues(vocabulary)
+
+
+class DropsByPython(WithLoss):
+    """What draws is no operator of torch."""
+
+    def forward(self, tokens):
+        return self.head(self.embedding(tokens) * random.uniform(0.9, 1.1))
+
+
+def drops_by_python(vocabulary):
+    return DropsByPython(vocabulary)
+
+
+class Seeded(WithLoss):
+    """It draws the same numbers in each call, and its attention drops nothing."""
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        x = x + torch.rand(x.shape[-1], generator=torch.Generator().manual_seed(0)).to(x.device)
+        heads = x.unflatten(-1, (2, 8)).transpose(1, 2)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+        return self.head(mixed.transpose(1, 2).flatten(2))
+
+
+def seeded(vocabulary):
+    return Seeded(vocabulary)
 
 
 class Unused(WithLoss):

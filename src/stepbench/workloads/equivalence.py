@@ -14,6 +14,8 @@ from torch import Tensor, distributed, nn, optim
 from stepbench.kernels import api
 from stepbench.measure.measurement import Setting, WrongResultError
 from stepbench.models.checkpointing import checkpoint_blocks
+from stepbench.models.own import OwnModel
+from stepbench.own_code import OwnCodeError
 from stepbench.workloads import decoders, rank_step, step
 from stepbench.workloads.spec import StepSpec
 from stepbench.workloads.step import Step
@@ -29,6 +31,7 @@ ROUNDINGS = 4.0
 # Of how far the others went, per element: where a gradient is zero but for rounding, as that of a bias of keys is, the
 # parameter goes nowhere.
 STILL = 1e-3
+SAME = 1e-9  # of a loss in float64, which products on several threads may change in its last digits
 SUMMED = 64.0  # roundings of a gradient that is summed in another order, over the gradient
 
 
@@ -49,6 +52,7 @@ def check(spec: StepSpec, setting: Setting) -> dict[str, float]:
 
     Raises:
         WrongResultError: an error is larger than the tolerance, so that the ranks do not compute the step.
+        OwnCodeError: a model of the user's own returns two losses for the same tokens.
     """
     world, rank = distributed.get_world_size(), distributed.get_rank()
     spec = _small(spec)
@@ -66,7 +70,10 @@ def check(spec: StepSpec, setting: Setting) -> dict[str, float]:
     start = decoders.build(plain_spec, setting, attention=api.bind("naive"))
     before = _exact(start.named_parameters())
     exact_spec = dataclasses.replace(plain_spec, precision="fp32", parameter_dtype="fp32", compute_dtype="fp32")
-    oracle = _exact(_one_process(exact_spec, setting, copy.deepcopy(start).double(), batches).named_parameters())
+    exact = copy.deepcopy(start).double()
+    if isinstance(spec.size, OwnModel):
+        _refuse_randomness(spec.size, exact, [each.to(setting.device) for each in batches[0]])
+    oracle = _exact(_one_process(exact_spec, setting, exact, batches).named_parameters())
     plain = _exact(_one_process(plain_spec, setting, start, batches).named_parameters())
     for _ in range(STEPS):
         ranked.run()
@@ -91,6 +98,27 @@ def check(spec: StepSpec, setting: Setting) -> dict[str, float]:
             f"process' on the joined batch (of the way it went), got {difference:.2e}"
         )
     return errors[worst]
+
+
+def _refuse_randomness(own: OwnModel, exact: nn.Module, batch: list[Tensor]) -> None:
+    """Refuse a model that differs from itself: the one process' error would be that, and everything within it.
+
+    Operators of torch that draw random numbers were seen when it was examined; this sees Python's own as well.
+
+    Args:
+        own: the model.
+        exact: it, in float64.
+        batch: inputs and targets.
+
+    Raises:
+        OwnCodeError: it has returned two losses for the same tokens.
+    """
+    with torch.no_grad():
+        first, second = (float(exact(*batch)) for _ in range(2))
+    if abs(first - second) > SAME * abs(first):
+        raise OwnCodeError(
+            f"`{own.source}` must return the same loss for the same tokens in evaluation mode, got {first} and {second}"
+        )
 
 
 def stated() -> dict[str, Any]:

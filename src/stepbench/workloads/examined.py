@@ -7,7 +7,9 @@ attention, which multiplies the full T×T as the convention of `stepbench.models
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,7 @@ from stepbench.own_code import OwnCodeError, guarded
 from stepbench.versions import FakeTensorMode, TorchDispatchMode
 from stepbench.workloads.lookups import BeyondTableError, Lookups
 
-FEW_TOKENS = 16
+FEW_TOKENS, FEW_BLOCKS = 16, 2
 MOST_CONTEXT = 2**20  # that is looked for
 # Namespaces of torch's own operators; of others the counter knows nothing.
 _KNOWN = {"aten", "prim", "prims", "c10d", "_c10d_functional"}
@@ -38,12 +40,14 @@ class Examined:
         forward_flops: of one forward pass over the batch; None if nobody knows.
         backward_flops: likewise.
         unknown: why the FLOPs are not known, or None.
+        drawn: the operators in it that draw random numbers, although the model is in evaluation mode.
     """
 
     parameters: int
     forward_flops: int | None
     backward_flops: int | None
     unknown: str | None = None
+    drawn: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -51,9 +55,16 @@ def examine(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Exam
     """Build a model and run one step of it on fake tensors, or on a few real tokens.
 
     Raises:
-        OwnCodeError: it cannot be built, raises, returns something else than logits or a loss, has no gradient, or
-            uses the network; one sentence.
+        OwnCodeError: it cannot be built, raises, returns something else than logits or a loss, has no gradient, draws
+            random numbers that change the loss, or uses the network; one sentence.
     """
+    found = _run(own, vocabulary=vocabulary, batch=batch, context=context)
+    if found.drawn:
+        _refuse_randomness(own, vocabulary=vocabulary, context=context, drawn=found.drawn)
+    return found
+
+
+def _run(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examined:
     shape = {"vocabulary": vocabulary, "batch": batch, "context": context}
     try:
         with FakeTensorMode(), Lookups():
@@ -68,7 +79,26 @@ def examine(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Exam
     found = _step(own, vocabulary=vocabulary, batch=1, context=min(context, FEW_TOKENS))
     line = next(iter(str(cause).strip().splitlines()), "")
     reason = f"the model does not run without values: {type(cause).__name__}: {line}"
-    return Examined(found.parameters, None, None, reason)
+    return Examined(found.parameters, None, None, reason, found.drawn)
+
+
+def _refuse_randomness(own: OwnModel, *, vocabulary: int, context: int, drawn: tuple[str, ...]) -> None:
+    """Run a model that draws random numbers twice, on a few real tokens and with few blocks where that can be chosen.
+
+    What two computations may differ by is measured, so a model that differs from itself would hide a wrong step.
+
+    Raises:
+        OwnCodeError: it has returned two losses; one sentence.
+    """
+    few = dataclasses.replace(own, layers=FEW_BLOCKS)
+    model, tokens = _built(few, vocabulary=vocabulary, batch=1, context=min(context, FEW_TOKENS))
+    with guarded(own.source), torch.no_grad():
+        first, second = (float(model(tokens, tokens)) for _ in range(2))
+    if first != second:
+        raise OwnCodeError(
+            f"`{own.source}` must return the same loss for the same tokens in evaluation mode, got {first!r} and "
+            f"{second!r}; random numbers come from {', '.join(drawn)}"
+        )
 
 
 @functools.cache
@@ -102,16 +132,25 @@ def most_context(own: OwnModel, *, vocabulary: int) -> int | None:
 
 
 class _Operators(TorchDispatchMode):
-    """Collects the operators that run and that are not torch's own."""
+    """Collects the operators that run and that are not torch's own, and those that draw random numbers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.foreign: dict[str, None] = {}
+        self.drawn: dict[str, None] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace not in _KNOWN:
             self.foreign[str(func)] = None
+        if torch.Tag.nondeterministic_seeded in func.tags and not _without_dropout(func, args, kwargs or {}):
+            self.drawn[str(func)] = None
         return func(*args, **(kwargs or {}))
+
+
+def _without_dropout(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether an operator, such as fused attention, draws random numbers for a dropout alone, and has none."""
+    given = dict(zip((each.name for each in func._schema.arguments), args, strict=False)) | dict(kwargs)
+    return any(each.name == "dropout_p" and not given.get("dropout_p", 0.0) for each in func._schema.arguments)
 
 
 def _step(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examined:
@@ -126,8 +165,9 @@ def _step(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examin
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if operators.foreign:
         names = ", ".join(operators.foreign)
-        return Examined(parameters, None, None, f"torch's counter does not know the FLOPs of {names}")
-    return Examined(parameters, forward.get_total_flops(), backward.get_total_flops())
+        reason = f"torch's counter does not know the FLOPs of {names}"
+        return Examined(parameters, None, None, reason, tuple(operators.drawn))
+    return Examined(parameters, forward.get_total_flops(), backward.get_total_flops(), drawn=tuple(operators.drawn))
 
 
 def _built(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> tuple[OwnModule, Tensor]:
