@@ -80,7 +80,8 @@ def guarded(where: str) -> Iterator[None]:
         yield
     except OwnCodeError as error:
         problem = error
-        raise
+        if not _guard.tried:
+            raise
     except (Exception, SystemExit) as error:  # a file may be a script that ends in sys.exit()
         problem = error
         if not _guard.tried:

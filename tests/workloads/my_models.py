@@ -285,5 +285,23 @@ def kernel_without_gradient(q, k, v, *, is_causal, scale):
     return kernel(q, k, v, is_causal=is_causal, scale=scale).detach()
 
 
+def kernel_that_downloads(q, k, v, *, is_causal, scale):
+    downloads()
+
+
+class RaisesBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q):
+        return q.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        raise ValueError("no backward pass yet")
+
+
+def kernel_that_raises_backward(q, k, v, *, is_causal, scale):
+    return RaisesBackward.apply(kernel(q, k, v, is_causal=is_causal, scale=scale))
+
+
 def transposed(q, k, v, *, is_causal, scale):
     return torch.transpose(kernel(q, k, v, is_causal=is_causal, scale=scale), 1, 2)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from stepbench.cli import main as command_line
+from stepbench.experiments.attention import measure as attention
+from stepbench.experiments.attention.cell import Cell as Attention
 from stepbench.experiments.end_to_end import measure as end_to_end
 from stepbench.experiments.end_to_end.cell import Cell as EndToEnd
 from stepbench.experiments.fsdp import measure as fsdp
@@ -93,14 +95,30 @@ def test_more_blocks_in_a_group_than_there_are_are_refused() -> None:
         ("kernel_that_raises", "raised RuntimeError: a bug of mine"),
         ("kernel_without_scale", "raised TypeError: kernel_without_scale() got an unexpected keyword argument 'scale'"),
         ("kernel_without_gradient", "must return what q, k and v have a gradient of, got no gradient"),
+        ("kernel_that_raises_backward", "raised ValueError: no backward pass yet"),
+        (
+            "kernel_that_downloads",
+            "must not use the network, because a measurement must be the same everywhere, and it tried to reach "
+            "example.com",
+        ),
     ],
 )
 def test_a_mistake_in_a_kernel_names_it(function: str, sentence: str) -> None:
     given = setting("mixer")
     definition = {"vocabulary": 97, "size": NANO, "kernel": {"function": f"{FILE}:{function}"}}
     given = Setting(device="cpu", protocol=given.protocol, definition=definition)
-    told = refused(end_to_end, EndToEnd("nano", CONTEXT, BATCH, attention="mine"), given)
-    assert told == f"`{FILE}:{function}` {sentence}"
+    for experiment, cell in (
+        (end_to_end, EndToEnd("nano", CONTEXT, BATCH, attention="mine")),
+        (attention, Attention("mine", seq=32, head_dim=16, heads=2)),
+    ):
+        assert refused(experiment, cell, given) == f"`{FILE}:{function}` {sentence}"
+
+
+def test_a_step_with_a_kernel_of_ones_own_is_compiled_whole() -> None:
+    definition = {"vocabulary": 97, "size": NANO, "kernel": {"function": f"{FILE}:kernel"}}
+    given = Setting(device="cpu", protocol=setting("mixer").protocol, definition=definition)
+    cell = EndToEnd("nano", CONTEXT, BATCH, attention="mine", implementation="compiled")
+    assert end_to_end.measure(cell, given).samples["step_s"]
 
 
 def test_the_command_tells_a_wrong_kernel_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

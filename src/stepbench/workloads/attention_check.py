@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from stepbench import own_code
 from stepbench.kernels import api
 from stepbench.measure.measurement import WrongResultError
 
@@ -29,7 +31,8 @@ def check_own(where: str, *, device: str, dtype: torch.dtype, head_dim: int, sha
 
     Raises:
         WrongResultError: its output or a gradient is not that of attention.
-        stepbench.own_code.OwnCodeError: it cannot be loaded, or returns something else than a tensor like q.
+        stepbench.own_code.OwnCodeError: it cannot be loaded, raises, uses the network, or returns something else than
+            a tensor like q or something without a gradient.
     """
     key_heads, context = OWN_SHAPE["heads"], OWN_SHAPE["context"]
     made: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -40,7 +43,7 @@ def check_own(where: str, *, device: str, dtype: torch.dtype, head_dim: int, sha
     own = api.bind(where)
     # Bound by their names: no number comes from them.
     oracles = {"exact": api.bind("reference"), "plain": api.bind("naive")}
-    errors(lambda: own(q, k, v, is_causal=True), (q, k, v), upstream, causal=True, **oracles)
+    errors(lambda: own(q, k, v, is_causal=True), (q, k, v), upstream, causal=True, impl=where, **oracles)
 
 
 def errors(
@@ -51,6 +54,7 @@ def errors(
     causal: bool,
     exact: Callable[..., torch.Tensor],
     plain: Callable[..., torch.Tensor],
+    impl: str = "",
 ) -> dict[str, float]:
     """Return the largest error of output and gradients against float64, beside that of a plain computation.
 
@@ -64,6 +68,7 @@ def errors(
         causal: whether a query sees only the keys up to its own position.
         exact: attention that computes in float64.
         plain: attention in the inputs' dtype whose errors are the measure.
+        impl: the name of what `forward` runs, where that may be a kernel of the user's own.
 
     Returns:
         `<tensor>_error` and `<tensor>_plain_error` of o, dq, dk and dv, and `checked_heads` of B times H.
@@ -71,13 +76,11 @@ def errors(
     Raises:
         WrongResultError: one is more than twice the plain computation's error and a rounding band, so what would be
             timed is not attention.
+        stepbench.own_code.OwnCodeError: code of the user's own raises or uses the network, forward or backward.
     """
-    out = forward()
     key_heads = inputs[1].shape[1]
     picked = _picked(upstream, key_heads)
-    found = [
-        _heads(tensor, key_heads, picked) for tensor in (out.detach(), *torch.autograd.grad(out, inputs, upstream))
-    ]
+    found = [_heads(tensor, key_heads, picked) for tensor in _computed(forward, inputs, upstream, impl)]
     operands = [_heads(tensor.detach(), key_heads, picked) for tensor in (*inputs, upstream)]
     device = "cpu" if upstream.device.type == "mps" else upstream.device  # MPS has no float64
     truth = by_rows(exact, [tensor.to(device, torch.float64) for tensor in operands], causal=causal)
@@ -96,6 +99,16 @@ def errors(
             )
         told |= {f"{name}_error": error, f"{name}_plain_error": plain_error}
     return told
+
+
+def _computed(
+    forward: Callable[[], torch.Tensor], inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor, impl: str
+) -> tuple[torch.Tensor, ...]:
+    """Return o and the gradients of `inputs`."""
+    # What is timed later has no guard, which would be timed as well.
+    with own_code.guarded(impl) if own_code.is_own(impl) else contextlib.nullcontext():
+        out = forward()
+        return out.detach(), *torch.autograd.grad(out, inputs, upstream)
 
 
 def _picked(o: torch.Tensor, key_heads: int) -> list[int]:

@@ -57,6 +57,7 @@ def measure(cell: Cell, setting: Setting) -> Measurement:
         (q, k, v),
         upstream,
         causal=cell.causal,
+        impl=implementation,
         exact=bind(reference.IMPLEMENTATION),
         # Imported, since its errors are recorded: a change of it makes the operator's cells stale, whatever they name.
         plain=bind(naive.IMPLEMENTATION),
