@@ -228,6 +228,16 @@ def positions(vocabulary):
     return Positions(vocabulary)
 
 
+class PositionsAndValues(Positions):
+    def forward(self, tokens):
+        factor = 1.0 if tokens.sum().item() < 1e9 else 2.0
+        return super().forward(tokens) * factor
+
+
+def positions_and_values(vocabulary):
+    return PositionsAndValues(vocabulary)
+
+
 class Sink(WithLoss):
     """Attention with one key more than there are tokens: scores [T, T + 1]."""
 

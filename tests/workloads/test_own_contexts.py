@@ -77,6 +77,12 @@ def test_a_context_that_a_model_does_not_have_is_refused_in_one_sentence(gpt2: d
             assert sentence in str(caught.value)
 
 
+def test_a_model_that_needs_values_is_tried_at_the_cells_context() -> None:
+    assert len(end_to_end.measure(EndToEnd("mine", 32, 2), setting(own("positions_and_values"))).samples["step_s"]) == 1
+    with pytest.raises(OwnCodeError, match=r":positions_and_values` raised IndexError: index out of range in self"):
+        end_to_end.measure(EndToEnd("mine", 33, 2), setting(own("positions_and_values")))
+
+
 def test_a_context_above_what_a_config_names_is_refused_where_it_is_not_learned(tmp_path: Path) -> None:
     from transformers import LlamaConfig
 

@@ -26,6 +26,7 @@ from stepbench.versions import FakeTensorMode, TorchDispatchMode
 from stepbench.workloads.lookups import BeyondTableError, Lookups
 
 FEW_TOKENS, FEW_BLOCKS = 16, 2
+CHEAP_FLOPS = 5e10  # half a second of a CPU's
 MOST_CONTEXT = 2**20  # that is looked for
 # Namespaces of torch's own operators; of others the counter knows nothing.
 _KNOWN = {"aten", "prim", "prims", "c10d", "_c10d_functional"}
@@ -77,6 +78,10 @@ def _run(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examine
             raise
     # What raises on fake tensors may do so because they have no values.
     found = _step(own, vocabulary=vocabulary, batch=1, context=min(context, FEW_TOKENS))
+    if context > FEW_TOKENS and 2 * found.parameters * context <= CHEAP_FLOPS:
+        model, tokens = _built(own, vocabulary=vocabulary, batch=1, context=context)  # it may have fewer positions
+        with guarded(own.source), torch.no_grad():
+            model(tokens, tokens)
     line = next(iter(str(cause).strip().splitlines()), "")
     reason = f"the model does not run without values: {type(cause).__name__}: {line}"
     return Examined(found.parameters, None, None, reason, found.drawn)
