@@ -165,3 +165,23 @@ def test_an_output_is_not_laid_out_in_rows_that_stand_too_far_apart() -> None:
     time_first = torch.empty(128, 8, 64, 16_384, device="meta").permute(1, 2, 0, 3)  # [T, B, H, D] in memory
     assert time_first.stride(2) == 2**23
     assert layouts.empty_like_rows(time_first).is_contiguous()
+
+
+@pytest.mark.parametrize(("key_heads", "stages"), [(4, 3), (2, 4)])
+def test_the_operator_takes_the_tiles_of_its_heads(
+    monkeypatch: pytest.MonkeyPatch, key_heads: int, stages: int
+) -> None:
+
+    if tiles.triton_series() != "3.7":
+        pytest.skip("the stages are those of Triton 3.7's table")
+    plans: list[str] = []
+
+    def forward(q: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, None]:
+        plans.append(arguments[-1])
+        return q, None
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    monkeypatch.setattr(operator, "attention_forward", forward)
+    q, k = (torch.zeros(1, heads, 64, 128, dtype=torch.bfloat16) for heads in (4, key_heads))
+    operator.attention(q, k, k, is_causal=True, scale=1.0, return_lse=False)
+    assert Plan.from_text(plans[0]).backward_keys.stages == stages

@@ -131,3 +131,11 @@ def test_a_written_table_is_read_again_and_is_sorted_one_row_a_line(tmp_path: Pa
 def test_the_shipped_file_is_as_this_code_writes_it(tmp_path: Path) -> None:
     tiles.write_table(read_table(), tmp_path / "tiles.json")
     assert (tmp_path / "tiles.json").read_text() == tiles.TABLE.read_text()
+
+
+def test_heads_that_share_a_key_head_get_tiles_that_do_not_spill_there() -> None:
+    plain, grouped = (plan_for("sm_90", 128, "bfloat16", True, series="3.7", grouped=each) for each in (False, True))
+    assert grouped != plain
+    assert grouped.forward == plain.forward
+    assert grouped.backward_keys.stages == 4
+    assert plan_for("sm_80", 64, "bfloat16", True, grouped=True) == plan_for("sm_80", 64, "bfloat16", True)

@@ -36,6 +36,13 @@ def test_new_rows_replace_those_of_the_same_problem_and_no_others() -> None:
     assert table["sm_90"]["origin"] == "before"
 
 
+def test_tiles_for_grouped_heads_are_kept() -> None:
+    grouped = {"backward_keys": [32, 64, 4, 3]}
+    table = {"sm_90": {"descriptors": True, "rows": [row(64, causal=True, shape=[1, 1, 4, 1]) | {"grouped": grouped}]}}
+    new = row(64, causal=True, shape=[3, 3, 4, 1])
+    assert tuned.merged(table, "sm_90", [new], machine="")["sm_90"]["rows"] == [{**new, "grouped": grouped}]
+
+
 def test_a_row_of_another_version_of_triton_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     old = [row(64, causal=True, shape=[1, 1, 4, 1]), row(64, causal=True, shape=[2, 2, 4, 1]) | {"triton": "3.6"}]
     table = {"sm_90": {"descriptors": True, "rows": old}}

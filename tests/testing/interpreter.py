@@ -64,7 +64,7 @@ def attention(
         tile: rows and columns of every kernel's tile.
         descriptors: whether tiles are loaded through tensor descriptors.
         atomics: whether the backward pass is the one with five products.
-        reduced: whether that pass adds to dq through a descriptor; the interpreter adds with atomics.
+        reduced: whether that pass adds to dq through a descriptor, with what stands in for the operation here.
         one_loop: whether the forward pass has a single loop.
         with_lse: whether the logsumexp has a gradient too.
         arrange: layout of the inputs in memory, a key of `ARRANGEMENTS`.
@@ -72,7 +72,8 @@ def attention(
     from stepbench.kernels.triton import operator
     from stepbench.kernels.triton.tiles import Plan, Tile
 
-    shape = Tile(*tile, warps=4, stages=2)
+    rows, columns = tile
+    shape, reduces = Tile(rows, columns, warps=4, stages=2), Tile(columns, rows, warps=4, stages=2)
     inputs = tuple(ARRANGEMENTS[arrange](x.detach()).requires_grad_() for x in problem.inputs())
     o, lse = operator.attention(
         *inputs,
@@ -82,9 +83,32 @@ def attention(
         atomics=atomics,
         reduced=reduced,
         one_loop=one_loop,
-        plan=Plan(shape, shape, shape, shape, descriptors, shape),
+        plan=Plan(shape, shape, shape, shape, descriptors, reduces),
     )
-    return differentiate(o, lse if with_lse else None, inputs, problem)
+    with _reductions() as added:
+        found = differentiate(o, lse if with_lse else None, inputs, problem)
+    assert bool(added) == reduced, f"{len(added)} additions through a descriptor"
+    return found
+
+
+@contextmanager
+def _reductions() -> Iterator[list[str]]:
+    """Give the interpreter the addition through a descriptor, which it lacks; yield the kind of each that was made."""
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    made: list[str] = []
+
+    def create_descriptor_reduce(self: Any, kind: Any, descriptor: Any, value: Any, indices: Any) -> Any:
+        made.append(str(kind))
+        pointers, mask = descriptor.materialize_pointers(indices)
+        before = self.create_masked_load(pointers, mask, None, None, None, False)
+        return self.create_masked_store(pointers, TensorHandle(before.data + value.data, value.dtype), mask, None, None)
+
+    InterpreterBuilder.create_descriptor_reduce = create_descriptor_reduce
+    try:
+        yield made
+    finally:
+        del InterpreterBuilder.create_descriptor_reduce
 
 
 def _from_projection(x: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def others(kernel: str, dtype: str, done: Sequence[Tile]) -> list[Tile]:
 
 
 def appraise(
-    *, kernel: str, architecture: str, head_dim: int, dtype: str, tile: Tile, descriptors: bool
+    *, kernel: str, architecture: str, head_dim: int, dtype: str, tile: Tile, descriptors: bool, grouped: bool = False
 ) -> list[Candidate]:
     """Compile a tile, and one without a cap again with the cap that would let one more program share a multiprocessor.
 
@@ -143,7 +143,7 @@ def appraise(
         try:
             compiled = compile_variant(
                 kernel=kernel, architecture=architecture, head_dim=head_dim, dtype=dtype, tile=capped,
-                descriptors=descriptors,
+                descriptors=descriptors, grouped=grouped,
             )  # fmt: skip
         except Exception:  # noqa: S112 - a compiler dies of a tile in many ways, and then the tile is out
             continue

@@ -97,7 +97,7 @@ class Compiled:
 
 
 def compile_variant(
-    *, kernel: str, architecture: str, head_dim: int, dtype: str, tile: Tile, descriptors: bool
+    *, kernel: str, architecture: str, head_dim: int, dtype: str, tile: Tile, descriptors: bool, grouped: bool = False
 ) -> Compiled:
     """Compile one variant and read its figures.
 
@@ -108,6 +108,7 @@ def compile_variant(
         dtype: "bfloat16", "float16" or "float32".
         tile: rows, columns, warps, stages and cap on registers.
         descriptors: whether tiles are loaded through tensor descriptors.
+        grouped: whether several heads share a key head.
 
     Raises:
         RuntimeError: Triton is interpreting (TRITON_INTERPRET=1), so there is nothing to compile; or the variant asks
@@ -115,7 +116,7 @@ def compile_variant(
     """
     if is_interpreted():
         raise RuntimeError("Triton must compile, got TRITON_INTERPRET in the environment")
-    source = kernel_source(kernel, head_dim, dtype, tile, descriptors=descriptors)
+    source = kernel_source(kernel, head_dim, dtype, tile, descriptors=descriptors, grouped=grouped)
     return compile_source(source, architecture, tile.options, name=f"{kernel} at head dim {head_dim}, {tile}")
 
 
@@ -155,14 +156,19 @@ def compile_source(source: ASTSource, architecture: str, options: dict[str, int]
     )
 
 
-def kernel_source(kernel: str, head_dim: int, dtype: str, tile: Tile, *, descriptors: bool) -> ASTSource:
-    """Describe one variant of a kernel exactly as a launch on aligned tensors with H = Hkv specialises it."""
+def kernel_source(
+    kernel: str, head_dim: int, dtype: str, tile: Tile, *, descriptors: bool, grouped: bool = False
+) -> ASTSource:
+    """Describe one variant of a kernel exactly as a launch on aligned tensors specialises it.
+
+    With `grouped` several heads share a key head; otherwise H = Hkv.
+    """
     short, triton_dtype = _TYPES[dtype]
     main, tail = split_head_dim(head_dim)
     function = (SINGLE_FUNCTIONS if dtype == "float32" else FUNCTIONS)[kernel]
     constants: dict[str, Any] = {
         "HEAD_DIM": head_dim, "MAIN": main, "TAIL": tail, "B_R": tile.rows, "B_C": tile.columns, "CHUNK": CHUNK,
-        "WIDTH": slice_of(head_dim), "PRECISION": "tf32x3", "GROUPED": False,
+        "WIDTH": slice_of(head_dim), "PRECISION": "tf32x3", "GROUPED": grouped,
         "FUSED": kernel in ("backward_fused", "backward_reduced"), "REDUCED": kernel == "backward_reduced",
         "ONE_LOOP": kernel == "forward_one_loop",
         "DESCRIPTORS": descriptors, "DTYPE": triton_dtype, "UPCAST": False, "dlse": None,

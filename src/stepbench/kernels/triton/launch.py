@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.interpreter import InterpreterBuilder
 from triton.runtime.jit import JITFunction
 
 from stepbench import versions
@@ -163,7 +164,7 @@ def row_statistics(
 def keys_pass(x: Operands, tile: Tile, dq: Tensor | None, dk: Tensor, dv: Tensor, *, reduced: bool = False) -> None:
     """Run the pass in which a program owns a tile of keys: write dk and dv, and add to dq, float32, if it is given.
 
-    With `reduced` it adds through a descriptor; the interpreter, which has no such addition, adds with atomics.
+    With `reduced` it adds through a descriptor, or with atomics where Triton's interpreter has no such addition.
     """
     n = x.sizes
     pairs = n.batch * n.heads_kv
@@ -176,12 +177,17 @@ def keys_pass(x: Operands, tile: Tile, dq: Tensor | None, dk: Tensor, dv: Tensor
             *x.tensors, dq, dk, dv, *x.statistics, *strides, *numbers, *_single_numbers(n), *scales,
             FUSED=dq is not None, **_single_options(n, tile))  # fmt: skip
     else:
-        reduced = reduced and dq is not None and not is_interpreted()
+        reduced = reduced and dq is not None and _has_reductions()
         sums = _descriptor(dq, tile.rows, split_head_dim(n.head_dim)[0]) if reduced and dq is not None else dq
         backward_16.backward_keys[(programs,)](
             *x.sources(tile), sums, dk, dv, *x.statistics, *strides, *numbers, *scales,
             GROUPED=n.group > 1, FUSED=dq is not None, REDUCED=reduced,
             **_options(dk, tile, x.descriptors))  # fmt: skip
+
+
+def _has_reductions() -> bool:
+    """Tell whether a descriptor can add to memory; the interpreter's cannot, unless a test has supplied it."""
+    return not is_interpreted() or hasattr(InterpreterBuilder, "create_descriptor_reduce")
 
 
 def queries_pass(x: Operands, tile: Tile, dq: Tensor) -> None:

@@ -33,7 +33,8 @@ def attention(
     are those of `plan`, or of this device's table.
     """
     if plan is None:
-        text = shipped_plan(q.device, q.shape[-1], q.dtype, is_causal, one_loop, reduced)
+        grouped = q.shape[1] != k.shape[1]
+        text = shipped_plan(q.device, q.shape[-1], q.dtype, is_causal, grouped, one_loop, reduced)
     else:
         text = replace(plan, one_loop=one_loop, reduced=reduced).to_text()
     o, lse = attention_forward(q, k, v, scale, is_causal, atomics, text)
@@ -42,11 +43,17 @@ def attention(
 
 @torch.compiler.assume_constant_result  # torch.compile cannot trace files and device queries, and need not
 def shipped_plan(
-    device: torch.device, head_dim: int, dtype: torch.dtype, is_causal: bool, one_loop: bool, reduced: bool
+    device: torch.device,
+    head_dim: int,
+    dtype: torch.dtype,
+    is_causal: bool,
+    grouped: bool,
+    one_loop: bool,
+    reduced: bool,
 ) -> str:
     """Return the plan of the table for a device, as text."""
     architecture = architecture_of(torch.cuda.get_device_capability(device))
-    plan = plan_for(architecture, head_dim, name_of(dtype), is_causal)
+    plan = plan_for(architecture, head_dim, name_of(dtype), is_causal, grouped=grouped)
     return replace(plan, one_loop=one_loop, reduced=reduced).to_text()
 
 

@@ -136,11 +136,20 @@ def read_table(path: Path = TABLE) -> dict[str, Any]:
 
 @cache
 def plan_for(
-    architecture: str, head_dim: int, dtype: str, is_causal: bool, path: Path = TABLE, series: str | None = None
+    architecture: str,
+    head_dim: int,
+    dtype: str,
+    is_causal: bool,
+    path: Path = TABLE,
+    series: str | None = None,
+    *,
+    grouped: bool = False,
 ) -> Plan:
     """Return the tiles for a problem: of the smallest head dim in the table that is not smaller.
 
     The float32 kernels depend on the width of the slices that they make, not on the head dim: `slice_of` is looked up.
+    Where several heads share a key head, a kernel's loop over them costs registers; the tiles in `grouped` of a row,
+    for kernels that would spill, then take the place of its others.
 
     Args:
         architecture: a key of the table.
@@ -149,6 +158,7 @@ def plan_for(
         is_causal: whether the causal mask applies.
         path: the table.
         series: of Triton, such as "3.6", by default of the installed one.
+        grouped: whether several heads share a key head.
 
     Raises:
         ValueError: the table has no row for it.
@@ -164,7 +174,8 @@ def plan_for(
             f"head dims {sorted(row['head_dim'] for row in rows)}"
         )
     row = min(fitting, key=lambda row: row["head_dim"])
-    tiles: dict[str, Any] = {kernel: (shape := row.get(kernel)) and Tile(*shape) for kernel in KERNELS}
+    shapes = {**row, **(row.get("grouped", {}) if grouped else {})}
+    tiles: dict[str, Any] = {kernel: (shape := shapes.get(kernel)) and Tile(*shape) for kernel in KERNELS}
     return Plan(descriptors=section["descriptors"], **tiles)
 
 

@@ -65,7 +65,8 @@ def merged(
     """Return the table with new rows in the place of those that this Triton uses for the same problems.
 
     A row that names a version of Triton stays as it is for that version; one that names none is what other versions
-    use, so the new row names the version it was measured with if the one that it replaces did.
+    use, so the new row names the version it was measured with if the one that it replaces did. Tiles for grouped heads,
+    which no search times, stay.
     """
     series = triton_series()
     rows = list(table[architecture]["rows"])
@@ -73,7 +74,8 @@ def merged(
         old = [each for each in rows if row_key(each) == row_key(row)]
         own = [each for each in old if each.get("triton") == series]
         replaced = own or [each for each in old if "triton" not in each]
-        new = {**row, "triton": series} if own else row
+        kept = next(({"grouped": each["grouped"]} for each in replaced if "grouped" in each), {})
+        new = {**row, **kept, **({"triton": series} if own else {})}
         rows = [*(each for each in rows if each not in replaced), new]
     section = {
         **table[architecture],
