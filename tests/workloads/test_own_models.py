@@ -96,6 +96,8 @@ def test_a_step_is_timed_and_its_loss_and_flops_are_known(measured: Any, name: s
     tokens = CONTEXT * BATCH
     assert scalars["forward_flops"] == 2 * tokens * multiplied + 3 * 4 * tokens * CONTEXT * 32
     assert "flops_unknown" not in found.protocol
+    # A causal query sees the keys up to its own position.
+    assert scalars["least_flops"] == 3 * (2 * tokens * multiplied + 3 * 4 * BATCH * (CONTEXT * (CONTEXT + 1) // 2) * 32)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -188,6 +190,7 @@ def own(function: str) -> dict[str, Any]:
 def test_a_module_may_return_its_loss() -> None:
     found = end_to_end.measure(EndToEnd("mine", CONTEXT, BATCH), setting(own("with_loss")))
     assert found.samples["loss_nats"][0] == pytest.approx(4.6, abs=0.4)
+    assert found.scalars["least_flops"] is None  # how much of it is attention nobody knows
 
 
 def test_what_cannot_be_known_of_flops_is_null_and_said() -> None:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stepbench.kernels import api
 from stepbench.models import own_module
+from stepbench.models.layers import Attention
 from stepbench.models.own import OwnModel
 from stepbench.models.own_module import OwnModule
 from stepbench.own_code import OwnCodeError, guarded
@@ -41,6 +42,8 @@ class Examined:
         forward_flops: of one forward pass over the batch; None if nobody knows.
         backward_flops: likewise.
         unknown: why the FLOPs are not known, or None.
+        masked_flops: of the forward pass, scores and values that a causal mask makes needless; None of a model whose
+            attention is its own.
         drawn: the operators in it that draw random numbers, although the model is in evaluation mode.
     """
 
@@ -48,6 +51,7 @@ class Examined:
     forward_flops: int | None
     backward_flops: int | None
     unknown: str | None = None
+    masked_flops: int | None = None
     drawn: tuple[str, ...] = ()
 
 
@@ -84,7 +88,7 @@ def _run(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examine
             model(tokens, tokens)
     line = next(iter(str(cause).strip().splitlines()), "")
     reason = f"the model does not run without values: {type(cause).__name__}: {line}"
-    return Examined(found.parameters, None, None, reason, found.drawn)
+    return Examined(found.parameters, None, None, reason, drawn=found.drawn)
 
 
 def _refuse_randomness(own: OwnModel, *, vocabulary: int, context: int, drawn: tuple[str, ...]) -> None:
@@ -152,6 +156,20 @@ class _Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Attention:
+    """Naive attention that counts what a causal mask makes needless: scores and values of later keys."""
+
+    def __init__(self) -> None:
+        self.masked_flops = 0
+        self._call = api.bind("naive")
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> Tensor:
+        if is_causal:
+            pairs = q.shape[0] * q.shape[1] * (q.shape[2] * (q.shape[2] - 1) // 2)
+            self.masked_flops += 2 * 2 * pairs * q.shape[3]
+        return self._call(q, k, v, is_causal=is_causal)
+
+
 def _without_dropout(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Return whether an operator, such as fused attention, draws random numbers for a dropout alone, and has none."""
     given = dict(zip((each.name for each in func._schema.arguments), args, strict=False)) | dict(kwargs)
@@ -159,7 +177,8 @@ def _without_dropout(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 
 def _step(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examined:
-    model, tokens = _built(own, vocabulary=vocabulary, batch=batch, context=context)
+    attention = _Attention()
+    model, tokens = _built(own, vocabulary=vocabulary, batch=batch, context=context, attention=attention)
     with guarded(own.source), _Operators() as operators:
         with FlopCounterMode(display=False) as forward:
             loss = model(tokens, tokens)
@@ -171,14 +190,22 @@ def _step(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> Examin
     if operators.foreign:
         names = ", ".join(operators.foreign)
         reason = f"torch's counter does not know the FLOPs of {names}"
-        return Examined(parameters, None, None, reason, tuple(operators.drawn))
-    return Examined(parameters, forward.get_total_flops(), backward.get_total_flops(), drawn=tuple(operators.drawn))
-
-
-def _built(own: OwnModel, *, vocabulary: int, batch: int, context: int) -> tuple[OwnModule, Tensor]:
-    """Return a model with naive attention, and random tokens `[batch, context]`."""
-    torch.manual_seed(0)
-    model = own_module.build(
-        own, vocabulary=vocabulary, context=context, attention=api.bind("naive"), dtype=torch.float32, device="cpu"
+        return Examined(parameters, None, None, reason, drawn=tuple(operators.drawn))
+    return Examined(
+        parameters,
+        forward.get_total_flops(),
+        backward.get_total_flops(),
+        masked_flops=attention.masked_flops if own_module.takes_attention(own) else None,
+        drawn=tuple(operators.drawn),
     )
+
+
+def _built(
+    own: OwnModel, *, vocabulary: int, batch: int, context: int, attention: Attention | None = None
+) -> tuple[OwnModule, Tensor]:
+    """Return a model with naive attention where no other is given, and random tokens `[batch, context]`."""
+    torch.manual_seed(0)
+    given = attention or api.bind("naive")
+    made: dict[str, Any] = {"attention": given, "dtype": torch.float32, "device": "cpu"}
+    model = own_module.build(own, vocabulary=vocabulary, context=context, **made)
     return model, torch.randint(vocabulary, (batch, context))

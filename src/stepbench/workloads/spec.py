@@ -122,14 +122,14 @@ class StepSpec:
         """Return what the step works on, of all ranks, and what one rank computes, as scalars of a record.
 
         FLOPs that nobody knows are None; `unknown` says why. `least_flops` are those that no implementation of the
-        whole step goes below (`stepbench.models.costs.least_flops`); of a model of the user's own nobody knows which of
-        them are attention's.
+        whole step goes below (`stepbench.models.costs.least_flops`); of a model with an attention of its own nobody
+        knows how many are attention's.
         """
         tokens = {"tokens_per_step": self.ranks * self.batch * self.context}
         if isinstance(self.size, OwnModel):
             found = self._examined()
             flops = {"forward_flops": found.forward_flops, "backward_flops": found.backward_flops}
-            return {"parameters": found.parameters, **tokens, **flops, "least_flops": None}
+            return {"parameters": found.parameters, **tokens, **flops, "least_flops": self._least_of_own(found)}
         cost = {"vocabulary": self.vocabulary, "batch": self.batch, "context": self.context}
         return {
             "parameters": costs.parameters(self.size, self.vocabulary),
@@ -140,6 +140,13 @@ class StepSpec:
                 self.size, **cost, backward=self.passes != "forward", checkpointed=bool(self.groups)
             ),
         }
+
+    def _least_of_own(self, found: examined.Examined) -> int | None:
+        if found.forward_flops is None or found.backward_flops is None or found.masked_flops is None:
+            return None
+        forward = found.forward_flops - found.masked_flops
+        # What checkpointed blocks compute again is not known, and not among them.
+        return forward + (found.backward_flops - 2 * found.masked_flops if self.passes != "forward" else 0)
 
     def unknown(self) -> dict[str, str]:
         """Return what is not known of the work and why, for a record's protocol."""

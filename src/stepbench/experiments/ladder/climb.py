@@ -91,7 +91,7 @@ class Climbed:
     def least_s(self, peaks: Peaks, which: str = STEP) -> float | None:
         """Return the least time of a step: its least products at the measured peak, then the optimizer's bytes' time.
 
-        None of a model of the user's own, of which nobody knows the least products.
+        None of a model of the user's own that has an attention of its own: nobody knows the least products.
         """
         work = self.group.scalar("least_flops" if which == STEP else "base_least_flops")
         parameters, settings = self.group.scalar("parameters"), self.details(which)
