@@ -174,6 +174,17 @@ def drops_and_needs_values(vocabulary):
     return DropsAndLooksAtValues(vocabulary)
 
 
+class DropsNothing(Drops):
+    """Its loss is not a number, drawn or not."""
+
+    def forward(self, tokens):
+        return super().forward(tokens) * float("nan")
+
+
+def drops_nothing(vocabulary):
+    return DropsNothing(vocabulary)
+
+
 class DropsByPython(WithLoss):
     """What draws is no operator of torch."""
 

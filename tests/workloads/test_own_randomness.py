@@ -13,7 +13,7 @@ from stepbench.experiments.end_to_end import measure as end_to_end
 from stepbench.experiments.end_to_end.cell import Cell as EndToEnd
 from stepbench.experiments.memory import measure as memory
 from stepbench.experiments.memory.cell import Cell as Memory
-from stepbench.measure.measurement import Setting
+from stepbench.measure.measurement import Setting, WrongResultError
 from stepbench.own_code import OwnCodeError
 from stepbench.process import failures
 
@@ -49,6 +49,11 @@ def test_ranks_refuse_what_draws_without_an_operator_of_torch() -> None:
     with pytest.raises(Exception, match=TWO_LOSSES) as caught:
         data_parallel.measure(DataParallel("mine", "flat", CONTEXT, BATCH), setting("drops_by_python"))
     assert failures.failure(failures.kind_of(caught.value), "")["status"] == "unsupported"
+
+
+def test_a_loss_that_is_no_number_is_not_two_losses() -> None:
+    with pytest.raises(WrongResultError, match="the loss must be finite, got nan"):
+        end_to_end.measure(EndToEnd("mine", CONTEXT, BATCH), setting("drops_nothing"))
 
 
 def test_random_numbers_that_are_always_the_same_are_none() -> None:
