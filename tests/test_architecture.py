@@ -44,7 +44,7 @@ VERSIONS = "versions"
 OWN_CODE = "own_code"
 # For every package: what a GPU's capability is called. It imports nothing.
 ARCHITECTURES = "architectures"
-# For every package: how the user is told something. It imports nothing of ours.
+# For every package: messages for the user. It imports nothing of ours.
 TERMINAL = "terminal"
 FOR_ALL = (VERSIONS, OWN_CODE, ARCHITECTURES, TERMINAL)
 MEASURED = {"kernels", "models", "data", "measure", "parallel"}
